@@ -1,0 +1,54 @@
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check check-oldest proto bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.ready ## Run an agent, kill the server, cut the reader, compare what was read with the log
+	.venv/bin/python client/examples/demo.py $(ARGS)
+
+serve: .venv/.ready ## Run a server, e.g. make serve ARGS='--store sqlite:///lavant.db'
+	.venv/bin/lavant serve $(ARGS)
+
+test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generated code, import direction
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	protos/check
+	.venv/bin/python -m pytest -q tests/tree
+
+check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
+	$(PYTHON) tests/tree/oldest.py
+
+proto: .venv-proto/.ready ## Generate generated/ from protos/
+	protos/generate
+
+bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
+	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)
+
+clean: ## Remove what make made
+	rm -rf .venv .venv-proto .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+define new_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lavant needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+endef
+
+.venv/.ready: pyproject.toml
+	$(new_venv)
+	.venv/bin/python -m pip install --quiet --editable '.[server,cli,pydantic-ai]' --group dev
+	@touch $@
+
+# Apart from .venv: the generator needs an old protobuf, the code that it makes does not.
+.venv-proto/.ready: pyproject.toml
+	$(new_venv)
+	.venv-proto/bin/python -m pip install --quiet --group proto
+	@touch $@

@@ -1,0 +1,86 @@
+"""Inside the server, imports point one way: rpc, http -> streaming -> store -> model."""
+
+import pytest
+
+from tree.imports import imports, modules
+
+SERVER = "lavant.server."
+LAYERS = (
+    {"clock", "errors", "model"},
+    {"store"},
+    {"lifecycle"},
+    {"streaming"},
+    {"rpc", "http"},
+)  # what is in none of them stands above them all
+ENGINES = ("lavant.server.store.sqlite", "lavant.server.store.jetstream")
+
+
+def layer(part: str) -> int:
+    """The height of a part of the server; 0 is the lowest."""
+    return next((height for height, parts in enumerate(LAYERS) if part in parts), len(LAYERS))
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """What a module of the server must not import, but does."""
+    part = module.removeprefix(SERVER).partition(".")[0]
+    wrong = []
+    for imported in sorted(imports(source)):
+        if imported.startswith("lavant.client"):
+            wrong.append(imported)
+        if not imported.startswith(SERVER):
+            continue
+        other = imported.removeprefix(SERVER).partition(".")[0]
+        upward = layer(other) > layer(part)
+        sideways = layer(other) == layer(part) == len(LAYERS) - 1 and other != part
+        engine = next((engine for engine in ENGINES if imported.startswith(engine)), None)
+        names_engine = engine is not None and part != "app" and not module.startswith(engine)
+        if upward or sideways or names_engine:
+            wrong.append(imported)
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("lavant.server.model", "import lavant.server.store.port"),
+        ("lavant.server.store.port", "from lavant.server.streaming import hub"),
+        ("lavant.server.streaming.hub", "def f():\n    from lavant.server.rpc.status import table"),
+        ("lavant.server.streaming.hub", "from lavant.server.settings import Settings"),
+        ("lavant.server.streaming.hub", "from lavant.server.store.sqlite import SqliteStore"),
+        ("lavant.server.store", "from lavant.server.store import sqlite"),
+        ("lavant.server.http.sse", "from lavant.server.rpc import status"),
+        ("lavant.server.app", "from lavant.client import AsyncClient"),
+    ],
+)
+def test_a_wrong_import_is_seen(module: str, source: str) -> None:
+    assert wrong_imports(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("lavant.server.rpc.run_service", "from lavant.server.streaming.hub import Hub"),
+        ("lavant.server.rpc.run_service", "from lavant.server.model import RunKey"),
+        ("lavant.server.store.sqlite", "from lavant.server.store.port import Store"),
+        ("lavant.server.app", "from lavant.server.store.sqlite import SqliteStore"),
+        ("lavant.server.app", "from lavant.server.settings import Settings"),
+        ("lavant.server.model", "from lavant.v1.run_pb2 import RunState"),
+    ],
+)
+def test_a_right_import_passes(module: str, source: str) -> None:
+    assert not wrong_imports(module, source)
+
+
+def test_the_server_imports_in_one_direction() -> None:
+    wrong = {module: names for module, source in modules("server") if (names := wrong_imports(module, source))}
+    assert not wrong
+
+
+def test_the_client_works_without_the_server() -> None:
+    wrong = [
+        module
+        for module, source in modules("client")
+        if not module.startswith("lavant.client.cli")
+        and any(name.startswith("lavant.server") for name in imports(source))
+    ]
+    assert not wrong
