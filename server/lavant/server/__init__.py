@@ -1,0 +1,1 @@
+"""The lavant service: stores runs' events and streams them over gRPC."""

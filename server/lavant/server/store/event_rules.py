@@ -1,0 +1,268 @@
+"""The rules for the content of events: what may be said, and when."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from lavant.server.errors import invalid_field
+from lavant.server.model import is_terminal
+from lavant.server.store.content import LogContent
+from lavant.server.store.json_text import JsonFields, check_json, json_fields
+from lavant.v1.event_pb2 import Event, EventType, ToolCallOutcome
+from lavant.v1.run_pb2 import RunState
+
+MAX_ID_LENGTH: Final = 128
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
+_RUNNING: Final = RunState.RUN_STATE_RUNNING
+_SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
+_TERMINAL_STATES = frozenset(state for state in RunState.values() if is_terminal(state))
+_WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED)
+
+Rule = Callable[[LogContent, str, Event], None]
+
+
+def apply(content: LogContent, path: str, event: Event) -> int:
+    """Check the next event of a log, advance `content` by it, and tell its EventType.
+
+    `path` names the event in errors. Raises INVALID_FIELD or QUOTA_EXCEEDED; `content` may then
+    have changed in part: undo it.
+    """
+    event_id = event.event_id
+    if not 0 < len(event_id) <= MAX_ID_LENGTH or not event_id.isprintable():
+        raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
+    time = event.event_time
+    if not (_YEAR_1 <= time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+        raise invalid_field(f"{path}.event_time", "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+    if not time.seconds and not event.HasField("event_time"):
+        raise invalid_field(f"{path}.event_time", "must be set")
+    payload = event.WhichOneof("payload")
+    if payload is None:
+        raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
+    if not _RUNNING <= content.state < _SUCCEEDED:
+        _check_place(content, path, payload)
+    if event.HasField("source"):
+        check_json(f"{path}.source", event.source, _SOURCE_JSON)
+    event_type, rule, json = _RULES[payload]
+    if event.step_id and payload != "step_started":
+        _check_step(content, path, event)
+    rule(content, path, event)
+    if json:
+        check_json(f"{path}.{payload}", getattr(event, payload), json)
+    return event_type
+
+
+def check_id(path: str, value: str) -> None:
+    """Raise INVALID_FIELD unless a value can be the name of something."""
+    if not 0 < len(value) <= MAX_ID_LENGTH or _CONTROL_CHARACTERS.search(value):
+        raise invalid_field(path, f"must have 1 to {MAX_ID_LENGTH} characters, none of them a control character")
+
+
+def _check_place(content: LogContent, path: str, payload: str) -> None:
+    if content.started:
+        raise invalid_field(path, "nothing may follow run_finished; send it as the last event")
+    if payload != "run_started":
+        raise invalid_field(f"{path}.{payload}", "the first event of a run must be run_started")
+
+
+def _check_step(content: LogContent, path: str, event: Event) -> None:
+    if event.step_id not in content.steps:
+        raise invalid_field(f"{path}.step_id", "must be empty or the id of an open step; send step_started first")
+
+
+def _check_known(ids: dict[str, int], path: str, value: str, first: str) -> None:
+    if value not in ids:
+        raise invalid_field(path, f"must be the id of one that is open; send {first} first")
+
+
+def _check_new(ids: dict[str, int], path: str, value: str, last: str) -> None:
+    check_id(path, value)
+    if value in ids:
+        raise invalid_field(path, f"is open already; choose another id, or send {last} first")
+
+
+def _check_terminal(path: str, state: "RunState.ValueType") -> None:
+    if state not in _TERMINAL_STATES:
+        raise invalid_field(path, "must be a terminal state")
+
+
+def _run_started(content: LogContent, path: str, _event: Event) -> None:
+    if content.started:
+        raise invalid_field(f"{path}.run_started", "a run starts once; leave it out")
+    content.state = RunState.RUN_STATE_RUNNING
+
+
+def _run_state_changed(content: LogContent, path: str, event: Event) -> None:
+    state = event.run_state_changed.state
+    if state not in _WORKING_STATES:
+        raise invalid_field(f"{path}.run_state_changed.state", "must be RUNNING or INPUT_REQUIRED")
+    content.state = state
+
+
+def _run_finished(content: LogContent, path: str, event: Event) -> None:
+    finished = event.run_finished
+    _check_terminal(f"{path}.run_finished.state", finished.state)
+    if finished.state != _SUCCEEDED and not finished.HasField("error"):
+        raise invalid_field(f"{path}.run_finished.error", "must say what went wrong unless the state is SUCCEEDED")
+    content.state = finished.state
+
+
+def _step_started(content: LogContent, path: str, event: Event) -> None:
+    started, at = event.step_started, f"{path}.step_started"
+    check_id(f"{at}.step_id", started.step_id)
+    attempt = started.attempt or 1
+    if attempt < 0:
+        raise invalid_field(f"{at}.attempt", "must not be negative; the first try is 1")
+    if attempt <= content.steps.get(started.step_id, 0):
+        raise invalid_field(f"{at}.attempt", "the step is open already; a retry needs a higher attempt")
+    parent = started.parent_step_id
+    if parent and (parent not in content.steps or parent == started.step_id):
+        raise invalid_field(f"{at}.parent_step_id", "must be empty or the id of another open step")
+    content.remember("steps", started.step_id, attempt)
+    if event.step_id:
+        _check_step(content, path, event)
+
+
+def _step_finished(content: LogContent, path: str, event: Event) -> None:
+    finished, at = event.step_finished, f"{path}.step_finished"
+    _check_known(content.steps, f"{at}.step_id", finished.step_id, "step_started")
+    _check_terminal(f"{at}.state", finished.state)
+    content.forget("steps", finished.step_id)
+
+
+def _message_started(content: LogContent, path: str, event: Event) -> None:
+    message_id = event.message_started.message_id
+    _check_new(content.messages, f"{path}.message_started.message_id", message_id, "message_finished")
+    content.remember("messages", message_id)
+
+
+def _text_delta(content: LogContent, path: str, event: Event) -> None:
+    delta = event.text_delta
+    if delta.message_id not in content.messages or delta.part_index < 0:
+        _refuse_delta(content, f"{path}.text_delta", delta.message_id)
+
+
+def _reasoning_delta(content: LogContent, path: str, event: Event) -> None:
+    delta = event.reasoning_delta
+    if delta.message_id not in content.messages or delta.part_index < 0:
+        _refuse_delta(content, f"{path}.reasoning_delta", delta.message_id)
+
+
+def _tool_arguments_delta(content: LogContent, path: str, event: Event) -> None:
+    delta = event.tool_arguments_delta
+    if delta.message_id not in content.messages or delta.part_index < 0:
+        _refuse_delta(content, f"{path}.tool_arguments_delta", delta.message_id)
+    check_id(f"{path}.tool_arguments_delta.tool_call_id", delta.tool_call_id)
+
+
+def _refuse_delta(content: LogContent, path: str, message_id: str) -> None:
+    _check_known(content.messages, f"{path}.message_id", message_id, "message_started")
+    raise invalid_field(f"{path}.part_index", "must not be negative; parts are counted from 0")
+
+
+def _message_finished(content: LogContent, path: str, event: Event) -> None:
+    message_id = event.message_finished.message_id
+    _check_known(content.messages, f"{path}.message_finished.message_id", message_id, "message_started")
+    content.forget("messages", message_id)
+
+
+def _tool_call_started(content: LogContent, path: str, event: Event) -> None:
+    started, at = event.tool_call_started, f"{path}.tool_call_started.call"
+    if not started.HasField("call"):
+        raise invalid_field(at, "must say what is called")
+    _check_new(content.tool_calls, f"{at}.tool_call_id", started.call.tool_call_id, "tool_call_finished")
+    content.remember("tool_calls", started.call.tool_call_id)
+
+
+def _tool_output_delta(content: LogContent, path: str, event: Event) -> None:
+    delta = event.tool_output_delta
+    if delta.tool_call_id not in content.tool_calls:
+        at = f"{path}.tool_output_delta.tool_call_id"
+        _check_known(content.tool_calls, at, delta.tool_call_id, "tool_call_started")
+
+
+def _tool_call_finished(content: LogContent, path: str, event: Event) -> None:
+    finished, at = event.tool_call_finished, f"{path}.tool_call_finished"
+    _check_known(content.tool_calls, f"{at}.tool_call_id", finished.tool_call_id, "tool_call_started")
+    if finished.outcome == ToolCallOutcome.TOOL_CALL_OUTCOME_UNSPECIFIED:
+        raise invalid_field(f"{at}.outcome", "must say how the call ended")
+    content.forget("tool_calls", finished.tool_call_id)
+
+
+def _artifact_updated(_content: LogContent, path: str, event: Event) -> None:
+    check_id(f"{path}.artifact_updated.artifact_id", event.artifact_updated.artifact_id)
+
+
+def _input_requested(content: LogContent, path: str, event: Event) -> None:
+    input_id = event.input_requested.input_id
+    _check_new(content.inputs, f"{path}.input_requested.input_id", input_id, "input_resolved")
+    content.remember("inputs", input_id)
+
+
+def _input_resolved(content: LogContent, path: str, event: Event) -> None:
+    input_id = event.input_resolved.input_id
+    _check_known(content.inputs, f"{path}.input_resolved.input_id", input_id, "input_requested")
+    content.forget("inputs", input_id)
+
+
+def _custom(_content: LogContent, path: str, event: Event) -> None:
+    check_id(f"{path}.custom.name", event.custom.name)
+
+
+def _row_finished(_content: LogContent, path: str, event: Event) -> None:
+    row, at = event.row_finished, f"{path}.row_finished"
+    check_id(f"{at}.row_id", row.row_id)
+    if row.iteration < 1:
+        raise invalid_field(f"{at}.iteration", "must be at least 1; iterations are counted from 1")
+
+
+def _score_recorded(_content: LogContent, path: str, event: Event) -> None:
+    check_id(f"{path}.score_recorded.subject_run_id", event.score_recorded.subject_run_id)
+
+
+def _free(_content: LogContent, _path: str, _event: Event) -> None:
+    pass
+
+
+_CHECKS: dict[str, Rule] = {
+    "run_started": _run_started,
+    "run_state_changed": _run_state_changed,
+    "run_finished": _run_finished,
+    "step_started": _step_started,
+    "step_finished": _step_finished,
+    "message_started": _message_started,
+    "text_delta": _text_delta,
+    "reasoning_delta": _reasoning_delta,
+    "tool_arguments_delta": _tool_arguments_delta,
+    "message_finished": _message_finished,
+    "tool_call_started": _tool_call_started,
+    "tool_output_delta": _tool_output_delta,
+    "tool_call_finished": _tool_call_finished,
+    "progress_reported": _free,
+    "error_reported": _free,
+    "state_snapshot": _free,
+    "state_delta": _free,
+    "artifact_updated": _artifact_updated,
+    "input_requested": _input_requested,
+    "input_resolved": _input_resolved,
+    "custom": _custom,
+    "row_finished": _row_finished,
+    "score_recorded": _score_recorded,
+}
+
+
+def _json_of(field: FieldDescriptor) -> JsonFields:
+    return json_fields(field.message_type) if field.message_type else ()
+
+
+def _rules() -> dict[str, tuple[int, Rule, JsonFields]]:
+    payloads = Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+    known = set(EventType.values())
+    assert all(field.number in known for field in payloads)  # noqa: S101 - the contract says so
+    return {field.name: (field.number, _CHECKS[field.name], _json_of(field)) for field in payloads}
+
+
+_RULES = _rules()
+_SOURCE_JSON = _json_of(Event.DESCRIPTOR.fields_by_name["source"])

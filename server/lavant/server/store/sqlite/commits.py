@@ -1,0 +1,136 @@
+"""The way of a change: decided on the event loop, made durable by the writer, then announced and answered."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+
+from lavant.server.errors import LavantError, unavailable
+from lavant.server.model import RunKey
+from lavant.server.store.appending import LogState
+from lavant.server.store.port import Notice
+from lavant.server.store.sqlite.logs import Entry, Logs
+from lavant.server.store.sqlite.rows import Statement
+from lavant.server.store.sqlite.watchers import Watchers
+from lavant.server.store.sqlite.writer import Operation, Writer
+
+
+class Commits:
+    """Changes in the order in which they are decided.
+
+    Decisions stand on earlier ones that are not durable yet. If those fail, all that stand on
+    them fail with the same error: an era ends, and decisions begin anew from what is durable.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: apsw.Connection,
+        logs: Logs,
+        runs: Watchers[RunKey],
+        feeds: Watchers[str],
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self._logs = logs
+        self._runs = runs
+        self._feeds = feeds
+        self._era = 0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._writer = Writer(connection=connection, deliver=self._deliver, on_fatal=on_fatal)
+
+    @property
+    def closed(self) -> bool:
+        """Whether changes are refused because the store is closing."""
+        return self._closed
+
+    def submit(
+        self,
+        statements: Sequence[Statement],
+        *,
+        entry: Entry | None = None,
+        result: Any = None,
+        notice: Notice | None = None,
+        news: bool = False,
+        size: int = 0,
+    ) -> "asyncio.Future[Any]":
+        """Queue a change; the future gives `result` once it is durable and announced.
+
+        `news` tells that it shows in the feed of changes. `entry` stays in memory until then.
+        """
+        self.check_open()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if entry is not None:
+            entry.pending += 1
+        self._writer.submit(
+            Operation(
+                era=self._era,
+                future=future,
+                statements=statements,
+                result=result,
+                entry=entry,
+                notice=notice,
+                news=news,
+                size=size,
+            )
+        )
+        return future
+
+    def settled(self, key: RunKey) -> "asyncio.Future[None]":
+        """Tell once the changes of a run that are queued now are durable, or fail as they did."""
+        if self._logs.is_pending(key):
+            return self.submit(())
+        nothing: asyncio.Future[None] = self._loop.create_future()
+        nothing.set_result(None)
+        return nothing
+
+    def check_open(self) -> None:
+        """Raise UNAVAILABLE once the store is closing."""
+        if self._closed:
+            raise unavailable("the store is closed")
+
+    async def close(self) -> None:
+        """Commit what is queued, and refuse what comes later."""
+        self._closed = True
+        await self._writer.close()
+
+    def _deliver(self, group: Sequence[Operation], error: LavantError | None) -> None:
+        if error is not None:
+            self._end_era(group, error)
+            return
+        for operation in group:
+            self._announce(operation)
+        for operation in group:
+            if not operation.future.done():
+                operation.future.set_result(operation.result)
+
+    def _announce(self, operation: Operation) -> None:
+        entry = operation.entry
+        if entry is None:
+            return
+        self._logs.settle(entry)
+        if operation.notice is not None:
+            self._runs.announce(entry.key, operation.notice)
+        if operation.news:
+            self._feeds.announce(entry.key.tenant)
+
+    def _end_era(self, group: Sequence[Operation], error: LavantError) -> None:
+        if group[-1].era >= self._era:
+            self._era = group[-1].era + 1
+            self._logs.clear()
+        for operation in group:
+            if not operation.future.done():
+                operation.future.set_exception(error)
+
+
+def notice_of(log: LogState, **more: Any) -> Notice:
+    """Tell how a run stands, and what else is new."""
+    run = log.run
+    return Notice(
+        last_sequence=run.last_sequence,
+        sealed=log.sealed,
+        producer_seen_ns=run.producer_seen_time.ToNanoseconds(),
+        cancel_reason=None if log.sealed else log.cancel_reason,
+        **more,
+    )

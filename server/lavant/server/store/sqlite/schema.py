@@ -1,0 +1,208 @@
+"""The file: who may open it, how connections are set up, and which tables it holds."""
+
+import fcntl
+import os
+import secrets
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import google_crc32c
+
+from lavant.server.store.port import StoreIdentity
+
+VERSION = 1
+_CHECKED_META = ("version", "epoch", "secret", "incarnation")
+_META_NAMES = {*_CHECKED_META, "change", "crc"}
+_MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
+
+_PRAGMAS = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA foreign_keys = ON;
+PRAGMA trusted_schema = OFF;
+PRAGMA cell_size_check = ON;
+PRAGMA mmap_size = 0;
+"""
+
+_TABLES = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE runs(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    conversation_id TEXT NOT NULL,
+    parent_run_id TEXT NOT NULL,
+    create_ns INTEGER NOT NULL,
+    seen_ns INTEGER NOT NULL,    -- when the producer was last heard from; at first create_ns
+    timeout_ns INTEGER,
+    change INTEGER NOT NULL,     -- grows over all runs with every creation and change of state
+    run BLOB NOT NULL,           -- lavant.v1.Run
+    log BLOB NOT NULL,           -- LogState.encode
+    crc INTEGER NOT NULL,        -- rows.run_checksum
+    UNIQUE(tenant, run_id)
+);
+CREATE INDEX runs_by_age ON runs(tenant, id);
+CREATE INDEX runs_by_change ON runs(tenant, change);
+CREATE INDEX runs_to_watch ON runs(timeout_ns) WHERE timeout_ns IS NOT NULL AND state < 10;
+CREATE TABLE labels(
+    tenant TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY(tenant, key, value, run)
+) WITHOUT ROWID;
+CREATE TABLE batches(
+    id INTEGER PRIMARY KEY,      -- runs.id << 32 | the batch's last sequence
+    producer_id TEXT NOT NULL,   -- empty: the server itself
+    producer_epoch INTEGER NOT NULL,
+    first_producer_sequence INTEGER NOT NULL,
+    crc INTEGER NOT NULL,        -- rows.batch_checksum
+    events BLOB NOT NULL         -- Chunk.encode
+);
+CREATE TABLE doomed(run INTEGER PRIMARY KEY);  -- deleted runs whose batches are still there
+"""
+
+
+class StoreUnusable(RuntimeError):
+    """The file cannot serve as a store; the text says why and what to do."""
+
+
+class StoreLocked(StoreUnusable):
+    """Another process owns the file."""
+
+
+class StoreDamaged(StoreUnusable):
+    """The file is not what was written to it."""
+
+
+class Meta(NamedTuple):
+    """What the file says of itself. `incarnation` counts its openings."""
+
+    identity: StoreIdentity
+    incarnation: int
+    next_run: int
+    next_change: int
+
+
+class FileLock:
+    """The right to use a store's file, held by one process at a time, until released or dead."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_path = f"{path}.lock"
+        self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StoreLocked(
+                f"{path} is in use by another process, which holds {lock_path}; "
+                "stop that process, or give this one another file"
+            ) from error
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._descriptor)
+
+
+def check_sqlite_version(version: str | None = None) -> None:
+    """Raise StoreUnusable if the SQLite library is one that may damage files."""
+    found = version or apsw.sqlite_lib_version()
+    if tuple(int(part) for part in found.split(".")) < _MINIMUM_SQLITE:
+        minimum = ".".join(map(str, _MINIMUM_SQLITE))
+        raise StoreUnusable(f"SQLite {found} has a bug that damages files; install apsw {minimum} or later")
+
+
+def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
+    """Open a connection, set up as all of them must be."""
+    connection = apsw.Connection(os.fspath(path))
+    connection.set_busy_timeout(5_000)
+    connection.execute(_PRAGMAS).fetchall()
+    if read_only:
+        connection.pragma("query_only", True)
+    return connection
+
+
+def open_file(path: Path) -> tuple[apsw.Connection, Meta]:
+    """Open the file for writing, after checking it, and create its tables if it is new.
+
+    Raises StoreDamaged if the check finds anything, and StoreUnusable if it was written by a newer version.
+    """
+    try:
+        connection = connect(path)
+        _check(connection, path)
+        with connection:
+            meta = _read_meta(connection, path)
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from error
+    return connection, meta
+
+
+def _check(connection: apsw.Connection, path: Path) -> None:
+    checks = ["PRAGMA quick_check(1)"]
+    if connection.table_exists(None, "runs"):
+        checks.append("PRAGMA integrity_check(runs)")
+    for check in checks:
+        found = connection.execute(check).fetchall()
+        if found != [("ok",)]:
+            raise _damaged(path, str(found[0][0]))
+
+
+def _damaged(path: Path, finding: str) -> StoreDamaged:
+    return StoreDamaged(f"{path} is damaged ({finding}); restore it from a backup, or move it away to begin anew")
+
+
+def _read_meta(connection: apsw.Connection, path: Path) -> Meta:
+    if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+        _create(connection)
+    rows: list[Any] = connection.execute("SELECT name, value FROM meta").fetchall()
+    stored: dict[str, Any] = dict(rows)
+    version = stored.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise StoreUnusable(f"{path} was written by a newer version of lavant (schema {version}); upgrade this one")
+    if _schema(connection) != _expected_schema():
+        raise _damaged(path, "its tables are not those that were created")
+    valid = stored.keys() == _META_NAMES and isinstance(stored["change"], int)
+    if not valid or stored["crc"] != _meta_checksum(stored):
+        raise _damaged(path, "its meta table fails its checksum")
+    stored["incarnation"] += 1
+    _write_meta(connection, stored)
+    last_run = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").get or 0
+    last_change = connection.execute("SELECT max(change) FROM runs").get or 0
+    return Meta(
+        identity=StoreIdentity(stored["epoch"], stored["secret"]),
+        incarnation=stored["incarnation"],
+        next_run=last_run + 1,
+        next_change=max(last_change, stored["change"]) + 1,
+    )
+
+
+def _create(connection: apsw.Connection) -> None:
+    connection.execute(_TABLES).fetchall()
+    new = {"epoch": secrets.token_hex(8), "secret": secrets.token_bytes(32), "incarnation": 0, "change": 0}
+    _write_meta(connection, {"version": VERSION, **new})
+
+
+def _schema(connection: apsw.Connection) -> list[Any]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def _expected_schema() -> list[Any]:
+    with closing(apsw.Connection(":memory:")) as scratch:
+        scratch.execute(_TABLES).fetchall()
+        return _schema(scratch)
+
+
+def _write_meta(connection: apsw.Connection, meta: dict[str, Any]) -> None:
+    written = meta | {"crc": _meta_checksum(meta)}
+    connection.executemany("INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", written.items())
+
+
+def _meta_checksum(meta: dict[str, Any]) -> int:
+    return int(google_crc32c.value(repr([meta[name] for name in _CHECKED_META]).encode()))

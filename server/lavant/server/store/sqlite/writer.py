@@ -1,0 +1,208 @@
+"""The one thread that writes: everything that has queued goes into one commit with one fsync."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import apsw
+
+from lavant.server.errors import LavantError, unavailable
+from lavant.server.store.failpoints import failpoint
+from lavant.server.store.port import Notice
+from lavant.server.store.sqlite.logs import Entry
+from lavant.server.store.sqlite.rows import Statement, merged
+from lavant.v1.error_pb2 import ErrorReason
+
+MAX_GROUP_OPERATIONS = 1_000
+MAX_GROUP_BYTES = 16 << 20
+_CHECKPOINT_PAGES = 2_000
+_RESTART_PAGES = 32_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Operation:
+    """A change that was decided on, what it is to be answered with, and whom it is news for.
+
+    An operation of an era that failed is refused: it stood on changes that were lost.
+    """
+
+    era: int
+    future: "asyncio.Future[Any]"
+    statements: Sequence[Statement] = ()
+    result: Any = None
+    entry: Entry | None = None
+    notice: Notice | None = None
+    news: bool = False
+    size: int = field(default=0)
+
+
+Deliver = Callable[[Sequence[Operation], LavantError | None], None]
+
+
+class Writer:
+    """Commits operations in the order in which they are submitted, as many at once as have queued.
+
+    Each group is delivered to the event loop once it is durable, or with the error for which
+    nothing of it is. After an error all operations of its era are refused with the same one.
+
+    `on_fatal` is told when the file can no longer be trusted. It should not return; if it
+    does, nothing is written any more.
+    """
+
+    def __init__(self, *, connection: apsw.Connection, deliver: Deliver, on_fatal: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._deliver = deliver
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._failed_era = -1
+        self._failure: LavantError | None = None
+        self._dead = False
+        self._wal_pages = 0
+        connection.set_wal_hook(self._note_wal_pages)
+        self._thread = Thread(target=self._run, name="lavant-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation) -> None:
+        """Queue an operation."""
+        self._queue.put(operation)
+
+    async def close(self) -> None:
+        """Commit what is queued, put it into the main file, and close the connection."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            self._die(error)
+
+    def _serve(self) -> None:
+        while group := self._next_group():
+            refused = [operation for operation in group if operation.era <= self._failed_era]
+            if refused:
+                self._hand_over(refused, self._failure)
+                group = [operation for operation in group if operation.era > self._failed_era]
+            if group:
+                self._hand_over(group, self._commit(group))
+                self._checkpoint()
+        self._finish()
+
+    def _next_group(self) -> list[Operation]:
+        group: list[Operation] = []
+        size = 0
+        operation = self._queue.get()
+        while operation is not None:
+            group.append(operation)
+            size += operation.size
+            if len(group) >= MAX_GROUP_OPERATIONS or size >= MAX_GROUP_BYTES:
+                return group
+            try:
+                operation = self._queue.get_nowait()
+            except Empty:
+                return group
+        if group:
+            self._queue.put(None)
+        return group
+
+    def _commit(self, group: Sequence[Operation]) -> LavantError | None:
+        if self._dead:
+            return self._failure
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            for sql, values in merged(chain.from_iterable(operation.statements for operation in group)):
+                execute(sql, values)
+            failpoint("before_commit")
+            execute("COMMIT")
+        except Exception as error:
+            self._fail(group[-1].era, error)
+            return self._failure
+        failpoint("after_commit")
+        return None
+
+    def _fail(self, era: int, error: Exception) -> None:
+        self._failed_era = era
+        if is_fatal(error):
+            self._die(error)
+            return
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except apsw.Error as rollback_error:
+            self._die(rollback_error)
+            return
+        self._failure = explain(error)
+
+    def _die(self, error: Exception) -> None:
+        message = f"the store's file can no longer be trusted: {type(error).__name__}: {error}"
+        logger.critical(message)
+        self._dead = True
+        self._failure = unavailable("the store has failed and is being recovered")
+        self._on_fatal(message)
+
+    def _hand_over(self, group: Sequence[Operation], error: LavantError | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, group, error)
+        except RuntimeError:
+            logger.warning("the event loop ended before the store was closed")
+
+    def _note_wal_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        if self._dead or self._wal_pages < _CHECKPOINT_PAGES:
+            return
+        grown = self._wal_pages >= _RESTART_PAGES
+        self._move_wal(apsw.SQLITE_CHECKPOINT_RESTART if grown else apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _move_wal(self, mode: int) -> None:
+        self._wal_pages = 0
+        try:
+            self._connection.wal_checkpoint(mode=mode)
+        except (apsw.BusyError, apsw.FullError):
+            logger.info("the write-ahead log could not be moved into the main file yet")
+        except apsw.Error as error:
+            self._die(error)
+
+    def _finish(self) -> None:
+        if not self._dead:
+            self._move_wal(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._connection.close(force=self._dead)
+
+
+def exit_process(_message: str) -> None:
+    """End the process at once, without touching the file again: the next start recovers it."""
+    logging.shutdown()
+    os._exit(70)
+
+
+def is_fatal(error: Exception) -> bool:
+    """Tell whether the file can no longer be trusted.
+
+    After a failed fsync the kernel has forgotten the pages, and later commits would seem to
+    succeed. Growing the shared index on a full disk is no such failure.
+    """
+    if isinstance(error, apsw.IOError):
+        return getattr(error, "extendedresult", 0) != apsw.SQLITE_IOERR_SHMSIZE
+    return isinstance(error, apsw.CorruptError | apsw.NotADBError)
+
+
+def explain(error: Exception) -> LavantError:
+    """Turn a failure to write into what callers are told."""
+    if isinstance(error, apsw.FullError | apsw.IOError):
+        return LavantError(
+            ErrorReason.ERROR_REASON_QUOTA_EXCEEDED, "the store has no room left; try again later", retry_after=5.0
+        )
+    logger.error("a group of changes could not be written", exc_info=error)
+    return unavailable("the store could not write")

@@ -1,0 +1,309 @@
+"""What events may say: each rule broken once, with the path that the error names."""
+
+import pytest
+
+from lavant.server.store import event_rules
+from lavant.server.store.content import MAX_REMEMBERED, LogContent
+from lavant.v1.event_pb2 import (
+    CustomEvent,
+    ErrorReported,
+    Evaluator,
+    Event,
+    InputResolved,
+    MessageFinished,
+    MessagePart,
+    ProgressReported,
+    ReasoningDelta,
+    RowFinished,
+    RunStateChanged,
+    Score,
+    ScoreRecorded,
+    SourceEvent,
+    StateDelta,
+    StateSnapshot,
+    StepFinished,
+    StepStarted,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolCall,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolOutputDelta,
+)
+from lavant.v1.run_pb2 import Error, RunFinished, RunState
+from support.engines import refused
+from support.events import (
+    artifact_updated,
+    custom,
+    identified,
+    input_requested,
+    message_finished,
+    message_started,
+    run_finished,
+    run_started,
+    step_finished,
+    step_started,
+    text_delta,
+    tool_call_finished,
+    tool_call_started,
+)
+
+LONG = "x" * 129
+SUCCEEDED = RunState.RUN_STATE_SUCCEEDED
+
+
+def with_id(event_id: str) -> Event:
+    event = text_delta()
+    event.event_id = event_id
+    return event
+
+
+def at(seconds: int, nanos: int = 0) -> Event:
+    event = text_delta()
+    event.event_time.seconds = seconds
+    event.event_time.nanos = nanos
+    return event
+
+
+def within(step_id: str, event: Event) -> Event:
+    event.step_id = step_id
+    return event
+
+
+def timeless() -> Event:
+    event = text_delta()
+    event.ClearField("event_time")
+    return event
+
+
+def opened() -> LogContent:
+    """A log with one of each thing open: step s, message m, tool call c, input i."""
+    content = LogContent()
+    for event in (
+        run_started(),
+        step_started("s", attempt=2),
+        message_started("m"),
+        tool_call_started("c"),
+        input_requested("i"),
+    ):
+        event_rules.apply(content, "", event)
+    return content
+
+
+ARGUMENTS = ToolArgumentsDelta(message_id="m", tool_call_id="c")
+BAD: list[tuple[Event, str]] = [
+    (with_id(""), ".event_id"),
+    (with_id(LONG), ".event_id"),
+    (with_id("a\nb"), ".event_id"),
+    (with_id("a\u200bb"), ".event_id"),
+    (timeless(), ".event_time"),
+    (at(253_402_300_800), ".event_time"),
+    (at(-62_135_596_801), ".event_time"),
+    (at(1, 1_000_000_000), ".event_time"),
+    (at(1, -1), ".event_time"),
+    (identified(Event()), ".payload"),
+    (run_started(), ".run_started"),
+    (run_finished(RunState.RUN_STATE_RUNNING), ".run_finished.state"),
+    (identified(Event(run_finished=RunFinished(state=99))), ".run_finished.state"),  # type: ignore[arg-type]
+    (identified(Event(run_finished=RunFinished(state=RunState.RUN_STATE_FAILED))), ".run_finished.error"),
+    (identified(Event(run_finished=RunFinished(state=SUCCEEDED, output_json="{"))), ".run_finished.output_json"),
+    *(
+        (identified(Event(run_state_changed=RunStateChanged(state=state))), ".run_state_changed.state")
+        for state in (RunState.RUN_STATE_UNSPECIFIED, RunState.RUN_STATE_QUEUED, SUCCEEDED)
+    ),
+    (within("unknown", text_delta()), ".step_id"),
+    (within("unknown", step_started("new")), ".step_id"),
+    (step_started(""), ".step_started.step_id"),
+    (step_started(LONG), ".step_started.step_id"),
+    (step_started("a\x07"), ".step_started.step_id"),
+    (step_started("s", attempt=2), ".step_started.attempt"),
+    (step_started("s", attempt=0), ".step_started.attempt"),
+    (step_started("new", attempt=-1), ".step_started.attempt"),
+    (step_started("new", parent="unknown"), ".step_started.parent_step_id"),
+    (step_started("new", parent="new"), ".step_started.parent_step_id"),
+    (step_started("s", attempt=3, parent="s"), ".step_started.parent_step_id"),
+    (identified(Event(step_started=StepStarted(step_id="n", input_json="nope"))), ".step_started.input_json"),
+    (step_finished("unknown"), ".step_finished.step_id"),
+    (step_finished("s", RunState.RUN_STATE_RUNNING), ".step_finished.state"),
+    (
+        identified(Event(step_finished=StepFinished(step_id="s", state=SUCCEEDED, output_json="[NaN]"))),
+        ".step_finished.output_json",
+    ),
+    (message_started("m"), ".message_started.message_id"),
+    (message_started(""), ".message_started.message_id"),
+    (text_delta(message_id="unknown"), ".text_delta.message_id"),
+    (identified(Event(text_delta=TextDelta(message_id="m", part_index=-1))), ".text_delta.part_index"),
+    (identified(Event(reasoning_delta=ReasoningDelta(message_id="x"))), ".reasoning_delta.message_id"),
+    (identified(Event(reasoning_delta=ReasoningDelta(message_id="m", part_index=-1))), ".reasoning_delta.part_index"),
+    (identified(Event(tool_arguments_delta=ToolArgumentsDelta())), ".tool_arguments_delta.message_id"),
+    (
+        identified(Event(tool_arguments_delta=ToolArgumentsDelta(message_id="m"))),
+        ".tool_arguments_delta.tool_call_id",
+    ),
+    (
+        identified(Event(tool_arguments_delta=ToolArgumentsDelta(message_id="m", tool_call_id="c", part_index=-1))),
+        ".tool_arguments_delta.part_index",
+    ),
+    (message_finished("unknown"), ".message_finished.message_id"),
+    (
+        identified(
+            Event(
+                message_finished=MessageFinished(
+                    message_id="m",
+                    parts=[MessagePart(text="x"), MessagePart(tool_call=ToolCall(arguments_json="{"))],
+                )
+            )
+        ),
+        ".message_finished.parts[1].tool_call.arguments_json",
+    ),
+    (identified(Event(tool_call_started=ToolCallStarted())), ".tool_call_started.call"),
+    (tool_call_started(""), ".tool_call_started.call.tool_call_id"),
+    (tool_call_started("c"), ".tool_call_started.call.tool_call_id"),
+    (
+        identified(Event(tool_call_started=ToolCallStarted(call=ToolCall(tool_call_id="n", arguments_json="{")))),
+        ".tool_call_started.call.arguments_json",
+    ),
+    (identified(Event(tool_output_delta=ToolOutputDelta(tool_call_id="x"))), ".tool_output_delta.tool_call_id"),
+    (tool_call_finished("unknown"), ".tool_call_finished.tool_call_id"),
+    (identified(Event(tool_call_finished=ToolCallFinished(tool_call_id="c"))), ".tool_call_finished.outcome"),
+    (
+        identified(Event(error_reported=ErrorReported(error=Error(details_json="'")))),
+        ".error_reported.error.details_json",
+    ),
+    (identified(Event(state_snapshot=StateSnapshot(value_json="Infinity"))), ".state_snapshot.value_json"),
+    (identified(Event(state_delta=StateDelta(patch_json="[}"))), ".state_delta.patch_json"),
+    (artifact_updated(""), ".artifact_updated.artifact_id"),
+    (input_requested("i"), ".input_requested.input_id"),
+    (input_requested(""), ".input_requested.input_id"),
+    (identified(Event(input_resolved=InputResolved(input_id="unknown"))), ".input_resolved.input_id"),
+    (
+        identified(Event(input_resolved=InputResolved(input_id="i", answer_json="yes"))),
+        ".input_resolved.answer_json",
+    ),
+    (custom(""), ".custom.name"),
+    (custom(value_json="{"), ".custom.value_json"),
+    (identified(Event(row_finished=RowFinished(iteration=1))), ".row_finished.row_id"),
+    (identified(Event(row_finished=RowFinished(row_id="r"))), ".row_finished.iteration"),
+    (
+        identified(
+            Event(
+                row_finished=RowFinished(
+                    row_id="r", iteration=1, scores=[Score(), Score(evaluator=Evaluator(config_json="x"))]
+                )
+            )
+        ),
+        ".row_finished.scores[1].evaluator.config_json",
+    ),
+    (identified(Event(score_recorded=ScoreRecorded())), ".score_recorded.subject_run_id"),
+    (
+        identified(Event(custom=CustomEvent(name="n"), source=SourceEvent(content_json="{"))),
+        ".source.content_json",
+    ),
+    (custom(value_json="[" * 100_000), ".custom.value_json"),
+]
+
+GOOD: list[Event] = [
+    within("s", text_delta()),
+    within("new", step_started("new", parent="s")),
+    within("s", step_finished("s", RunState.RUN_STATE_FAILED)),
+    within("s", step_started("s", attempt=3)),
+    at(0),
+    at(-62_135_596_800),
+    at(253_402_300_799, 999_999_999),
+    with_id("é" * 128),
+    identified(Event(tool_arguments_delta=ARGUMENTS)),
+    identified(Event(tool_output_delta=ToolOutputDelta(tool_call_id="c"))),
+    identified(Event(input_resolved=InputResolved(input_id="i", answer_json="null"))),
+    artifact_updated("a"),
+    artifact_updated("a", append=True),
+    artifact_updated("new"),
+    message_finished(),
+    tool_call_finished(),
+    tool_call_started("other"),
+    custom(value_json=""),
+    custom(value_json='{"a":[1,2.5e3,"ä"]}'),
+    run_finished(RunState.RUN_STATE_TIMED_OUT),
+    identified(Event(row_finished=RowFinished(row_id="r", iteration=1))),
+    identified(Event(score_recorded=ScoreRecorded(subject_run_id="r"))),
+    identified(Event(progress_reported=ProgressReported())),
+]
+
+
+@pytest.mark.parametrize(("event", "path"), BAD, ids=[f"{number}{path}" for number, (_, path) in enumerate(BAD)])
+def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, path: str) -> None:
+    content = opened()
+    before = (content.state, content.encode())
+    content.mark()
+    with refused("INVALID_FIELD") as caught:
+        event_rules.apply(content, "batch.events[7]", event)
+    assert [violation.path for violation in caught.value.violations] == [f"batch.events[7]{path}"]
+    content.undo()
+    assert (content.state, content.encode()) == before
+
+
+@pytest.mark.parametrize("event", GOOD, ids=lambda event: event.WhichOneof("payload"))
+def test_what_keeps_the_rules_is_taken(event: Event) -> None:
+    content = opened()
+    event_type = event_rules.apply(content, "e", event)
+    assert event_type == Event.DESCRIPTOR.fields_by_name[str(event.WhichOneof("payload"))].number
+
+
+@pytest.mark.parametrize("event", [text_delta(), run_finished(), custom()], ids=["delta", "finish", "custom"])
+def test_a_run_begins_with_run_started(event: Event) -> None:
+    with refused("INVALID_FIELD") as caught:
+        event_rules.apply(LogContent(), "e", event)
+    assert caught.value.violations[0].path == f"e.{event.WhichOneof('payload')}"
+
+
+def test_nothing_follows_run_finished() -> None:
+    content = opened()
+    event_rules.apply(content, "e", run_finished())
+    with refused("INVALID_FIELD"):
+        event_rules.apply(content, "e", custom())
+
+
+def test_what_is_closed_can_be_opened_again() -> None:
+    content = opened()
+    for event in (message_finished(), message_started(), step_finished(), step_started(), tool_call_finished()):
+        event_rules.apply(content, "e", event)
+    event_rules.apply(content, "e", tool_call_started())
+
+
+def test_undo_brings_back_what_was_open() -> None:
+    content = opened()
+    before = content.encode()
+    content.mark()
+    for event in (
+        step_started("s", attempt=3),
+        step_started("new"),
+        step_finished("s"),
+        message_finished(),
+        message_started(),
+        tool_call_finished(),
+        artifact_updated("new"),
+        run_finished(),
+    ):
+        event_rules.apply(content, "e", event)
+    content.undo()
+    assert (content.encode(), content.state) == (before, RunState.RUN_STATE_RUNNING)
+
+
+def test_what_is_open_survives_encoding() -> None:
+    content = opened()
+    again = LogContent.decode(content.encode(), content.state)
+    assert again.encode() == content.encode()
+    assert again.steps == {"s": 2}
+
+
+def test_what_is_open_is_bounded() -> None:
+    content = LogContent(RunState.RUN_STATE_RUNNING)
+    content.messages.update(dict.fromkeys(map(str, range(MAX_REMEMBERED)), 1))
+    event_rules.apply(content, "e", message_finished("0"))
+    event_rules.apply(content, "e", message_started("0"))
+    with refused("QUOTA_EXCEEDED"):
+        event_rules.apply(content, "e", message_started("new"))
+
+
+def test_every_payload_of_the_contract_has_a_rule() -> None:
+    payloads = {field.name for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
+    assert payloads == event_rules._CHECKS.keys()

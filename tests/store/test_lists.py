@@ -1,0 +1,145 @@
+"""Lists of runs and the feed of changes, put through every engine."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from lavant.server.model import RunKey
+from lavant.server.store.port import Engine, RunQuery
+from lavant.v1.run_pb2 import Run, RunKind, RunState
+from lavant.v1.run_service_pb2 import RunFilter
+from support.clock import ManualClock
+from support.engines import KEY, created, started
+from support.events import batch_of, run_finished, run_started, run_state_changed, text_delta
+
+
+def named(runs: Sequence[Run]) -> list[str]:
+    return [run.run_id for run in runs]
+
+
+async def listed(engine: Engine, wanted: RunFilter) -> list[str]:
+    return named((await engine.list_runs(RunQuery(tenant="acme", limit=100, filter=wanted))).runs)
+
+
+@pytest.fixture
+async def zoo(engine: Engine, clock: ManualClock) -> Engine:
+    """Runs that differ, one each second from 1,000 s on, and one of another tenant."""
+    settings = {
+        "cat": Run(name="pets/cat", labels={"legs": "4", "wild": "no"}),
+        "dog": Run(name="pets/dog", labels={"legs": "4"}, conversation_id="talk"),
+        "emu": Run(name="farm/emu", labels={"legs": "2"}, parent_run_id="cat"),
+        "fox": Run(name="farm*", labels={"legs": "4", "wild": "yes"}, kind=RunKind.RUN_KIND_EVALUATION),
+        "gnu": Run(name="farm%_[a]", parent_run_id="cat", conversation_id="talk"),
+    }
+    for run_id, run in settings.items():
+        await created(engine, RunKey("acme", run_id), run)
+        clock.advance(1)
+    await created(engine, RunKey("other", "ox"), Run(name="pets/cat", labels={"legs": "4"}))
+    await engine.append(RunKey("acme", "dog"), batch_of([run_started()]))
+    await engine.append(RunKey("acme", "fox"), batch_of([run_started(), run_finished(RunState.RUN_STATE_FAILED)]))
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (RunFilter(), "gnu fox emu dog cat"),
+        (RunFilter(kinds=[RunKind.RUN_KIND_EVALUATION]), "fox"),
+        (RunFilter(kinds=[RunKind.RUN_KIND_AGENT]), "gnu emu dog cat"),
+        (RunFilter(states=[RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_FAILED]), "fox dog"),
+        (RunFilter(states=[RunState.RUN_STATE_CANCELLED]), ""),
+        (RunFilter(names=["pets/cat"]), "cat"),
+        (RunFilter(names=["pets/*"]), "dog cat"),
+        (RunFilter(names=["pets/*", "farm/emu"]), "emu dog cat"),
+        (RunFilter(names=["*"]), "gnu fox emu dog cat"),
+        (RunFilter(names=["*/cat"]), ""),
+        (RunFilter(names=["farm**"]), "fox"),
+        (RunFilter(names=["PETS/*"]), ""),
+        (RunFilter(names=["farm%_[a]"]), "gnu"),
+        (RunFilter(names=["farm%*"]), "gnu"),
+        (RunFilter(names=["far[m]*", "far_*", "f%*"]), ""),
+        (RunFilter(names=["' OR 1 = 1 --"]), ""),
+        (RunFilter(labels={"legs": "4"}), "fox dog cat"),
+        (RunFilter(labels={"legs": "4", "wild": "no"}), "cat"),
+        (RunFilter(labels={"legs": "2", "wild": "no"}), ""),
+        (RunFilter(conversation_id="talk"), "gnu dog"),
+        (RunFilter(parent_run_id="cat"), "gnu emu"),
+        (RunFilter(parent_run_id="cat", conversation_id="talk"), "gnu"),
+        (RunFilter(labels={"legs": "4"}, states=[RunState.RUN_STATE_QUEUED], names=["pets/*"]), "cat"),
+    ],
+)
+async def test_runs_are_filtered(zoo: Engine, wanted: RunFilter, expected: str) -> None:
+    assert await listed(zoo, wanted) == expected.split()
+
+
+async def test_runs_are_filtered_by_their_creation(zoo: Engine, clock: ManualClock) -> None:
+    emu = (await zoo.get_run(RunKey("acme", "emu"))).create_time
+    assert await listed(zoo, RunFilter(created_after=emu)) == ["gnu", "fox", "emu"]
+    assert await listed(zoo, RunFilter(created_before=emu)) == ["dog", "cat"]
+    far = RunFilter()
+    far.created_before.seconds = 253_402_300_799
+    far.created_after.seconds = -62_135_596_800
+    assert len(await listed(zoo, far)) == 5
+
+
+async def test_pages_hold_each_run_once_though_runs_are_created_meanwhile(zoo: Engine) -> None:
+    query = RunQuery(tenant="acme", limit=2)
+    page = await zoo.list_runs(query)
+    found = named(page.runs)
+    while page.next_position is not None:
+        await created(zoo, RunKey("acme", f"later-{len(found)}"))
+        page = await zoo.list_runs(query, page.next_position)
+        found += named(page.runs)
+    assert found == ["gnu", "fox", "emu", "dog", "cat"]
+
+
+async def test_a_full_last_page_is_the_last(zoo: Engine) -> None:
+    assert (await zoo.list_runs(RunQuery(tenant="acme", limit=5))).next_position is None
+    assert (await zoo.list_runs(RunQuery(tenant="nobody", limit=5))).next_position is None
+
+
+async def test_the_feed_tells_of_creations_and_changes_of_state(zoo: Engine) -> None:
+    query = RunQuery(tenant="acme", limit=100)
+    changes, position = await zoo.list_changes(query)
+    assert named([change.run for change in changes]) == ["cat", "emu", "gnu", "dog", "fox"]
+    assert position == changes[-1].position
+    assert await zoo.list_changes(query, position) == ([], position)
+    await zoo.append(RunKey("acme", "dog"), batch_of([run_state_changed()], first=2))
+    changes, position = await zoo.list_changes(query, position)
+    assert [(change.run.run_id, change.run.state) for change in changes] == [("dog", 3)]
+
+
+async def test_the_feed_moves_past_what_does_not_match(zoo: Engine) -> None:
+    query = RunQuery(tenant="acme", limit=100, filter=RunFilter(names=["nothing"]))
+    changes, position = await zoo.list_changes(query)
+    assert changes == []
+    assert position > 0
+    assert await zoo.list_changes(query, position) == ([], position)
+
+
+async def test_the_feed_comes_in_pages(zoo: Engine) -> None:
+    found: list[str] = []
+    position = 0
+    while True:
+        changes, position = await zoo.list_changes(RunQuery(tenant="acme", limit=2), position)
+        if not changes:
+            break
+        found += named([change.run for change in changes])
+    assert found == ["cat", "emu", "gnu", "dog", "fox"]
+
+
+async def test_watchers_of_the_feed_are_called_for_what_shows_in_it(engine: Engine) -> None:
+    calls: list[int] = []
+    others: list[int] = []
+    watch = engine.watch_changes("acme", lambda: calls.append(1))
+    engine.watch_changes("other", lambda: others.append(1))
+    await started(engine)
+    assert len(calls) == 2
+    await engine.append(KEY, batch_of([text_delta()], first=3))
+    await engine.append(KEY, batch_of())
+    assert len(calls) == 2
+    await engine.append(KEY, batch_of([run_finished()], first=4))
+    assert len(calls) == 3
+    watch.close()
+    await created(engine, RunKey("acme", "second"))
+    assert (len(calls), len(others)) == (3, 0)

@@ -1,0 +1,105 @@
+"""The decisions of `plan`, where they can be seen without an engine."""
+
+from lavant.server.store.appending import (
+    Appended,
+    LogState,
+    plan,
+    plan_abandonment,
+    same_content,
+)
+from lavant.v1.event_pb2 import Event
+from lavant.v1.event_service_pb2 import EventBatch
+from lavant.v1.run_pb2 import Run, RunState
+from support.engines import refused
+from support.events import (
+    a_run_of,
+    artifact_updated,
+    batch_of,
+    message_started,
+    run_finished,
+    run_started,
+    run_state_changed,
+    step_started,
+    text_delta,
+)
+
+
+def new_log() -> LogState:
+    run = Run(run_id="run", state=RunState.RUN_STATE_QUEUED)
+    run.create_time.FromNanoseconds(1_000)
+    return LogState(run)
+
+
+def working_log() -> LogState:
+    log = new_log()
+    plan(log, batch_of([run_started(), message_started(), step_started(), artifact_updated()]), 2_000)
+    log.cancel_reason = "enough"
+    return log
+
+
+def test_the_chunk_holds_what_the_batch_holds() -> None:
+    batch = batch_of(a_run_of(6))
+    outcome = plan(new_log(), batch, 5_000)
+    assert isinstance(outcome, Appended)
+    assert EventBatch.FromString(outcome.chunk.data).events == batch.events
+    assert list(outcome.chunk.types) == [20, 30, 31, 31, 34, 22]
+
+
+def test_a_change_of_state_is_told() -> None:
+    log = new_log()
+    told = []
+    for number, event in enumerate(
+        (run_started(), text_delta(), run_state_changed(), run_state_changed(), run_finished()), 1
+    ):
+        if number == 2:
+            event = message_started()
+        outcome = plan(log, batch_of([event], first=number), 5_000)
+        assert isinstance(outcome, Appended)
+        told.append(outcome.state_changed)
+    assert told == [True, False, True, False, True]
+
+
+def test_a_refused_batch_changes_neither_the_log_nor_itself() -> None:
+    log = working_log()
+    batch = batch_of([step_started("other"), text_delta(), run_finished(), text_delta()], first=5)
+    before = (log.run.SerializeToString(), log.encode(), batch.SerializeToString())
+    with refused("INVALID_FIELD"):
+        plan(log, batch, 9_000)
+    assert (log.run.SerializeToString(), log.encode(), batch.SerializeToString()) == before
+
+
+def test_a_log_survives_encoding() -> None:
+    log = working_log()
+    again = LogState.decode(log.run, log.encode())
+    assert again.encode() == log.encode()
+    assert again.producers == {"p": (0, 4)}
+    assert again.content.encode() == log.content.encode()
+    assert again.cancel_reason == "enough"
+
+
+def test_the_numbers_of_a_run_have_an_end() -> None:
+    log = working_log()
+    log.run.last_sequence = 2**32 - 1
+    with refused("QUOTA_EXCEEDED"):
+        plan(log, batch_of([text_delta()], first=5), 9_000)
+
+
+def test_an_abandoned_run_is_told_from_a_failed_one() -> None:
+    log = working_log()
+    chunk = plan_abandonment(log, 9_000)
+    (event,) = EventBatch.FromString(chunk.data).events
+    assert (event.sequence, event.event_id) == (5, "server.5")
+    assert log.run.result == event.run_finished
+    assert log.run.state == RunState.RUN_STATE_ABANDONED
+    assert log.run.producer_seen_time.ToNanoseconds() == 2_000
+
+
+def test_the_order_of_maps_and_not_a_number_do_not_make_content_another() -> None:
+    def event(order: list[str]) -> Event:
+        made = Event(event_id="e", attributes=dict.fromkeys(order, "v"))
+        made.row_finished.metrics["cost"] = float("nan")
+        return made
+
+    keys = [str(number) for number in range(20)]
+    assert same_content(event(keys), event(keys[::-1]))
+    assert not same_content(event(keys), event(keys[1:]))

@@ -1,0 +1,135 @@
+"""The SQLite engine when it cannot write: no room, a broken disk, the death of the process."""
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lavant.server.model import RunKey
+from lavant.server.store.port import Notice
+from lavant.server.store.sqlite import SQLiteEngine
+from lavant.v1.run_pb2 import Run
+from support.clock import ManualClock
+from support.engines import KEY, created, refused, started, stored
+from support.events import a_run_of, batch_of, text_delta
+
+OTHER = RunKey("acme", "other")
+LARGE = "x" * 100_000
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let every write beyond a size fail with EFBIG, as a broken disk would with EIO."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_store_goes_on_reading_and_recovers_when_there_is_room(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock, max_bytes=500_000)
+    await started(engine)
+    await created(engine, OTHER)
+    await engine.append(OTHER, batch_of([*a_run_of(3)[:2], text_delta(LARGE), text_delta(LARGE)]))
+    await engine.append(OTHER, batch_of([a_run_of(4)[-1]], first=5))
+    number = 3
+    with refused("QUOTA_EXCEEDED"):
+        while True:
+            await engine.append(KEY, batch_of([text_delta(LARGE)], first=number))
+            number += 1
+    assert number > 3
+    assert (await engine.get_run(KEY)).last_sequence == number - 1
+    assert len(await stored(engine)) == number - 1
+    await engine.delete_run(OTHER)
+    await engine._decisions.finish()
+    assert (await engine.append(KEY, batch_of([text_delta(LARGE)], first=number))).last_sequence == number
+    await engine.close()
+
+
+async def test_what_stands_on_a_failed_commit_fails_with_it(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock, max_bytes=200_000)
+    await started(engine)
+    heard: list[Notice] = []
+    engine.watch(KEY, heard.append)
+    too_large = [engine.append(KEY, batch_of([text_delta(LARGE)], first=number)) for number in range(3, 7)]
+    late_creation = asyncio.ensure_future(engine.create_run(OTHER, Run(name="other")))
+    await asyncio.sleep(0)
+    small = engine.append(KEY, batch_of([text_delta()], first=7))
+    repeated = engine.append(KEY, batch_of([text_delta(LARGE)], first=6))
+    for doomed in (*too_large, small, repeated):
+        with refused("QUOTA_EXCEEDED"):
+            await doomed
+    with refused("QUOTA_EXCEEDED"):
+        await late_creation
+    assert heard == []
+    with refused("PRODUCER_GAP") as caught:
+        await engine.append(KEY, batch_of([text_delta()], first=7))
+    assert caught.value.metadata["expected_producer_sequence"] == "3"
+    with refused("RUN_NOT_FOUND"):
+        await engine.get_run(OTHER)
+    assert (await engine.append(KEY, batch_of([text_delta()], first=3))).last_sequence == 3
+    await created(engine, OTHER)
+    await engine.close()
+
+
+async def test_a_broken_disk_ends_the_process_before_anybody_is_told(tmp_path: Path, clock: ManualClock) -> None:
+    fatal: list[str] = []
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock, on_fatal=fatal.append)
+    await started(engine)
+    with files_of_at_most(200_000), refused("UNAVAILABLE"):
+        await engine.append(KEY, batch_of([text_delta(LARGE * 3)], first=3))
+    assert len(fatal) == 1
+    assert "IOError" in fatal[0]
+    with refused("UNAVAILABLE"):
+        await engine.append(KEY, batch_of([text_delta()], first=3))
+    assert len(fatal) == 1
+    await engine.close()
+    again = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    assert len(await stored(again)) == 2
+    await again.close()
+
+
+_PRODUCER = """
+import asyncio, sys
+from lavant.server.clock import SystemClock
+from lavant.server.store.sqlite import SQLiteEngine
+from support.engines import KEY, started
+from support.events import batch_of, text_delta
+
+async def main():
+    engine = await SQLiteEngine.open(sys.argv[1], SystemClock())
+    await started(engine)
+    for number in range(3, 1000):
+        await engine.append(KEY, batch_of([text_delta()], first=number))
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "stored_beyond_receipts"), [("before_commit:10", 0), ("after_commit:10", 1)], ids=str
+)
+async def test_every_acknowledged_event_survives_the_death_of_the_process(
+    tmp_path: Path, clock: ManualClock, failpoint: str, stored_beyond_receipts: int
+) -> None:
+    path = tmp_path / "lavant.db"
+    environment = os.environ | {"LAVANT_FAILPOINT": failpoint, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _PRODUCER, str(path), env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    acknowledged = int(output.split()[-1])
+    engine = await SQLiteEngine.open(path, clock)
+    assert len(await stored(engine)) == acknowledged + stored_beyond_receipts
+    await engine.append(KEY, batch_of([text_delta()], first=acknowledged + stored_beyond_receipts + 1))
+    await engine.close()
