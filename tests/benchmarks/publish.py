@@ -12,7 +12,7 @@ from lavant.v1.run_service_pb2 import CreateRunRequest
 from support.server import ServerProcess, connected
 
 SIZE = 100
-IN_FLIGHT = 16
+IN_FLIGHT = 48
 ROUNDS = 3
 
 

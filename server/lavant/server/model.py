@@ -8,6 +8,9 @@ MAX_BATCH_EVENTS = 1_000
 MAX_BATCH_BYTES = 1 << 20
 
 
+_SUCCEEDED = RunState.RUN_STATE_SUCCEEDED  # looking it up costs more than comparing with it
+
+
 class RunKey(NamedTuple):
     """A run, within its tenant. Every key of the store begins so."""
 
@@ -24,4 +27,4 @@ class ConsumerKey(NamedTuple):
 
 def is_terminal(state: "RunState.ValueType") -> bool:
     """Tell whether a run in this state has ended: values from 10 on are terminal."""
-    return state >= RunState.RUN_STATE_SUCCEEDED
+    return state >= _SUCCEEDED

@@ -241,9 +241,10 @@ def _advance(log: LogState, chunk: Chunk, last: Event, now: Timestamp) -> bool:
 
 
 def _record_time(run: Run, now_ns: int) -> Timestamp:
-    now = Timestamp()
-    now.FromNanoseconds(max(now_ns, run.create_time.ToNanoseconds(), run.update_time.ToNanoseconds()))
-    return now
+    """The time of an append, never before an earlier one, whatever the clock does."""
+    before = run.update_time if run.HasField("update_time") else run.create_time
+    seconds, nanos = max(divmod(now_ns, 1_000_000_000), (before.seconds, before.nanos))
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def _canonical(event: Event) -> bytes:

@@ -30,18 +30,15 @@ def apply(content: LogContent, path: str, event: Event) -> int:
     `path` names the event in errors. Raises INVALID_FIELD or QUOTA_EXCEEDED; `content` may then
     have changed in part: undo it.
     """
-    event_id = event.event_id
-    if not 0 < len(event_id) <= MAX_ID_LENGTH or not event_id.isprintable():
+    event_id, time = event.event_id, event.event_time
+    seconds, payload = time.seconds, event.WhichOneof("payload")
+    if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
         raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
-    time = event.event_time
-    if not (_YEAR_1 <= time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
-        raise invalid_field(f"{path}.event_time", "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
-    if not time.seconds and not event.HasField("event_time"):
-        raise invalid_field(f"{path}.event_time", "must be set")
-    payload = event.WhichOneof("payload")
+    if not (0 < seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+        _check_time(path, event)
     if payload is None:
         raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
-    if not _RUNNING <= content.state < _SUCCEEDED:
+    if content.state not in _WORKING_STATES:
         _check_place(content, path, payload)
     if event.HasField("source"):
         check_json(f"{path}.source", event.source, _SOURCE_JSON)
@@ -58,6 +55,14 @@ def check_id(path: str, value: str) -> None:
     """Raise INVALID_FIELD unless a value can be the name of something."""
     if not 0 < len(value) <= MAX_ID_LENGTH or _CONTROL_CHARACTERS.search(value):
         raise invalid_field(path, f"must have 1 to {MAX_ID_LENGTH} characters, none of them a control character")
+
+
+def _check_time(path: str, event: Event) -> None:
+    time = event.event_time
+    if not (_YEAR_1 <= time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+        raise invalid_field(f"{path}.event_time", "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+    if not event.HasField("event_time"):
+        raise invalid_field(f"{path}.event_time", "must be set")
 
 
 def _check_place(content: LogContent, path: str, payload: str) -> None:

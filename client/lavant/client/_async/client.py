@@ -1,0 +1,56 @@
+"""The client: where everything begins."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from lavant.client._async.connection import Connection, Metadata
+from lavant.client._async.runs import AsyncRuns
+from lavant.client._target import ChannelOption, resolve_target
+
+DEFAULT_TIMEOUT = 30.0
+
+
+class AsyncClient:
+    """A connection to a lavant server. Use it with `async with`, in one event loop.
+
+    `target` is `host:port`, or several of these; by default LAVANT_TARGET, else localhost:7447.
+    `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
+    a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
+    channel options, and win over the client's own. Nothing is dialled before the first call.
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+        metadata: Metadata = (),
+        options: Sequence[ChannelOption] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        authorization = [("authorization", f"Bearer {api_key}")] if api_key else []
+        self.target = resolve_target(target)
+        self._connection = Connection(
+            self.target,
+            credentials=credentials,
+            options=options,
+            metadata=[*authorization, *metadata],
+            timeout=timeout,
+        )
+        self.runs = AsyncRuns(self._connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection. Streams and producers still open are cut off."""
+        await self._connection.close()

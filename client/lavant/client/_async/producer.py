@@ -1,0 +1,214 @@
+"""Publishing a run's events."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from lavant.client import _payloads, _scope
+from lavant.client._async.blocks import AsyncMessage, AsyncStep, AsyncToolCall
+from lavant.client._async.concurrency import monotonic
+from lavant.client._async.connection import Connection
+from lavant.client._async.publisher import ProducerOptions, Publisher
+from lavant.client._errors import LavantError, RunCancelled
+from lavant.client._ids import new_id
+from lavant.client._message import MessageDraft
+from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
+from lavant.client._plan import step_kind
+from lavant.client._states import RunState
+from lavant.v1.event_pb2 import Event, Role
+from lavant.v1.run_pb2 import Error
+from lavant.v1.run_service_pb2 import CreateRunRequest
+
+
+class AsyncRunProducer:
+    """A run that this process executes: `async with client.runs.start(...) as run`.
+
+    Entering creates the run and publishes RunStarted. Leaving publishes RunFinished and waits until
+    all is durable: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
+    that was a cancellation. Methods queue an event and return; they wait only while the queue is full,
+    and raise ProducerOverloaded after `block_timeout`. Once the server has refused an event for good,
+    they raise what it said. An event is stored exactly once, also over reconnects, but a process that
+    dies takes with it what had no receipt yet. For one event loop; not thread-safe.
+    """
+
+    def __init__(
+        self, connection: Connection, create: CreateRunRequest, started: Event, options: ProducerOptions
+    ) -> None:
+        self.id = create.run_id
+        self.output: Any = None
+        self.usage: Usage | None = None
+        self._started = started
+        self._publisher = Publisher(connection, create, options)
+        self._close_timeout = options.close_timeout
+        self._drafts: dict[str, MessageDraft] = {}
+        self._began = 0.0
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """Where the last batch ended up, None before the first receipt."""
+        return self._publisher.last_receipt
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return self._publisher.cancel_reason is not None
+
+    @property
+    def cancel_reason(self) -> str:
+        """Why it should stop, for people."""
+        return self._publisher.cancel_reason or ""
+
+    def raise_if_cancelled(self) -> None:
+        """Raise RunCancelled if somebody asked the run to stop: let it leave the block."""
+        if self.cancelled:
+            reason = ErrorInfo(message=self.cancel_reason or "cancelled")
+            raise RunCancelled(RunResult(run_id=self.id, state=RunState.CANCELLED, error=reason))
+
+    async def wait_cancelled(self) -> None:
+        """Wait until somebody asks the run to stop."""
+        await self._publisher.changed.wait_for(lambda: self.cancelled)
+
+    async def text(self, chunk: str) -> None:
+        """Say more, in the assistant's message that is open in this step, or a new one."""
+        await self.publish((await self._draft(chunk)).text(chunk))
+
+    async def reasoning(self, chunk: str) -> None:
+        """Reason more, in the assistant's message that is open in this step, or a new one."""
+        await self.publish((await self._draft(chunk)).reasoning(chunk))
+
+    def message(self, role: str = "assistant", model: str = "") -> AsyncMessage:
+        """Open a message, for the length of a block."""
+        return AsyncMessage(self, MessageDraft(new_id(), Role.Value(f"ROLE_{role.upper()}"), model))
+
+    def step(
+        self,
+        name: str,
+        kind: str = "workflow",
+        *,
+        input: object = None,  # noqa: A002
+        attempt: int = 1,
+    ) -> AsyncStep:
+        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ..."""
+        return AsyncStep(self, name, step_kind(kind), input, attempt)
+
+    def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolCall:
+        """Call a tool, for the length of a block."""
+        return AsyncToolCall(self, name, arguments, tool_call_id)
+
+    async def progress(
+        self,
+        label: str = "",
+        completed: int | None = None,
+        total: int | None = None,
+        *,
+        iteration: int = 0,
+        usage: Usage | None = None,
+    ) -> None:
+        """Tell how far the run is."""
+        await self.publish(_payloads.progress(label, completed, total, iteration, usage))
+
+    async def error(self, error: BaseException | str) -> None:
+        """Tell what went wrong without ending the run."""
+        described = Error(message=error) if isinstance(error, str) else _payloads.error_of(error)
+        await self.publish(_payloads.error_reported(described))
+
+    async def state(self, value: object, name: str = "") -> None:
+        """Publish the whole of a state that readers may rebuild."""
+        await self.publish(_payloads.state_snapshot(name, value))
+
+    async def custom(self, name: str, value: object = None) -> None:
+        """Publish what no other method says, under a dotted name of your own."""
+        await self.publish(_payloads.custom(name, value))
+
+    async def artifact(
+        self,
+        name: str,
+        content: bytes | None = None,
+        *,
+        uri: str | None = None,
+        media_type: str = "application/octet-stream",
+        artifact_id: str | None = None,
+        append: bool = False,
+    ) -> str:
+        """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
+        chosen = artifact_id or new_id()
+        await self.publish(_payloads.artifact(chosen, name, media_type, content, uri, append))
+        return chosen
+
+    async def publish(self, event: Event) -> None:
+        """Queue an event, waiting for room if need be. The event is the producer's from then on."""
+        event.step_id = event.step_id or _scope.current_step(self)
+        await self._publisher.publish(event)
+
+    def enqueue(self, event: Event) -> None:
+        """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
+
+        Fills in the id and the time, and the step unless one is set.
+        """
+        event.step_id = event.step_id or _scope.current_step(self)
+        self._publisher.enqueue(event)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything queued is durable. Raises ProducerOverloaded after `timeout` seconds."""
+        await self._publisher.flush(timeout)
+
+    async def begin_message(self, draft: MessageDraft) -> None:
+        """Make a message the open one of this step; the one before is whole."""
+        await self.end_message()
+        self._drafts[_scope.current_step(self)] = draft
+        await self.publish(draft.start())
+
+    async def end_message(
+        self, draft: MessageDraft | None = None, finish_reason: str = "", usage: Usage | None = None
+    ) -> None:
+        """Finish the open message of this step, if it is this one, or whichever it is."""
+        step_id = _scope.current_step(self)
+        opened = self._drafts.get(step_id)
+        if opened is not None and draft in (None, opened):
+            del self._drafts[step_id]
+            await self.publish(opened.finish(finish_reason, usage))
+
+    async def __aenter__(self) -> Self:
+        await self._publisher.open()
+        self._began = monotonic()
+        try:
+            self.enqueue(self._started)
+        except LavantError:
+            await self._publisher.close()
+            raise
+        self._scope = _scope.enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _scope.leave(self._scope)
+        try:
+            await self._finish(error)
+        except LavantError as failure:
+            if error is None:
+                raise
+            error.add_note(f"and run {self.id} could not be finished: {failure}")
+        finally:
+            await self._publisher.close()
+
+    async def _finish(self, error: BaseException | None) -> None:
+        try:
+            await self.end_message()
+        finally:
+            await self._publish_finish(error)
+
+    async def _publish_finish(self, error: BaseException | None) -> None:
+        described = _payloads.error_of(error) if error else None
+        if described is not None and self.cancelled:
+            described.message = self.cancel_reason or described.message
+        seconds = monotonic() - self._began
+        state = _payloads.state_of(error)
+        await self.publish(_payloads.run_finished(state, self.output, described, self.usage, seconds))
+        await self.flush(self._close_timeout)
+
+    async def _draft(self, chunk: str) -> MessageDraft:
+        draft = self._drafts.get(_scope.current_step(self))
+        if draft is None or not draft.has_room(chunk):
+            draft = MessageDraft(new_id(), model=self._started.run_started.model)
+            await self.begin_message(draft)
+        return draft

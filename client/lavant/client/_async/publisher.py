@@ -1,0 +1,127 @@
+"""The way of a run's events from this process to the server: queued, numbered, sent, acknowledged."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lavant.client._async.concurrency import Signal
+from lavant.client._async.connection import Connection
+from lavant.client._async.sender import Sender
+from lavant.client._errors import LavantError, ProducerOverloaded
+from lavant.client._ids import new_id
+from lavant.client._models import Receipt
+from lavant.client._outbox import Outbox
+from lavant.v1.event_pb2 import Event
+from lavant.v1.run_service_pb2 import CreateRunRequest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerOptions:
+    """How much a producer holds, in bytes, and how long it waits, in seconds.
+
+    Without `strict`, what it cannot publish is no error: from the first refusal on it logs a warning
+    and drops everything, so that the log has no hole, and no RunFinished either.
+    """
+
+    queue_bytes: int = 8 << 20
+    block_timeout: float = 5.0
+    close_timeout: float = 30.0
+    strict: bool = True
+    producer_id: str = field(default_factory=new_id)
+    producer_epoch: int = 1
+    clock: Callable[[], int] = time.time_ns
+
+
+class Publisher:
+    """One run's queue and its sender. `changed` is notified of receipts, failures and requests to cancel."""
+
+    def __init__(self, connection: Connection, create: CreateRunRequest, options: ProducerOptions) -> None:
+        self.changed = Signal()
+        self.cancel_reason: str | None = None
+        self._connection = connection
+        self._create = create
+        self._options = options
+        self._outbox = Outbox(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes)
+        self._sender: Sender | None = None
+        self._count = 0
+        self._opened = self._dropping = False
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """Where the last batch ended up."""
+        return self._outbox.last_receipt
+
+    async def open(self) -> None:
+        """Create the run and begin to send."""
+        self._opened = True
+        timeout = None if self._options.strict else self._options.block_timeout
+        try:
+            await self._connection.call(self._connection.runs.CreateRun, self._create, timeout)
+        except LavantError as error:
+            self._refuse(error)
+            return
+        silence = self._create.producer_timeout.ToMilliseconds() / 1000
+        self._sender = Sender(
+            self._connection,
+            self._outbox,
+            self.changed,
+            heartbeat=silence / 3 or None,
+            on_cancel_request=self._cancel,
+        )
+
+    async def publish(self, event: Event) -> None:
+        """Queue an event, waiting for room if need be."""
+        if not self._outbox.has_room():
+            await self.changed.wait_for(self._outbox.has_room, self._options.block_timeout)
+        self.enqueue(event)
+
+    def enqueue(self, event: Event) -> None:
+        """Queue an event without ever waiting."""
+        if not self._opened:
+            raise RuntimeError("use the run within `async with client.runs.start(...) as run`")
+        self._stamp(event)
+        try:
+            self._put(event)
+        except LavantError as error:
+            self._refuse(error)
+
+    async def flush(self, timeout: float | None) -> None:
+        """Wait until everything queued is durable."""
+        await self.changed.wait_for(lambda: self._outbox.is_empty or self._outbox.failure is not None, timeout)
+        if self._outbox.failure is not None:
+            self._refuse(self._outbox.failure)
+        elif not self._outbox.is_empty:
+            self._refuse(ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s"))
+
+    async def close(self) -> None:
+        """End the call. What is not durable by now is given up."""
+        if self._sender is not None:
+            await self._sender.close()
+
+    def _stamp(self, event: Event) -> None:
+        self._count += 1
+        event.event_id = event.event_id or f"{self._options.producer_id}.{self._count}"
+        if not event.HasField("event_time"):
+            event.event_time.FromNanoseconds(self._options.clock())
+
+    def _put(self, event: Event) -> None:
+        if not self._outbox.has_room():
+            raise ProducerOverloaded(f"{self._options.queue_bytes} bytes wait for the server")
+        self._outbox.put(event)
+        self.changed.notify()
+
+    def _refuse(self, error: LavantError) -> None:
+        if self._options.strict:
+            raise error
+        if not self._dropping:
+            self._dropping = True
+            _log.warning("run %s is not recorded any further: %s", self._create.run_id, error)
+        self._outbox.fail(error)
+        self.changed.notify()
+
+    def _cancel(self, reason: str) -> None:
+        self.cancel_reason = reason
+        self.changed.notify()

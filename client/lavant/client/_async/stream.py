@@ -1,0 +1,249 @@
+"""Reading a run's events, over as many calls as it takes."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from lavant.client._async.concurrency import Cancelled, ClientClosed, finish, is_being_cancelled, read
+from lavant.client._async.connection import Connection
+from lavant.client._async.limits import Limits
+from lavant.client._async.reconnect import Reconnect
+from lavant.client._errors import LavantError, RunNotEnded, StreamCut, Unavailable
+from lavant.client._events import Event, wrap
+from lavant.client._models import Run, RunResult, ToolCall
+from lavant.client._plan import StreamPlan
+from lavant.client._projections import TextProjection, ToolCallProjection
+from lavant.client._status import from_rpc_error, raise_for_state
+from lavant.v1.event_service_pb2 import EventBatch, StreamEnd, StreamEndReason, StreamEventsResponse
+from lavant.v1.run_pb2 import RunFinished
+
+if TYPE_CHECKING:
+    from lavant.client._async.concurrency import StreamCall
+
+MISSED_HEARTBEATS = 3
+STATUS_TIMEOUT = 1.0
+
+
+class AsyncRunStream:
+    """A run's events, in order, each exactly once; reconnects by itself, unseen.
+
+    Iterate over it once, in one task. Leaving its `async with` block cancels the call at once and
+    frees the consumer's place. Ends after the last event that was asked for; a run that failed
+    ends it like one that succeeded, so look at `run_finished`, or use `result()`, which raises.
+    Raises StreamCut if it cannot be resumed in time, StreamTimeout and IdleTimeout as asked, and
+    what the server refuses with. Closing a stream never cancels the run.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        plan: StreamPlan,
+        get_run: Callable[[str], Awaitable[Run]],
+        *,
+        resume_token: str | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        reconnect_timeout: float | None = 60.0,
+    ) -> None:
+        self.run: Run | None = None
+        self.caught_up = False
+        self._connection = connection
+        self._plan = plan
+        self._get_run = get_run
+        self._token = self._frame_token = resume_token or ""
+        self._limits = Limits(timeout, idle_timeout)
+        self._reconnect = Reconnect(connection.new_backoff(), reconnect_timeout)
+        self._call: StreamCall | None = None
+        self._attempt = 0
+        self._heartbeat = plan.heartbeat_interval
+        self._buffer: deque[Event] = deque()
+        self._last_sequence = 0
+        self._end: StreamEnd | None = None
+        self._finished: RunFinished | None = None
+        self._closed = False
+
+    @property
+    def resume_token(self) -> str:
+        """Where a new stream continues behind what this one has handed out; empty before the first frame.
+
+        Events come in frames, and tokens with frames: while a frame is handed out only in part, this
+        is the token before it. So a new stream never skips an event; it repeats those of the one
+        frame that was begun.
+        """
+        return self._token
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of the last event received, handed out or not."""
+        return self._last_sequence
+
+    @property
+    async def text_chunks(self) -> AsyncIterator[str]:
+        """What the run's assistants say, chunk by chunk; raises at the end as `result` does."""
+        text = TextProjection()
+        async for event in self:
+            if chunk := text.add(event):
+                yield chunk
+        await self.result()
+
+    @property
+    async def tool_calls(self) -> AsyncIterator[ToolCall]:
+        """Tool calls with their results, each once it is done; raises at the end as `result` does.
+
+        Calls that were never done come last, without an outcome.
+        """
+        calls = ToolCallProjection()
+        async for event in self:
+            if call := calls.add(event):
+                yield call
+        for call in calls.unfinished():
+            yield call
+        await self.result()
+
+    async def text(self) -> str:
+        """Read to the end; return what the run's assistants said. Raises as `result` does."""
+        text = TextProjection()
+        async for event in self:
+            text.add(event)
+        await self.result()
+        return text.text
+
+    async def result(self) -> RunResult:
+        """Read to the end; return the run's result.
+
+        Raises RunFailed, RunCancelled, RunTimedOut or RunAbandoned, and RunNotEnded if the stream
+        ends before the run.
+        """
+        async for _ in self:
+            pass
+        result = await self._find_result()
+        raise_for_state(result)
+        return result
+
+    async def aclose(self) -> None:
+        """End the stream: cancels the call at once. May be called again."""
+        self._closed = True
+        self._drop_call()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._buffer:
+            await self._fill()
+        event = self._buffer.popleft()
+        if not self._buffer:
+            self._token = self._frame_token
+        return event
+
+    async def _fill(self) -> None:
+        self._limits.start()
+        while not self._buffer:
+            if self._end is not None:
+                raise StopAsyncIteration
+            if self._closed:
+                raise StreamCut("the stream was closed")
+            await self._advance()
+
+    async def _advance(self) -> None:
+        cut: LavantError = Unavailable("the stream ended without saying so")
+        frame = None
+        try:
+            frame = await read(self._call or self._open(), self._patience())
+        except TimeoutError:
+            cut = Unavailable("no frame for too long")
+        except grpc.RpcError as failure:
+            cut = from_rpc_error(failure)
+        except ClientClosed:
+            raise StreamCut("the client was closed") from None
+        except Cancelled:
+            self._drop_call()
+            if is_being_cancelled():
+                raise
+            raise StreamCut("the stream or its client was closed") from None
+        if frame is None:
+            await self._recover(cut)
+        else:
+            self._reconnect.progress()
+            await self._accept(frame)
+
+    async def _accept(self, frame: StreamEventsResponse) -> None:
+        self._frame_token = frame.resume_token
+        match frame.WhichOneof("frame"):
+            case "events":
+                self._accept_events(frame.events)
+            case "opened":
+                self.run = Run.from_proto(frame.opened.run)
+                self._heartbeat = frame.opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
+            case "caught_up":
+                self.caught_up = True
+            case "end":
+                await self._accept_end(frame.end)
+        if not self._buffer:
+            self._token = self._frame_token
+
+    def _accept_events(self, batch: EventBatch) -> None:
+        events = batch.events
+        if events and events[0].sequence <= self._last_sequence:
+            self._buffer.extend(wrap(event) for event in events if event.sequence > self._last_sequence)
+        else:
+            self._buffer.extend(map(wrap, events))
+        if events:
+            self._last_sequence = max(self._last_sequence, events[-1].sequence)
+            if events[-1].HasField("run_finished"):
+                self._finished = events[-1].run_finished
+
+    async def _accept_end(self, end: StreamEnd) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            await finish(call, STATUS_TIMEOUT)
+        idle = end.reason == StreamEndReason.STREAM_END_REASON_IDLE
+        if not end.reconnect and not idle:
+            self._end = end
+            return
+        delay = end.retry_delay.ToMilliseconds() / 1000
+        if delay:
+            await self._reconnect.pause(Unavailable("draining", retry_after=delay), self._limits.left())
+
+    async def _recover(self, error: LavantError) -> None:
+        self._drop_call()
+        self._limits.check()
+        await self._reconnect.pause(error, self._limits.left())
+
+    def _open(self) -> "StreamCall":
+        self._attempt += 1
+        request = self._plan.request(self._attempt, self._frame_token, opened=self.run is not None)
+        call = self._connection.events.StreamEvents(request, metadata=self._connection.metadata)
+        self._call = call
+        return call
+
+    def _drop_call(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _patience(self) -> float | None:
+        """How long the next frame may take; a run that is waited for may take any time to be created."""
+        waiting = self._plan.wait_for_run and self.run is None
+        watchdog = None if waiting else MISSED_HEARTBEATS * self._heartbeat
+        limits = [limit for limit in (watchdog, self._limits.left()) if limit is not None]
+        return min(limits, default=None)
+
+    async def _find_result(self) -> RunResult:
+        if self._finished is not None:
+            return RunResult.from_proto(self._plan.run_id, self._finished)
+        run = await self._get_run(self._plan.run_id)
+        if run.result is None:
+            raise RunNotEnded(f"run {run.id} has not ended yet")
+        return run.result

@@ -1,0 +1,211 @@
+"""What people read: immutable values, with JSON decoded and times as datetime."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import BaseModel, ConfigDict
+
+from lavant.client import _json
+from lavant.client._states import RunKind, RunState, ToolCallOutcome, kind_of, state_of
+from lavant.v1 import event_service_pb2, run_pb2
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FieldViolation(_Frozen):
+    """A request's field that breaks a rule: its path, and the rule."""
+
+    path: str
+    description: str
+
+
+class ErrorInfo(_Frozen):
+    """What went wrong, for people and for programs."""
+
+    message: str
+    type: str = ""
+    retryable: bool = False
+    details: Any = None
+
+    @classmethod
+    def from_proto(cls, proto: run_pb2.Error) -> Self:
+        """Read it from the contract's Error."""
+        return cls(
+            message=proto.message,
+            type=proto.type,
+            retryable=proto.retryable,
+            details=_json.decode(proto.details_json),
+        )
+
+
+class Usage(_Frozen):
+    """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes."""
+
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    reasoning_output_tokens: int = 0
+    requests: int = 0
+    cost_usd: float | None = None
+
+    @classmethod
+    def from_proto(cls, proto: run_pb2.TokenUsage) -> Self:
+        """Read it from the contract's TokenUsage."""
+        return cls(**{field.name: value for field, value in proto.ListFields()})
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Add two usages: a cost known of one is the cost of both, and a model is named if it is the only one."""
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        models = {self.model, other.model} - {""}
+        return Usage(
+            model=models.pop() if len(models) == 1 else "",
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_input_tokens=self.cache_read_input_tokens + other.cache_read_input_tokens,
+            cache_creation_input_tokens=self.cache_creation_input_tokens + other.cache_creation_input_tokens,
+            reasoning_output_tokens=self.reasoning_output_tokens + other.reasoning_output_tokens,
+            requests=self.requests + other.requests,
+            cost_usd=sum(costs) if costs else None,
+        )
+
+    def to_proto(self) -> run_pb2.TokenUsage:
+        """Write it as the contract's TokenUsage."""
+        return run_pb2.TokenUsage(**self.model_dump(exclude_none=True))
+
+
+class EvaluationSummary(_Frozen):
+    """What an evaluation's rows add up to."""
+
+    rows_succeeded: int
+    rows_failed: int
+    mean_scores: Mapping[str, float]
+
+    @classmethod
+    def from_proto(cls, proto: run_pb2.EvaluationSummary) -> Self:
+        """Read it from the contract's EvaluationSummary."""
+        return cls(
+            rows_succeeded=proto.rows_succeeded, rows_failed=proto.rows_failed, mean_scores=dict(proto.mean_scores)
+        )
+
+
+class RunResult(_Frozen):
+    """How a run ended."""
+
+    run_id: str
+    state: RunState
+    output: Any = None
+    error: ErrorInfo | None = None
+    usage: Usage | None = None
+    duration: timedelta | None = None
+    evaluation: EvaluationSummary | None = None
+
+    @classmethod
+    def from_proto(cls, run_id: str, proto: run_pb2.RunFinished) -> Self:
+        """Read it from the contract's RunFinished."""
+        return cls(
+            run_id=run_id,
+            state=state_of(proto.state),
+            output=_json.decode(proto.output_json),
+            error=ErrorInfo.from_proto(proto.error) if proto.HasField("error") else None,
+            usage=Usage.from_proto(proto.usage) if proto.HasField("usage") else None,
+            duration=_duration(proto, "duration"),
+            evaluation=EvaluationSummary.from_proto(proto.evaluation) if proto.HasField("evaluation") else None,
+        )
+
+
+class Run(_Frozen):
+    """One execution of an agent or of an evaluation, as it stands."""
+
+    id: str
+    kind: RunKind
+    name: str
+    state: RunState
+    labels: Mapping[str, str]
+    parent_run_id: str
+    conversation_id: str
+    created: datetime | None
+    updated: datetime | None
+    ended: datetime | None
+    last_sequence: int
+    producer_seen: datetime | None
+    producer_timeout: timedelta | None
+    result: RunResult | None
+
+    @classmethod
+    def from_proto(cls, proto: run_pb2.Run) -> Self:
+        """Read it from the contract's Run."""
+        return cls(
+            id=proto.run_id,
+            kind=kind_of(proto.kind),
+            name=proto.name,
+            state=state_of(proto.state),
+            labels=dict(proto.labels),
+            parent_run_id=proto.parent_run_id,
+            conversation_id=proto.conversation_id,
+            created=_time(proto, "create_time"),
+            updated=_time(proto, "update_time"),
+            ended=_time(proto, "end_time"),
+            last_sequence=proto.last_sequence,
+            producer_seen=_time(proto, "producer_seen_time"),
+            producer_timeout=_duration(proto, "producer_timeout"),
+            result=RunResult.from_proto(proto.run_id, proto.result) if proto.HasField("result") else None,
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over, well or not."""
+        return self.state.is_terminal
+
+
+class Receipt(_Frozen):
+    """Where a batch ended up in a run's log."""
+
+    last_producer_sequence: int
+    first_sequence: int
+    last_sequence: int
+    duplicate: bool
+
+    @classmethod
+    def from_proto(cls, proto: event_service_pb2.BatchReceipt) -> Self:
+        """Read it from the contract's BatchReceipt."""
+        return cls(
+            last_producer_sequence=proto.last_producer_sequence,
+            first_sequence=proto.first_sequence,
+            last_sequence=proto.last_sequence,
+            duplicate=proto.duplicate,
+        )
+
+
+class ToolCall(_Frozen):
+    """A tool's call and its result, paired. `outcome` is None if the call never ended."""
+
+    id: str
+    name: str
+    arguments: Any
+    result: Any = None
+    outcome: ToolCallOutcome | None = None
+    error: ErrorInfo | None = None
+    step_id: str = ""
+
+
+def _time(proto: Message, field: str) -> datetime | None:
+    value = getattr(proto, field)
+    return to_datetime(value) if proto.HasField(field) else None
+
+
+def to_datetime(value: Timestamp) -> datetime:
+    """Read a time, in UTC, to the microsecond."""
+    return value.ToDatetime(tzinfo=UTC)
+
+
+def _duration(proto: Message, field: str) -> timedelta | None:
+    value: Duration = getattr(proto, field)
+    return value.ToTimedelta() if proto.HasField(field) else None

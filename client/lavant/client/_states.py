@@ -1,0 +1,64 @@
+"""The contract's enums, as people read them. A value that this release does not know is UNSPECIFIED."""
+
+from enum import StrEnum
+
+from lavant.v1 import event_pb2, run_pb2
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    UNSPECIFIED = "unspecified"
+    QUEUED = "queued"
+    RUNNING = "running"
+    INPUT_REQUIRED = "input_required"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    ABANDONED = "abandoned"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the run has ended."""
+        return run_pb2.RunState.Value(f"RUN_STATE_{self.name}") >= run_pb2.RunState.RUN_STATE_SUCCEEDED
+
+
+class RunKind(StrEnum):
+    """What a run executes."""
+
+    UNSPECIFIED = "unspecified"
+    AGENT = "agent"
+    EVALUATION = "evaluation"
+
+
+class ToolCallOutcome(StrEnum):
+    """How a tool call ended."""
+
+    UNSPECIFIED = "unspecified"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DENIED = "denied"
+    RETRY_REQUESTED = "retry_requested"
+
+
+def state_of(number: "run_pb2.RunState.ValueType") -> RunState:
+    """Name a run's state."""
+    return _STATES.get(number, RunState.UNSPECIFIED)
+
+
+def kind_of(number: "run_pb2.RunKind.ValueType") -> RunKind:
+    """Name a run's kind."""
+    return _KINDS.get(number, RunKind.UNSPECIFIED)
+
+
+def outcome_of(number: "event_pb2.ToolCallOutcome.ValueType") -> ToolCallOutcome:
+    """Name a tool call's outcome."""
+    return _OUTCOMES.get(number, ToolCallOutcome.UNSPECIFIED)
+
+
+_STATES = {run_pb2.RunState.Value(f"RUN_STATE_{state.name}"): state for state in RunState}
+_KINDS = {run_pb2.RunKind.Value(f"RUN_KIND_{kind.name}"): kind for kind in RunKind}
+_OUTCOMES = {
+    event_pb2.ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{outcome.name}"): outcome for outcome in ToolCallOutcome
+}

@@ -1,0 +1,12 @@
+"""The command `lavant`."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command; says what to install if its parts are missing."""
+    try:
+        from lavant.client.cli._app import app
+    except ModuleNotFoundError as error:
+        sys.exit(f"lavant: {error.name} is missing; pip install 'lavant[cli]'")
+    app()

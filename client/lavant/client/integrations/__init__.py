@@ -1,0 +1,1 @@
+"""Adapters for agent frameworks, one module each; import the one you need."""

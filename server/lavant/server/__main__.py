@@ -1,0 +1,72 @@
+"""`python -m lavant.server`, the same as `lavant serve`."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from lavant.server.app import running
+from lavant.server.errors import StartError
+from lavant.server.logs import configure_logs
+from lavant.server.settings import CONFIG_VARIABLE, Settings
+
+_EXIT_USAGE = 2
+_EXIT_CANNOT_START = 1
+
+_log = structlog.get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the process's exit status."""
+    try:
+        settings = _read_settings(list(sys.argv[1:] if argv is None else argv))
+    except (ValidationError, SettingsError) as error:
+        print(_explain(error), file=sys.stderr)
+        return _EXIT_USAGE
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        uvloop.run(_serve(settings))
+    except StartError as error:
+        print(f"lavant: {error}", file=sys.stderr)
+        return _EXIT_CANNOT_START
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    async with running(settings) as app:
+        print(f"lavant serving grpc={app.address} http={settings.http}", flush=True)
+        await asked_to_stop.wait()
+        _log.info("draining", calls=len(app.calls))
+
+
+def _read_settings(argv: list[str]) -> Settings:
+    for index, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if name == "--config":
+            os.environ[CONFIG_VARIABLE] = value or "".join(argv[index + 1 : index + 2])
+    return CliApp.run(Settings, cli_args=argv)
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"lavant: {error}"
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"lavant: {name}: {message}" if name else f"lavant: {message}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The gRPC face: requests checked, services called, errors turned into statuses."""

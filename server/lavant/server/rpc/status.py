@@ -1,0 +1,73 @@
+"""Errors as gRPC statuses: the one table of codes, and the standard details of google.rpc."""
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from lavant.server.errors import LavantError
+from lavant.v1.error_pb2 import ErrorReason
+
+_PREFIX = "ERROR_REASON_"
+_DOMAIN = "lavant"
+_DETAILS_KEY = "grpc-status-details-bin"
+
+CODES: dict["ErrorReason.ValueType", StatusCode] = {
+    ErrorReason.ERROR_REASON_INVALID_FIELD: StatusCode.INVALID_ARGUMENT,
+    ErrorReason.ERROR_REASON_RESUME_TOKEN_INVALID: StatusCode.INVALID_ARGUMENT,
+    ErrorReason.ERROR_REASON_STORE_EPOCH_CHANGED: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_RUN_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorReason.ERROR_REASON_RUN_EXISTS: StatusCode.ALREADY_EXISTS,
+    ErrorReason.ERROR_REASON_RUN_SEALED: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_RUN_NOT_ENDED: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_CONSUMER_BUSY: StatusCode.ALREADY_EXISTS,
+    ErrorReason.ERROR_REASON_STREAM_DISPLACED: StatusCode.ABORTED,
+    ErrorReason.ERROR_REASON_STALE_ATTEMPT: StatusCode.ABORTED,
+    ErrorReason.ERROR_REASON_SLOW_CONSUMER: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorReason.ERROR_REASON_QUOTA_EXCEEDED: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorReason.ERROR_REASON_PRODUCER_GAP: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_PRODUCER_FENCED: StatusCode.ABORTED,
+    ErrorReason.ERROR_REASON_PRODUCER_CONFLICT: StatusCode.ALREADY_EXISTS,
+    ErrorReason.ERROR_REASON_UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    ErrorReason.ERROR_REASON_PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
+    ErrorReason.ERROR_REASON_UNAVAILABLE: StatusCode.UNAVAILABLE,
+    ErrorReason.ERROR_REASON_DATA_LOSS: StatusCode.DATA_LOSS,
+}
+
+
+def to_status(error: LavantError) -> status_pb2.Status:
+    """Describe an error with ErrorInfo and whatever the contract promises beside it."""
+    code, _ = CODES[error.reason].value
+    status = status_pb2.Status(code=code, message=error.message)
+    for detail in _details(error):
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def to_trailers(error: LavantError) -> tuple[tuple[str, bytes]]:
+    """The same as trailing metadata, where gRPC's rich error model looks for it."""
+    return ((_DETAILS_KEY, to_status(error).SerializeToString()),)
+
+
+def _details(error: LavantError) -> list[Message]:
+    reason = ErrorReason.Name(error.reason).removeprefix(_PREFIX)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata=error.metadata)]
+    if error.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=violation.path, description=violation.description)
+            for violation in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
+        details.append(error_details_pb2.ResourceInfo(resource_type="lavant.v1.Run", resource_name=error.resource))
+    if error.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED:
+        violation = error_details_pb2.QuotaFailure.Violation(subject=error.resource, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+    return details

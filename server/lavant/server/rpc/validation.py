@@ -1,0 +1,91 @@
+"""Checks on requests' fields: each raises INVALID_FIELD with the field's path and the rule."""
+
+import re
+from collections.abc import Mapping
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lavant.server.errors import invalid_field
+from lavant.v1.run_pb2 import RunKind, RunState
+from lavant.v1.run_service_pb2 import RunFilter
+
+_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_LABELS = 64
+_MAX_LABEL_KEY = 128
+_MAX_LABEL_VALUE = 1024
+_MAX_CHOICES = 100
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
+
+
+def check_id(path: str, value: str) -> str:
+    """An id that callers choose; it is part of keys, paths and tokens."""
+    if not _ID.fullmatch(value):
+        raise invalid_field(path, "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")
+    if value in {".", ".."}:
+        raise invalid_field(path, "must not be . or .., which mean something else in a URL")
+    return value
+
+
+def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) -> str:
+    """A name for people: any characters but control characters."""
+    if not at_least <= len(value) <= at_most:
+        raise invalid_field(path, f"must be {at_least} to {at_most} characters long")
+    if _NOT_TEXT.search(value):
+        raise invalid_field(path, "must not contain control characters")
+    return value
+
+
+def check_labels(path: str, labels: Mapping[str, str]) -> None:
+    """A run's labels."""
+    if len(labels) > _MAX_LABELS:
+        raise invalid_field(path, f"must be at most {_MAX_LABELS} labels")
+    for key, value in labels.items():
+        check_text(f"{path}.key", key, at_least=1, at_most=_MAX_LABEL_KEY)
+        check_text(f"{path}.value", value, at_most=_MAX_LABEL_VALUE)
+
+
+def check_enum(path: str, value: int, known: Mapping[str, int]) -> None:
+    """An enum's value that this server knows."""
+    if value not in known.values():
+        raise invalid_field(path, f"must be one of {', '.join(known)}")
+
+
+def check_page_size(path: str, value: int, *, default: int = 100, at_most: int = 1_000) -> int:
+    """A page's size; 0: the default."""
+    if not 0 <= value <= at_most:
+        raise invalid_field(path, f"must be 0 to {at_most}")
+    return value or default
+
+
+def check_seconds(path: str, value: Duration, *, at_least: float, at_most: float) -> float:
+    """A duration that is not negative, in seconds."""
+    seconds = value.seconds + value.nanos / 1e9
+    if not at_least <= seconds <= at_most or not 0 <= value.nanos < 1_000_000_000:
+        raise invalid_field(path, f"must be {at_least:g} s to {at_most:g} s")
+    return seconds
+
+
+def check_time(path: str, value: Timestamp) -> None:
+    """A point in time, as google.protobuf.Timestamp bounds it."""
+    if not (_YEAR_1 <= value.seconds <= _YEAR_9999 and 0 <= value.nanos < 1_000_000_000):
+        raise invalid_field(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+
+
+def check_filter(path: str, run_filter: RunFilter) -> None:
+    """A filter of runs. Its lists are bounded, since all of them are checked on the event loop."""
+    for name, choices in (("kinds", run_filter.kinds), ("states", run_filter.states), ("names", run_filter.names)):
+        if len(choices) > _MAX_CHOICES:
+            raise invalid_field(f"{path}.{name}", f"must be at most {_MAX_CHOICES}")
+    for index, kind in enumerate(run_filter.kinds):
+        check_enum(f"{path}.kinds[{index}]", kind, dict(RunKind.items()))
+    for index, state in enumerate(run_filter.states):
+        check_enum(f"{path}.states[{index}]", state, dict(RunState.items()))
+    for index, name in enumerate(run_filter.names):
+        check_text(f"{path}.names[{index}]", name, at_least=1)
+    check_labels(f"{path}.labels", run_filter.labels)
+    check_text(f"{path}.conversation_id", run_filter.conversation_id)
+    check_text(f"{path}.parent_run_id", run_filter.parent_run_id)
+    check_time(f"{path}.created_after", run_filter.created_after)
+    check_time(f"{path}.created_before", run_filter.created_before)

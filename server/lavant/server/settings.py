@@ -1,0 +1,140 @@
+"""Every knob of the server, once: with its unit, default and bounds."""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "LAVANT_CONFIG"
+_YEAR = 365 * 24 * 3600
+STORE_KEY_ID = "store"  # names the key that is kept in the store
+_SQLITE = "sqlite:///"
+_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
+
+
+class Settings(BaseSettings):
+    """Read from flags, else from the environment (LAVANT_LISTEN ...), else from a TOML file.
+
+    The file is the one that `--config` or LAVANT_CONFIG names. Times are in seconds, sizes in bytes.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LAVANT_",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        cli_prog_name="lavant serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+
+    config: Path | None = Field(None, description="a TOML file with any of these settings")
+    listen: str = Field("127.0.0.1:7447", description="HOST:PORT of gRPC; port 0 picks a free one")
+    http: Literal["off"] = Field("off", description="HOST:PORT of HTTP, or off")
+    store: str = Field("sqlite:///lavant.db", description="where events are kept: sqlite:///PATH")
+    insecure: bool = Field(False, description="listen beyond loopback without authentication")
+    token_keys: dict[str, str] = Field(
+        default_factory=dict,
+        description="keys that sign resume tokens, {id: 32 or more hexadecimal digits}; the first signs, all verify; "
+        "none: a key kept in the store",
+    )
+    max_streams: Annotated[int, Field(ge=1)] = Field(20_000, description="streams and publishing calls open at once")
+    max_connections: Annotated[int, Field(ge=1)] = Field(10_000, description="connections open at once")
+    max_stream_age: Annotated[float, Field(ge=1, le=_YEAR)] = Field(
+        1800, description="age at which a stream is renewed, ±10 %"
+    )
+    write_timeout: Annotated[float, Field(gt=0)] = Field(
+        30, description="how long a reader may accept nothing before its stream ends"
+    )
+    drain_timeout: Annotated[float, Field(ge=0)] = Field(10, description="how long a stopping server waits for calls")
+    tail_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
+        1 << 20, description="newest events of a run that are kept in memory while somebody reads it"
+    )
+    reflection: bool = Field(False, description="serve gRPC reflection")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["text", "json"] = Field("text", description="how lines of the log look; they go to stderr")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags come first (pydantic-settings puts them there), then the environment, then the file."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        if path and not Path(path).is_file():
+            raise SettingsError(f"{path}, which {CONFIG_VARIABLE} or --config names, is not a file")
+        try:
+            file_settings = TomlConfigSettingsSource(settings_cls, path)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+        return init_settings, env_settings, file_settings
+
+    @field_validator("listen")
+    @classmethod
+    def _has_host_and_port(cls, value: str) -> str:
+        found = _LISTEN.fullmatch(value)
+        if found is None or int(found["port"]) > 65535:
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:7447 or [::1]:7447")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _has_known_scheme(cls, value: str) -> str:
+        if not value.startswith(_SQLITE) or value == _SQLITE:
+            raise ValueError("must be sqlite:///PATH, such as sqlite:///lavant.db or sqlite:////var/lib/lavant.db")
+        return value
+
+    @field_validator("token_keys")
+    @classmethod
+    def _are_long_enough(cls, value: dict[str, str]) -> dict[str, str]:
+        for key_id, key in value.items():
+            if not 1 <= len(key_id) <= 16 or not key_id.isascii() or key_id == STORE_KEY_ID:
+                raise ValueError(f"a key needs an id of 1 to 16 ASCII characters other than {STORE_KEY_ID!r}")
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"key {key_id!r} must be at least 32 hexadecimal digits, an even number of them")
+        return value
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> "Settings":
+        if not self.insecure and not _is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} would let everyone who can reach it read and write all runs; "
+                "listen on 127.0.0.1, or pass --insecure if something else keeps strangers out"
+            )
+        return self
+
+    @property
+    def host(self) -> str:
+        """The host part of `listen`."""
+        return self.listen.rpartition(":")[0]
+
+    @property
+    def store_path(self) -> Path:
+        """The file of a SQLite store."""
+        return Path(self.store.removeprefix(_SQLITE))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

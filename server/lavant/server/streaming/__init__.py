@@ -1,0 +1,1 @@
+"""Streams of events: positions, places, tails and the frames that go out."""

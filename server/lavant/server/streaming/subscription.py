@@ -1,0 +1,240 @@
+"""One reader's stream of a run, from its opening to its end."""
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+
+from lavant.server.clock import Clock
+from lavant.server.errors import LavantError, run_not_found, unavailable
+from lavant.server.lifecycle import Calls
+from lavant.server.model import ConsumerKey, is_terminal
+from lavant.server.store.failpoints import failpoint
+from lavant.server.store.port import Claim, Engine, Notice
+from lavant.server.streaming import frames
+from lavant.server.streaming.hub import Hub
+from lavant.server.streaming.log_reader import LogReader
+from lavant.server.streaming.outlet import Outlet
+from lavant.server.streaming.places import Place, Places
+from lavant.server.streaming.selection import Selection
+from lavant.server.streaming.timetable import Timetable
+from lavant.server.streaming.tokens import Position, ResumeTokens, token_invalid
+from lavant.v1.error_pb2 import ErrorReason
+from lavant.v1.event_service_pb2 import DeltaMode, StreamEndReason
+from lavant.v1.run_pb2 import Run
+
+_DRAIN_SPREAD = 2.0  # seconds over which the readers of a draining server come back
+_MAX_AGE_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """What a reader asked for, checked. Times are in seconds; `deadline` is monotonic time."""
+
+    consumer: ConsumerKey
+    claim: Claim
+    position: Position
+    from_now: bool
+    to_head: bool
+    deltas: "DeltaMode.ValueType"
+    heartbeat_interval: float
+    idle_timeout: float
+    wait_for_run: bool
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """What all streams of a server share. Times are in seconds."""
+
+    engine: Engine
+    hub: Hub
+    places: Places
+    tokens: ResumeTokens
+    calls: Calls
+    clock: Clock
+    random: Random
+    max_age: float
+    stall_limit: float
+
+
+class Subscription:
+    """Delivers a run's events to one reader, from a position to an end.
+
+    Every event is sent once, in order, after it is durable. The consumer's place is given back
+    before the last frame or the error goes out. Memory: one frame, whatever the reader does.
+    """
+
+    __slots__ = (
+        "_awake", "_bookmark", "_caught_up", "_max_age", "_options", "_outlet", "_reader",
+        "_run", "_shared", "_sleeper", "_stop_at", "_tail", "_times",
+    )  # fmt: skip
+
+    def __init__(self, shared: Streaming, options: StreamOptions, outlet: Outlet) -> None:
+        self._shared = shared
+        self._options = options
+        self._outlet = outlet
+        self._awake = False
+        self._sleeper: asyncio.Future[None] | None = None
+        self._caught_up = False
+        self._run: Run | None = None
+        self._stop_at: int | None = None
+        self._bookmark = shared.tokens.bookmark(options.consumer.run, options.position.types, 0)
+        self._max_age = shared.max_age * shared.random.uniform(1 - _MAX_AGE_JITTER, 1 + _MAX_AGE_JITTER)
+        self._times = Timetable(
+            shared.clock.monotonic(),
+            heartbeat=options.heartbeat_interval,
+            idle=options.idle_timeout,
+            max_age=self._max_age,
+            deadline=options.deadline,
+        )
+
+    async def deliver(self) -> None:
+        """Stream until a planned end, told by a StreamEnd, or raise what ended it."""
+        shared, key = self._shared, self._options.consumer.run
+        with shared.calls.entered(self.wake):
+            self._tail = shared.hub.join(key, self.wake)
+            try:
+                selection = Selection(self._options.position.types, self._options.deltas)
+                self._reader = LogReader(shared.engine, key, self._tail, selection)
+                await self._find_run()
+                await self._hold_place()
+            finally:
+                shared.hub.leave(key, self._tail, self.wake)
+
+    def wake(self) -> None:
+        """Have the stream look again at what there is to do."""
+        self._awake = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    def _on_place_lost(self) -> None:
+        self._outlet.interrupt()
+        self.wake()
+
+    async def _hold_place(self) -> None:
+        places = self._shared.places
+        place = await places.take(self._options.consumer, self._options.claim, self._on_place_lost)
+        try:
+            end = await self._stream(place)
+            await places.give_back(place)
+            await self._outlet.send(end)
+        except LavantError:
+            await places.give_back(place)
+            if place.lost:
+                raise _displaced() from None
+            raise
+        finally:
+            places.abandon(place)
+
+    async def _find_run(self, *, waited: bool = False) -> None:
+        """Look up the run and settle where to begin and to stop, or wait for it if that was asked for.
+
+        A run that was waited for has no event from before the call: all are from now on.
+        """
+        options, position = self._options, self._options.position
+        try:
+            run = await self._shared.engine.get_run(options.consumer.run)
+        except LavantError as error:
+            never_was = position.created_ns == 0
+            if options.wait_for_run and never_was and error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
+                return
+            raise
+        created_ns = run.create_time.ToNanoseconds()
+        if position.created_ns not in (0, created_ns) or position.sequence > run.last_sequence:
+            raise token_invalid("it is of an earlier run of this id")
+        self._run = run
+        self._bookmark = self._shared.tokens.bookmark(options.consumer.run, position.types, created_ns)
+        self._tail.learn(_standing(run))
+        self._reader.sequence = run.last_sequence if options.from_now and not waited else position.sequence
+        self._stop_at = run.last_sequence if options.to_head else None
+
+    async def _stream(self, place: Place) -> bytes:
+        """Send all there is until an end is reached, and return the last frame."""
+        opened = frames.opened_frame(
+            self._token(), self._run, place.lease.fence, self._max_age, self._options.heartbeat_interval
+        )
+        await self._send(place, opened)
+        while True:
+            self._awake = False
+            self._check(place)
+            if self._run is None:
+                await self._find_run(waited=True)
+            limit = self._tail.last_sequence if self._stop_at is None else self._stop_at
+            behind = self._run is not None and self._reader.sequence < limit
+            if self._run is not None and not behind and not self._caught_up:
+                self._caught_up = True
+                await self._send(place, frames.caught_up_frame(self._token(), limit))
+            elif (end := self._end(behind)) is not None:
+                return end
+            elif self._times.heartbeat_due(self._shared.clock.monotonic()):
+                await self._send(place, self._heartbeat())
+            elif behind:
+                await self._send_events(place, limit)
+            else:
+                await self._sleep(place)
+
+    def _check(self, place: Place) -> None:
+        if self._tail.deleted:
+            raise run_not_found(self._options.consumer.run.run_id)
+        if place.lost:
+            raise _displaced()
+        if self._shared.clock.monotonic() >= place.usable_until:
+            raise unavailable("the hold on the consumer's place could not be renewed; resume")
+
+    def _end(self, behind: bool) -> bytes | None:
+        """The frame of the end that is reached by now, if one is."""
+        tail, token = self._tail, self._token()
+        if self._caught_up and tail.sealed and self._reader.sequence >= tail.last_sequence:
+            return frames.end_frame(token, StreamEndReason.STREAM_END_REASON_RUN_FINISHED, reconnect=False)
+        if self._caught_up and not behind and self._stop_at is not None:
+            return frames.end_frame(token, StreamEndReason.STREAM_END_REASON_HEAD_REACHED, reconnect=False)
+        if self._shared.calls.draining:
+            delay = self._shared.random.uniform(0, _DRAIN_SPREAD)
+            draining = StreamEndReason.STREAM_END_REASON_DRAINING
+            return frames.end_frame(token, draining, reconnect=True, retry_delay=delay)
+        if (reason := self._times.planned_end(self._shared.clock.monotonic())) is not None:
+            return frames.end_frame(token, reason, reconnect=True)
+        return None
+
+    async def _send_events(self, place: Place, limit: int) -> None:
+        pieces = await self._reader.read(limit)
+        if pieces:
+            await self._send(place, frames.events_frame(self._token(), pieces), events=True)
+
+    async def _send(self, place: Place, frame: bytes, *, events: bool = False) -> None:
+        self._check(place)
+        await self._outlet.send(frame)
+        self._times.sent(self._shared.clock.monotonic(), events=events)
+        failpoint("after_send")
+
+    def _heartbeat(self) -> bytes:
+        tail = self._tail
+        now_ns = self._shared.clock.time_ns()
+        return frames.heartbeat_frame(self._token(), now_ns, tail.last_sequence, tail.producer_seen_ns)
+
+    def _token(self) -> bytes:
+        return self._bookmark.at(self._reader.sequence)
+
+    async def _sleep(self, place: Place) -> None:
+        """Wait until something happens or is due."""
+        if self._awake:
+            return
+        self._sleeper = asyncio.get_running_loop().create_future()
+        due = min(self._times.next_due(), place.usable_until)
+        timer = self._shared.clock.call_at(due, self.wake)
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = None
+            timer.cancel()
+
+
+def _standing(run: Run) -> Notice:
+    seen_ns = run.producer_seen_time.ToNanoseconds() if run.HasField("producer_seen_time") else 0
+    return Notice(last_sequence=run.last_sequence, sealed=is_terminal(run.state), producer_seen_ns=seen_ns)
+
+
+def _displaced() -> LavantError:
+    return LavantError(
+        ErrorReason.ERROR_REASON_STREAM_DISPLACED, "a newer stream of this consumer took this one's place"
+    )

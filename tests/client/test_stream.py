@@ -1,0 +1,193 @@
+"""Reading, against a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lavant.client import (
+    AsyncClient,
+    AsyncRunProducer,
+    AsyncRunStream,
+    ConsumerBusy,
+    IdleTimeout,
+    ResumeTokenInvalid,
+    RunNotEnded,
+    RunResult,
+    RunState,
+    StreamCut,
+    StreamDisplaced,
+    StreamTimeout,
+    ToolCallOutcome,
+)
+from support.server import ServerProcess
+
+
+@asynccontextmanager
+async def weather(client: AsyncClient) -> AsyncIterator[AsyncRunProducer]:
+    async with client.runs.start("weather") as run:
+        await run.text("It is ")
+        async with run.tool("search", {"q": "Oslo"}) as tool:
+            tool.result = ["cold"]
+        await run.text("cold.")
+        run.output = "cold"
+        yield run
+
+
+async def weather_id(client: AsyncClient) -> str:
+    async with weather(client) as run:
+        pass
+    return run.id
+
+
+async def waiting_reader(client: AsyncClient) -> tuple[AsyncRunStream, asyncio.Task[RunResult]]:
+    """A reader of a run of which nothing comes any more."""
+    run = await client.runs.create("agent")
+    stream = client.runs.stream(run.id, reconnect_timeout=0.2)
+    reading = asyncio.create_task(stream.result())
+    async with client.runs.stream(run.id, idle_timeout=0.05) as other:
+        with pytest.raises(IdleTimeout):
+            await anext(other)
+    return stream, reading
+
+
+async def test_all_views_of_a_run(client: AsyncClient) -> None:
+    run_id = await weather_id(client)
+    assert await client.runs.stream(run_id).text() == "It is cold."
+    assert [chunk async for chunk in client.runs.stream(run_id).text_chunks] == ["It is ", "cold."]
+    (call,) = [call async for call in client.runs.stream(run_id).tool_calls]
+    assert (call.name, call.arguments, call.result) == ("search", {"q": "Oslo"}, ["cold"])
+    assert call.outcome is ToolCallOutcome.SUCCEEDED
+    result = await client.runs.stream(run_id).result()
+    assert (result.state, result.output) == (RunState.SUCCEEDED, "cold")
+
+
+async def test_filters(client: AsyncClient) -> None:
+    run_id = await weather_id(client)
+    stream = client.runs.stream(run_id, types=["text_delta"])
+    assert [event.type async for event in stream] == ["text_delta", "text_delta"]
+    assert (await stream.result()).output == "cold"
+    assert await client.runs.stream(run_id, deltas="none").text() == "It is cold."
+    with pytest.raises(ValueError, match="EVENT_TYPE_NONSENSE"):
+        client.runs.stream(run_id, types=["nonsense"])
+
+
+async def test_a_stream_up_to_the_head_ends_before_the_run(client: AsyncClient) -> None:
+    async with weather(client) as run:
+        await run.flush()
+        stream = client.runs.stream(run.id, stop="head")
+        assert len([event async for event in stream]) == 8
+        with pytest.raises(RunNotEnded):
+            await stream.result()
+
+
+async def test_the_token_continues_behind_whole_frames(client: AsyncClient) -> None:
+    run_id = await weather_id(client)
+    stream = client.runs.stream(run_id)
+    first = await anext(stream)
+    assert stream.last_sequence == 10
+    await stream.aclose()
+    again = [event.sequence async for event in client.runs.stream(run_id, resume_token=stream.resume_token)]
+    assert again == [*range(1, 11)]
+    assert first.sequence == 1
+
+
+@pytest.mark.parametrize("cut", range(1, 11))
+async def test_no_event_is_skipped_wherever_a_reader_stops(client: AsyncClient, cut: int) -> None:
+    async with weather(client) as run:
+        await run.flush()
+        stream = client.runs.stream(run.id)
+        seen: list[int] = []
+        while len(seen) < min(cut, 8):
+            seen.append((await anext(stream)).sequence)
+        await stream.aclose()
+    token = stream.resume_token
+    seen += [event.sequence async for event in client.runs.stream(run.id, resume_token=token)]
+    assert sorted(set(seen)) == [*range(1, 11)]
+    assert cut < 8 or len(seen) == 10
+
+
+async def test_tokens_are_checked(client: AsyncClient) -> None:
+    run_id = await weather_id(client)
+    with pytest.raises(ResumeTokenInvalid):
+        await client.runs.stream(run_id, resume_token="forged").result()
+
+
+async def test_one_stream_per_consumer(client: AsyncClient) -> None:
+    async with weather(client) as run:
+        async with client.runs.stream(run.id, consumer="ui") as first:
+            await anext(first)
+            with pytest.raises(ConsumerBusy) as busy:
+                await anext(client.runs.stream(run.id, consumer="ui"))
+            assert busy.value.retry_after is not None
+            second = client.runs.stream(run.id, consumer="ui", take_over=True)
+            await anext(second)
+            with pytest.raises(StreamDisplaced):
+                await first.result()
+        await second.aclose()
+        await run.custom("a.b")
+        async with client.runs.stream(run.id, consumer="ui", idle_timeout=10) as third:
+            await anext(third)
+
+
+async def test_time_limits(client: AsyncClient) -> None:
+    run = await client.runs.create("agent")
+    with pytest.raises(StreamTimeout):
+        await client.runs.stream(run.id, timeout=0.05).result()
+    with pytest.raises(IdleTimeout):
+        await client.runs.stream(run.id, idle_timeout=0.05).result()
+    with pytest.raises(TimeoutError):
+        await client.runs.stream("later", wait_for_run=True, timeout=0.05).result()
+
+
+async def test_waiting_for_a_run_to_be_created(client: AsyncClient) -> None:
+    reading = asyncio.create_task(client.runs.stream("later", wait_for_run=True).result())
+    async with client.runs.start("agent", run_id="later") as run:
+        run.output = 1
+    assert (await reading).output == 1
+
+
+async def test_closing_frees_a_reader_that_waits(client: AsyncClient) -> None:
+    stream, reading = await waiting_reader(client)
+    await stream.aclose()
+    with pytest.raises(StreamCut):
+        await reading
+
+
+async def test_cancelling_a_reader_is_a_cancellation(client: AsyncClient) -> None:
+    _, reading = await waiting_reader(client)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+async def test_a_reader_survives_the_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
+    sequences: list[int] = []
+    halfway = asyncio.Event()
+
+    async def read() -> None:
+        async for event in process_client.runs.stream("r", wait_for_run=True):
+            sequences.append(event.sequence)
+            if event.sequence == 500:
+                halfway.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read())
+        async with process_client.runs.start("agent", run_id="r") as run:
+            for number in range(500):
+                await run.custom("a.b", number)
+            await halfway.wait()
+            await server_process.restart()
+            for number in range(500):
+                await run.custom("a.b", number)
+    assert sequences == [*range(1, 1_003)]
+
+
+async def test_a_stream_that_cannot_be_resumed_is_cut(
+    server_process: ServerProcess, process_client: AsyncClient
+) -> None:
+    _, reading = await waiting_reader(process_client)
+    await server_process.kill()
+    with pytest.raises(StreamCut):
+        await reading

@@ -1,0 +1,38 @@
+"""Servers that tests can ask for."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.clock import ManualClock
+from support.server import Server, ServerProcess, serving
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """A server in this process, with the machine's clock."""
+    async with serving(tmp_path) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until it is moved."""
+    return ManualClock()
+
+
+@pytest.fixture
+async def timed_server(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Server]:
+    """A server in this process that lives by the `clock` fixture."""
+    async with serving(tmp_path, clock=clock) as running_server:
+        yield running_server
+
+
+@pytest.fixture
+async def server_process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """A server in a process of its own, started."""
+    process = ServerProcess(tmp_path)
+    await process.start()
+    yield process
+    await process.kill()

@@ -1,0 +1,89 @@
+"""What most tests of the service do first: create runs, append to them, wait for the server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from lavant.v1.event_pb2 import Event
+from lavant.v1.event_service_pb2 import (
+    AppendEventsRequest,
+    BatchReceipt,
+    ListEventsRequest,
+    PublishEventsRequest,
+    PublishEventsResponse,
+)
+from lavant.v1.run_pb2 import Run
+from lavant.v1.run_service_pb2 import CreateRunRequest, GetRunRequest
+from support.events import a_run_of, batch_of
+from support.server import Stubs
+
+if TYPE_CHECKING:
+    from grpc.aio import StreamStreamCall
+
+    PublishCall = StreamStreamCall[PublishEventsRequest, PublishEventsResponse]
+
+PATIENCE = 20.0
+
+
+async def create(stubs: Stubs, run_id: str = "run", **settings: Any) -> Run:
+    """Create a run."""
+    request = CreateRunRequest(run_id=run_id, **{"name": "weather", **settings})
+    return (await stubs.runs.CreateRun(request)).run
+
+
+async def append(stubs: Stubs, events: Iterable[Event] = (), **numbers: Any) -> BatchReceipt:
+    """Append a batch; the numbers are those of `batch_of`."""
+    return (await stubs.events.AppendEvents(AppendEventsRequest(batch=batch_of(events, **numbers)))).receipt
+
+
+async def ended_run(stubs: Stubs, run_id: str = "run", size: int = 4, **settings: Any) -> None:
+    """Create a run and let it run through."""
+    await create(stubs, run_id, **settings)
+    await append(stubs, a_run_of(size), run_id=run_id)
+
+
+async def get(stubs: Stubs, run_id: str = "run") -> Run:
+    """Tell how a run stands."""
+    return (await stubs.runs.GetRun(GetRunRequest(run_id=run_id))).run
+
+
+async def listed(stubs: Stubs, run_id: str = "run") -> list[Event]:
+    """All recorded events of a run, in pages."""
+    found: list[Event] = []
+    token = ""
+    while True:
+        page = await stubs.events.ListEvents(ListEventsRequest(run_id=run_id, page_token=token, page_size=1_000))
+        found += page.events
+        token = page.next_page_token
+        if not page.events or not token:
+            return found
+
+
+@asynccontextmanager
+async def publishing(stubs: Stubs) -> "AsyncIterator[PublishCall]":
+    """A PublishEvents call, cancelled at the block's end."""
+    call = stubs.events.PublishEvents(timeout=PATIENCE)
+    try:
+        yield call
+    finally:
+        call.cancel()
+
+
+async def publish(call: "PublishCall", events: Iterable[Event] = (), **numbers: Any) -> None:
+    """Send a batch; the numbers are those of `batch_of`."""
+    await call.write(PublishEventsRequest(batch=batch_of(events, **numbers)))
+
+
+async def answer(call: "PublishCall") -> PublishEventsResponse:
+    """Read the next answer; raises the call's status if it has ended."""
+    response = await call.read()
+    assert isinstance(response, PublishEventsResponse), "the call ended with OK"
+    return response
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let a server in this process go on until a condition holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nothing announces what is waited for here
+            await asyncio.sleep(0)

@@ -1,0 +1,131 @@
+"""Real servers for tests: in this process with a clock of the test's, or in one of their own to be killed."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import IO, TYPE_CHECKING, Any
+
+from grpc import aio
+
+from lavant.server.app import App, running
+from lavant.server.clock import Clock
+from lavant.server.settings import Settings
+from lavant.v1.event_service_pb2_grpc import EventServiceStub
+from lavant.v1.run_service_pb2_grpc import RunServiceStub
+
+if TYPE_CHECKING:
+    from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
+    from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
+START_LIMIT = 20.0
+STOP_LIMIT = 20.0
+# Little is sent ahead of what a client reads, and every channel is a connection of its own.
+CHANNEL_OPTIONS = [
+    ("grpc.http2.lookahead_bytes", 65536),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stubs:
+    """The generated stubs on one connection."""
+
+    channel: aio.Channel
+    runs: "RunServiceAsyncStub"
+    events: "EventServiceAsyncStub"
+
+
+@asynccontextmanager
+async def connected(target: str) -> AsyncIterator[Stubs]:
+    """A connection to a server, closed at the block's end."""
+    async with aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        yield Stubs(channel=channel, runs=RunServiceStub(channel), events=EventServiceStub(channel))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server in this process, with a connection to it."""
+
+    app: App
+    target: str
+    stubs: Stubs
+
+
+def settings_for(folder: Path, **overrides: Any) -> Settings:
+    """Settings of a server that keeps its store in a folder and listens on a free port."""
+    return Settings(**{"listen": "127.0.0.1:0", "store": f"sqlite:///{folder}/lavant.db", **overrides})
+
+
+@asynccontextmanager
+async def serving(folder: Path, *, clock: Clock | None = None, **overrides: Any) -> AsyncIterator[Server]:
+    """Serve from a store in a folder; the same folder again is a restart."""
+    async with (
+        running(settings_for(folder, **overrides), clock=clock, random=Random(1)) as app,
+        connected(app.address) as stubs,
+    ):
+        yield Server(app=app, target=app.address, stubs=stubs)
+
+
+class ServerProcess:
+    """A server in a process of its own, on a port and a store that survive its death."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.target = ""
+        self.environment = dict(environment or {})
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, *flags: str, stderr: IO[bytes] | None = None) -> None:
+        """Start, or start again on the same port; the log goes to `stderr`, or to where this process's goes."""
+        listen = self.target or "127.0.0.1:0"
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "lavant.server", "--listen", listen, "--http", "off"),
+            *("--store", f"sqlite:///{self._folder}/lavant.db", *flags),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, **self.environment},
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_LIMIT):
+            line = (await self._process.stdout.readline()).decode()
+        assert line.startswith("lavant serving grpc="), f"the server said {line!r}"
+        self.target = line.split()[2].removeprefix("grpc=")
+
+    async def kill(self) -> None:
+        """End without warning, as a crash does."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        """Ask to drain and stop; returns the exit status."""
+        return await self._end(signal.SIGTERM)
+
+    async def died(self) -> int:
+        """Wait until it ends by itself; returns the exit status."""
+        assert self._process is not None
+        async with asyncio.timeout(STOP_LIMIT):
+            return await self._process.wait()
+
+    async def restart(self, *flags: str) -> None:
+        """Kill and start again."""
+        await self.kill()
+        await self.start(*flags)
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        return await self.died()
