@@ -79,14 +79,16 @@ def timeless() -> Event:
 def opened() -> LogContent:
     """A log with one of each thing open: step s, message m, tool call c, input i."""
     content = LogContent()
-    for event in (
-        run_started(),
-        step_started("s", attempt=2),
-        message_started("m"),
-        tool_call_started("c"),
-        input_requested("i"),
-    ):
-        event_rules.apply(content, "", event)
+    event_rules.apply(
+        content,
+        [
+            run_started(),
+            step_started("s", attempt=2),
+            message_started("m"),
+            tool_call_started("c"),
+            input_requested("i"),
+        ],
+    )
     return content
 
 
@@ -235,8 +237,8 @@ def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, pa
     before = (content.state, content.encode())
     content.mark()
     with refused("INVALID_FIELD") as caught:
-        event_rules.apply(content, "batch.events[7]", event)
-    assert [violation.path for violation in caught.value.violations] == [f"batch.events[7]{path}"]
+        event_rules.apply(content, [custom(), event])
+    assert [violation.path for violation in caught.value.violations] == [f"batch.events[1]{path}"]
     content.undo()
     assert (content.state, content.encode()) == before
 
@@ -244,46 +246,47 @@ def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, pa
 @pytest.mark.parametrize("event", GOOD, ids=lambda event: event.WhichOneof("payload"))
 def test_what_keeps_the_rules_is_taken(event: Event) -> None:
     content = opened()
-    event_type = event_rules.apply(content, "e", event)
+    (event_type,) = event_rules.apply(content, [event])
     assert event_type == Event.DESCRIPTOR.fields_by_name[str(event.WhichOneof("payload"))].number
 
 
 @pytest.mark.parametrize("event", [text_delta(), run_finished(), custom()], ids=["delta", "finish", "custom"])
 def test_a_run_begins_with_run_started(event: Event) -> None:
     with refused("INVALID_FIELD") as caught:
-        event_rules.apply(LogContent(), "e", event)
-    assert caught.value.violations[0].path == f"e.{event.WhichOneof('payload')}"
+        event_rules.apply(LogContent(), [event])
+    assert caught.value.violations[0].path == f"batch.events[0].{event.WhichOneof('payload')}"
 
 
 def test_nothing_follows_run_finished() -> None:
     content = opened()
-    event_rules.apply(content, "e", run_finished())
+    event_rules.apply(content, [run_finished()])
     with refused("INVALID_FIELD"):
-        event_rules.apply(content, "e", custom())
+        event_rules.apply(content, [custom()])
 
 
 def test_what_is_closed_can_be_opened_again() -> None:
     content = opened()
-    for event in (message_finished(), message_started(), step_finished(), step_started(), tool_call_finished()):
-        event_rules.apply(content, "e", event)
-    event_rules.apply(content, "e", tool_call_started())
+    closed = [message_finished(), message_started(), step_finished(), step_started(), tool_call_finished()]
+    event_rules.apply(content, [*closed, tool_call_started()])
 
 
 def test_undo_brings_back_what_was_open() -> None:
     content = opened()
     before = content.encode()
     content.mark()
-    for event in (
-        step_started("s", attempt=3),
-        step_started("new"),
-        step_finished("s"),
-        message_finished(),
-        message_started(),
-        tool_call_finished(),
-        artifact_updated("new"),
-        run_finished(),
-    ):
-        event_rules.apply(content, "e", event)
+    event_rules.apply(
+        content,
+        [
+            step_started("s", attempt=3),
+            step_started("new"),
+            step_finished("s"),
+            message_finished(),
+            message_started(),
+            tool_call_finished(),
+            artifact_updated("new"),
+            run_finished(),
+        ],
+    )
     content.undo()
     assert (content.encode(), content.state) == (before, RunState.RUN_STATE_RUNNING)
 
@@ -298,10 +301,10 @@ def test_what_is_open_survives_encoding() -> None:
 def test_what_is_open_is_bounded() -> None:
     content = LogContent(RunState.RUN_STATE_RUNNING)
     content.messages.update(dict.fromkeys(map(str, range(MAX_REMEMBERED)), 1))
-    event_rules.apply(content, "e", message_finished("0"))
-    event_rules.apply(content, "e", message_started("0"))
+    event_rules.apply(content, [message_finished("0")])
+    event_rules.apply(content, [message_started("0")])
     with refused("QUOTA_EXCEEDED"):
-        event_rules.apply(content, "e", message_started("new"))
+        event_rules.apply(content, [message_started("new")])
 
 
 def test_every_payload_of_the_contract_has_a_rule() -> None:

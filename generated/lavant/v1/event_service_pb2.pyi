@@ -400,7 +400,7 @@ class StreamEventsRequest(_message.Message):
     """Wait for the run to be created instead of failing with NOT_FOUND."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_event_pb2.EventType.ValueType]:
-        """Only these types; none: all. With a resume token: none means the token's own filter."""
+        """Only these types, at most 100; none: all. With a resume token: none means the token's own filter."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:

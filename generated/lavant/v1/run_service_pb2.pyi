@@ -163,7 +163,7 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 
 @_typing.final
 class RunFilter(_message.Message):
-    """Which runs. Everything set must hold."""
+    """Which runs. Everything set must hold. At most 100 of each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -41,8 +41,7 @@ class Publisher:
             await publication.run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(NamedTuple):
     """A batch that was taken in: its run, its size as sent, and its receipt once there is one."""
 
     key: RunKey
@@ -74,11 +73,10 @@ class Publication:
         self._watches: dict[RunKey, Watch] = {}
         self._told_to_cancel: set[RunKey] = set()
         self._reading: asyncio.Timeout | None = None
-        self._stopped = False
+        self._failure: LavantError | None = None
 
     def stop(self) -> None:
         """Take in no more."""
-        self._stopped = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
@@ -87,42 +85,49 @@ class Publication:
         writer = asyncio.get_running_loop().create_task(self._answer_all())
         writer.add_done_callback(lambda _: self.stop())
         try:
-            failure = await self._take_in_all()
+            await self._read_all()
             self._taken_in.put_nowait(None)
             await writer
-            if failure is not None:
-                raise failure
+            if self._failure is not None:
+                raise self._failure
         finally:
             writer.cancel()
             self._drop_unanswered()
             for watch in self._watches.values():
                 watch.close()
 
-    async def _take_in_all(self) -> LavantError | None:
-        """Read to the client's end; returns what else put an end to it."""
+    async def _read_all(self) -> None:
+        """Read to the client's end, or until there is a `_failure` to tell.
+
+        The next message is being read while the one before is worked on: gRPC's threads and the
+        event loop then work at the same time.
+        """
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as self._reading:
-                while not self._stopped:
-                    data = await self._call.read()
-                    if data is aio.EOF:
-                        return None
-                    self._take_in(data)
+                while (data := await self._call.read()) is not aio.EOF:
+                    self._unanswered += 1
+                    self._unanswered_bytes += len(data)
+                    loop.call_soon(self._take_in, data)
                     await self._have_room()
-        except LavantError as error:
-            return error
         except TimeoutError:
-            pass
+            stopping = unavailable("the server is shutting down; send again what is not acknowledged")
+            self._failure = self._failure or stopping
         finally:
             self._reading = None
-        return unavailable("the server is shutting down; send again what is not acknowledged")
+        await asyncio.sleep(0)
 
     def _take_in(self, data: bytes) -> None:
-        batch = parse(PublishEventsRequest, data).batch
+        if self._failure is not None:
+            return
+        try:
+            batch = parse(PublishEventsRequest, data).batch
+        except LavantError as error:
+            self._failure = error
+            self.stop()
+            return
         key = RunKey(self._call.tenant, batch.run_id)
-        receipt = self._append(key, batch)
-        self._unanswered += 1
-        self._unanswered_bytes += len(data)
-        self._taken_in.put_nowait(_Batch(key, len(data), receipt))
+        self._taken_in.put_nowait(_Batch(key, len(data), self._append(key, batch)))
 
     def _append(self, key: RunKey, batch: ProducerBatch) -> asyncio.Future[BatchReceipt]:
         try:

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.errors import LavantError, invalid_field
 from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, is_terminal
 from lavant.server.store import event_rules
-from lavant.server.store.chunk import Chunk
+from lavant.server.store.chunk import Chunk, varint
 from lavant.server.store.content import LogContent
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted
@@ -18,7 +18,6 @@ from lavant.v1.run_pb2 import Error, Run, RunFinished, RunState
 
 MAX_PRODUCERS = 1_000
 MAX_RUN_EVENTS = 2**32 - 1
-_PATHS = tuple(f"batch.events[{index}]" for index in range(MAX_BATCH_EVENTS))
 
 
 class LogState:
@@ -202,10 +201,10 @@ def _quota(message: str) -> LavantError:
 
 def _apply_all(log: LogState, events: Sequence[Event], now_ns: int) -> tuple[Chunk, bool]:
     """Check, number and serialize events, and advance `log` by them; tells whether the run's state changed."""
-    content, apply = log.content, event_rules.apply
+    content = log.content
     content.mark()
     try:
-        types = [apply(content, path, event) for path, event in zip(_PATHS, events, strict=False)]
+        types = event_rules.apply(content, events)
         now = _record_time(log.run, now_ns)
         serialized = _number(events, log.run.last_sequence + 1, now)
     except BaseException:
@@ -218,12 +217,14 @@ def _apply_all(log: LogState, events: Sequence[Event], now_ns: int) -> tuple[Chu
 def _number(events: Sequence[Event], first: int, now: Timestamp) -> list[bytes]:
     """Set sequence and record_time, whatever the producer had there, and serialize."""
     serialized: list[bytes] = []
-    recorded = Event(record_time=now)
-    for recorded.sequence, event in enumerate(events, first):
+    recorded = Event(record_time=now).SerializeToString()
+    for sequence, event in enumerate(events, first):
         event.ClearField("record_time")
-        event.MergeFrom(recorded)
+        event.MergeFromString(recorded)  # half the price of CopyFrom
+        event.sequence = sequence
         serialized.append(event.SerializeToString())
-    if sum(map(len, serialized)) > MAX_BATCH_BYTES + len(events) * recorded.ByteSize():
+    numbering = len(recorded) + len(varint(first)) + 1
+    if sum(map(len, serialized)) > MAX_BATCH_BYTES + len(events) * numbering:
         raise invalid_field("batch", f"must have at most {MAX_BATCH_BYTES} bytes; send several batches")
     return serialized
 

@@ -1,13 +1,13 @@
 """The rules for the content of events: what may be said, and when."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from lavant.server.errors import invalid_field
-from lavant.server.model import is_terminal
+from lavant.server.model import MAX_BATCH_EVENTS, is_terminal
 from lavant.server.store.content import LogContent
 from lavant.server.store.json_text import JsonFields, check_json, json_fields
 from lavant.v1.event_pb2 import Event, EventType, ToolCallOutcome
@@ -21,34 +21,38 @@ _SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
 _TERMINAL_STATES = frozenset(state for state in RunState.values() if is_terminal(state))
 _WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED)
 
+_PATHS = tuple(f"batch.events[{index}]" for index in range(MAX_BATCH_EVENTS))
+
 Rule = Callable[[LogContent, str, Event], None]
 
 
-def apply(content: LogContent, path: str, event: Event) -> int:
-    """Check the next event of a log, advance `content` by it, and tell its EventType.
+def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
+    """Check the next events of a log, advance `content` by them, and tell their EventTypes.
 
-    `path` names the event in errors. Raises INVALID_FIELD or QUOTA_EXCEEDED; `content` may then
-    have changed in part: undo it.
+    Raises INVALID_FIELD, naming the field within `batch.events`, or QUOTA_EXCEEDED; `content` may
+    then have changed in part: undo it.
     """
-    event_id, time = event.event_id, event.event_time
-    seconds, payload = time.seconds, event.WhichOneof("payload")
-    if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
-        raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
-    if not (0 < seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
-        _check_time(path, event)
-    if payload is None:
-        raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
-    if content.state not in _WORKING_STATES:
-        _check_place(content, path, payload)
-    if event.HasField("source"):
-        check_json(f"{path}.source", event.source, _SOURCE_JSON)
-    event_type, rule, json = _RULES[payload]
-    if event.step_id and payload != "step_started":
-        _check_step(content, path, event)
-    rule(content, path, event)
-    if json:
-        check_json(f"{path}.{payload}", getattr(event, payload), json)
-    return event_type
+    types: list[int] = []
+    for path, event in zip(_PATHS, events, strict=False):
+        event_id, time, payload = event.event_id, event.event_time, event.WhichOneof("payload")
+        if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
+            raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
+        if not (0 < time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+            _check_time(path, event)
+        if payload is None:
+            raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
+        if content.state not in _WORKING_STATES:
+            _check_place(content, path, payload)
+        if event.HasField("source"):
+            check_json(f"{path}.source", event.source, _SOURCE_JSON)
+        event_type, rule, json = _RULES[payload]
+        if event.step_id and payload != "step_started":
+            _check_step(content, path, event)
+        rule(content, path, event)
+        if json:
+            check_json(f"{path}.{payload}", getattr(event, payload), json)
+        types.append(event_type)
+    return types
 
 
 def check_id(path: str, value: str) -> None:

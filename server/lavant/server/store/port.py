@@ -23,8 +23,7 @@ class StoreIdentity(NamedTuple):
     secret: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(NamedTuple):
     """A durable change to a run: tells its watchers how it stands.
 
     `chunk` holds the events that were just committed, if the engine has them at hand;

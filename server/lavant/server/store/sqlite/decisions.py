@@ -17,7 +17,7 @@ from lavant.server.store.chunk import Chunk
 from lavant.server.store.sqlite import queries, rows
 from lavant.server.store.sqlite.commits import Commits, notice_of
 from lavant.server.store.sqlite.logs import Entry, Logs
-from lavant.server.store.sqlite.reader import Reader, explained
+from lavant.server.store.sqlite.reader import Reader
 from lavant.server.store.sqlite.schema import Meta
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
@@ -49,8 +49,7 @@ class Decisions:
         """Create a run from its settings, or answer with the stored one if they are equal; else RUN_EXISTS."""
         self._commits.check_open()
         settings = _settings(run)
-        with explained():
-            entry = self._logs.find(key)
+        entry = self._logs.find(key)
         if entry is None or entry.log is None:
             return await self._create(key, settings)
         if _settings(entry.log.run) != settings:
@@ -66,8 +65,7 @@ class Decisions:
     def append(self, key: RunKey, batch: ProducerBatch) -> "asyncio.Future[BatchReceipt]":
         """Append a batch by the rules of `appending`; the receipt comes once it is durable."""
         try:
-            with explained():
-                return self._append(key, batch)
+            return self._append(key, batch)
         except LavantError as error:
             refused: asyncio.Future[BatchReceipt] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
@@ -76,8 +74,7 @@ class Decisions:
     async def cancel(self, key: RunKey, reason: str) -> Run:
         """Remember that somebody wants the run to stop, and tell its watchers; the first reason stays."""
         self._commits.check_open()
-        with explained():
-            entry, log = self._logs.get(key)
+        entry, log = self._logs.get(key)
         if log.sealed or log.cancel_reason is not None:
             await self._commits.settled(key)
             return self._stored(key)
@@ -90,8 +87,7 @@ class Decisions:
     async def delete(self, key: RunKey) -> None:
         """Delete an ended run, or raise RUN_NOT_ENDED; its log goes soon after, piece by piece."""
         self._commits.check_open()
-        with explained():
-            entry, log = self._logs.get(key)
+        entry, log = self._logs.get(key)
         if not log.sealed:
             raise LavantError(
                 ErrorReason.ERROR_REASON_RUN_NOT_ENDED,
@@ -187,8 +183,7 @@ class Decisions:
 
     def _abandon(self, key: RunKey, silent_since_ns: int, now_ns: int) -> "asyncio.Future[BatchReceipt] | None":
         try:
-            with explained():
-                entry = self._logs.find(key)
+            entry = self._logs.find(key)
         except LavantError:
             logger.exception("run %s of tenant %s is silent but cannot be ended", key.run_id, key.tenant)
             return None
@@ -201,8 +196,7 @@ class Decisions:
         return self._store(entry, log, rows.SERVER, chunk, None, state_changed=True)
 
     def _stored(self, key: RunKey) -> Run:
-        with explained():
-            return queries.find_log(self._lookups, key).run
+        return queries.find_log(self._lookups, key).run
 
     def _take_change(self) -> int:
         self._next_change += 1

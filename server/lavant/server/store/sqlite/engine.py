@@ -17,11 +17,11 @@ from lavant.server.store.port import Leases, Notice, RunChange, RunPage, RunQuer
 from lavant.server.store.sqlite import queries
 from lavant.server.store.sqlite.commits import Commits
 from lavant.server.store.sqlite.decisions import Decisions
+from lavant.server.store.sqlite.faults import exit_process
 from lavant.server.store.sqlite.logs import Logs
-from lavant.server.store.sqlite.reader import Reader, explained
+from lavant.server.store.sqlite.reader import Reader
 from lavant.server.store.sqlite.schema import FileLock, Meta, check_sqlite_version, connect, open_file
 from lavant.server.store.sqlite.watchers import Watchers
-from lavant.server.store.sqlite.writer import exit_process
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
 
@@ -176,8 +176,7 @@ class SQLiteEngine:
 
     def _durable(self, key: RunKey) -> appending.LogState:
         self._commits.check_open()
-        with explained():
-            return queries.find_log(self._lookups, key)
+        return queries.find_log(self._lookups, key)
 
     async def _ask(self, query: Callable[[apsw.Connection], _Answer]) -> _Answer:
         self._commits.check_open()

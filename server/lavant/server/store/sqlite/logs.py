@@ -8,6 +8,7 @@ import apsw
 from lavant.server.errors import run_not_found
 from lavant.server.model import RunKey
 from lavant.server.store.appending import LogState
+from lavant.server.store.sqlite.faults import explained
 from lavant.server.store.sqlite.rows import RUN_COLUMNS, decode_run
 
 DEFAULT_CAPACITY = 10_000
@@ -82,6 +83,7 @@ class Logs:
         self._entries.clear()
 
 
+@explained()
 def load(connection: apsw.Connection, key: RunKey) -> Entry | None:
     """Read a run from the file; raises DATA_LOSS if it is damaged."""
     values = connection.execute(_SELECT, key).fetchone()

@@ -1,16 +1,15 @@
 """Reading: a few threads, each with its own connection and one short transaction at a time."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import local
 from typing import TypeVar
 
 import apsw
 
-from lavant.server.errors import data_loss, unavailable
+from lavant.server.store.sqlite.faults import explained
 from lavant.server.store.sqlite.schema import connect
 
 _THREADS = 3
@@ -52,14 +51,3 @@ class Reader:
             finally:
                 if connection.in_transaction:
                     connection.execute("COMMIT")
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn a failure to read into what callers are told."""
-    try:
-        yield
-    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
-        raise data_loss("the store's file is damaged at this place") from error
-    except apsw.Error as error:
-        raise unavailable("the store could not be read") from error

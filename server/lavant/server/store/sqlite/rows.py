@@ -1,7 +1,7 @@
 """Rows: what is written for each change, and how what is read is verified."""
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -43,8 +43,10 @@ VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _INSERT_LABEL = "INSERT INTO labels(tenant, key, value, run) VALUES(?, ?, ?, ?)"
 _UPDATE_RUN = "UPDATE runs SET seen_ns = ?, run = ?, log = ?, crc = ? WHERE id = ?"
 _UPDATE_STATE = "UPDATE runs SET state = ?, change = ? WHERE id = ?"
-_BATCH_VALUES = "(?, ?, ?, ?, ?, ?)"
-_INSERT_BATCH = f"INSERT INTO batches({BATCH_COLUMNS}) VALUES {_BATCH_VALUES}"  # noqa: S608 - constants
+_INSERT_BATCH = f"INSERT INTO batches({BATCH_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?)"
+_APPEND_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_APPEND = f"INSERT INTO appends(seen_ns, run, log, run_crc, {BATCH_COLUMNS}) VALUES {_APPEND_VALUES}"  # noqa: S608
+_NO_UPDATE = (None,) * 5
 _DELETE_LABEL = "DELETE FROM labels WHERE tenant = ? AND key = ? AND value = ? AND run = ?"
 _PURGE = """
 DELETE FROM batches WHERE id IN (SELECT id FROM batches WHERE id BETWEEN ? AND ? LIMIT ?)
@@ -96,10 +98,11 @@ def purge(row: int) -> list[Statement]:
     return [(_PURGE, (first, last, _PURGED_AT_ONCE)), (_PURGED, (row, first, last))]
 
 
-def merged(statements: Iterable[Statement]) -> Iterator[Statement]:
-    """The same changes in fewer statements: all batches at once, and of each run only how it stands at last.
+def merged(statements: Iterable[Statement]) -> list[Statement]:
+    """The same changes in as few statements as can be: of each run only how it stands at last.
 
-    Each statement costs the writer a turn at the interpreter's lock, which a busy event loop is slow to give.
+    Appends alone come down to one statement, which needs no transaction around it. Each statement
+    costs the writer a turn at the interpreter's lock, which a busy event loop is slow to give.
     """
     batches: list[Sequence[Any]] = []
     updates: dict[int, Sequence[Any]] = {}
@@ -111,11 +114,11 @@ def merged(statements: Iterable[Statement]) -> Iterator[Statement]:
             updates[values[-1]] = values
         else:
             others.append((sql, values))
-    if batches:
-        yield ", ".join([_INSERT_BATCH] + [_BATCH_VALUES] * (len(batches) - 1)), tuple(chain.from_iterable(batches))
-    yield from others
-    for values in updates.values():
-        yield _UPDATE_RUN, values
+    appends = [(*updates.pop(batch[0] >> 32, _NO_UPDATE)[:-1], *batch) for batch in reversed(batches)][::-1]
+    if appends:
+        others.append((", ".join([_APPEND] + [_APPEND_VALUES] * (len(appends) - 1)), (*chain.from_iterable(appends),)))
+    others += [(_UPDATE_RUN, values) for values in updates.values()]
+    return others
 
 
 def heard_ns(run: Run) -> int:

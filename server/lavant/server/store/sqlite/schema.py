@@ -65,6 +65,14 @@ CREATE TABLE batches(
     crc INTEGER NOT NULL,        -- rows.batch_checksum
     events BLOB NOT NULL         -- Chunk.encode
 );
+CREATE VIEW appends AS
+    SELECT b.*, r.seen_ns, r.run, r.log, r.crc AS run_crc FROM batches b JOIN runs r ON r.id = b.id >> 32;
+CREATE TRIGGER append INSTEAD OF INSERT ON appends BEGIN
+    INSERT INTO batches VALUES(NEW.id, NEW.producer_id, NEW.producer_epoch, NEW.first_producer_sequence,
+                               NEW.crc, NEW.events);
+    UPDATE runs SET seen_ns = NEW.seen_ns, run = NEW.run, log = NEW.log, crc = NEW.run_crc
+        WHERE id = NEW.id >> 32 AND NEW.run IS NOT NULL;
+END;
 CREATE TABLE doomed(run INTEGER PRIMARY KEY);  -- deleted runs whose batches are still there
 """
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,13 +14,14 @@ import apsw
 from lavant.server.errors import LavantError, unavailable
 from lavant.server.store.failpoints import failpoint
 from lavant.server.store.port import Notice
+from lavant.server.store.sqlite.faults import explain, is_fatal
 from lavant.server.store.sqlite.logs import Entry
 from lavant.server.store.sqlite.rows import Statement, merged
-from lavant.v1.error_pb2 import ErrorReason
 
 MAX_GROUP_OPERATIONS = 1_000
 MAX_GROUP_BYTES = 16 << 20
-_CHECKPOINT_PAGES = 2_000
+_CHECKPOINT_BYTES = 8 << 20
+_OPERATION_BYTES = 8_192  # what an operation writes beside its events, roughly: two pages
 _RESTART_PAGES = 32_000
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class Writer:
         self._failed_era = -1
         self._failure: LavantError | None = None
         self._dead = False
-        self._wal_pages = 0
-        connection.set_wal_hook(self._note_wal_pages)
+        self._wal_bytes = self._wal_pages = 0
+        connection.wal_autocheckpoint(0)
         self._thread = Thread(target=self._run, name="lavant-writer", daemon=True)
         self._thread.start()
 
@@ -94,7 +94,7 @@ class Writer:
                 group = [operation for operation in group if operation.era > self._failed_era]
             if group:
                 self._hand_over(group, self._commit(group))
-                self._checkpoint()
+                self._checkpoint(group)
         self._finish()
 
     def _next_group(self) -> list[Operation]:
@@ -119,11 +119,12 @@ class Writer:
             return self._failure
         execute = self._connection.execute
         try:
-            execute("BEGIN IMMEDIATE")
-            for sql, values in merged(chain.from_iterable(operation.statements for operation in group)):
-                execute(sql, values)
+            statements = merged(chain.from_iterable(operation.statements for operation in group))
+            if len(statements) > 1:
+                statements = [("BEGIN IMMEDIATE", ()), *statements, ("COMMIT", ())]
             failpoint("before_commit")
-            execute("COMMIT")
+            for sql, values in statements:
+                execute(sql, values)
         except Exception as error:
             self._fail(group[-1].era, error)
             return self._failure
@@ -156,20 +157,17 @@ class Writer:
         except RuntimeError:
             logger.warning("the event loop ended before the store was closed")
 
-    def _note_wal_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint(self) -> None:
-        if self._dead or self._wal_pages < _CHECKPOINT_PAGES:
+    def _checkpoint(self, group: Sequence[Operation]) -> None:
+        self._wal_bytes += sum(_OPERATION_BYTES + operation.size for operation in group)
+        if self._dead or self._wal_bytes < _CHECKPOINT_BYTES:
             return
         grown = self._wal_pages >= _RESTART_PAGES
         self._move_wal(apsw.SQLITE_CHECKPOINT_RESTART if grown else apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _move_wal(self, mode: int) -> None:
-        self._wal_pages = 0
+        self._wal_bytes = 0
         try:
-            self._connection.wal_checkpoint(mode=mode)
+            self._wal_pages, _ = self._connection.wal_checkpoint(mode=mode)
         except (apsw.BusyError, apsw.FullError):
             logger.info("the write-ahead log could not be moved into the main file yet")
         except apsw.Error as error:
@@ -179,30 +177,3 @@ class Writer:
         if not self._dead:
             self._move_wal(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._connection.close(force=self._dead)
-
-
-def exit_process(_message: str) -> None:
-    """End the process at once, without touching the file again: the next start recovers it."""
-    logging.shutdown()
-    os._exit(70)
-
-
-def is_fatal(error: Exception) -> bool:
-    """Tell whether the file can no longer be trusted.
-
-    After a failed fsync the kernel has forgotten the pages, and later commits would seem to
-    succeed. Growing the shared index on a full disk is no such failure.
-    """
-    if isinstance(error, apsw.IOError):
-        return getattr(error, "extendedresult", 0) != apsw.SQLITE_IOERR_SHMSIZE
-    return isinstance(error, apsw.CorruptError | apsw.NotADBError)
-
-
-def explain(error: Exception) -> LavantError:
-    """Turn a failure to write into what callers are told."""
-    if isinstance(error, apsw.FullError | apsw.IOError):
-        return LavantError(
-            ErrorReason.ERROR_REASON_QUOTA_EXCEEDED, "the store has no room left; try again later", retry_after=5.0
-        )
-    logger.error("a group of changes could not be written", exc_info=error)
-    return unavailable("the store could not write")
