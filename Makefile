@@ -1,8 +1,9 @@
 PYTHON ?= python3
 ARGS ?=
+CYCLES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check check-oldest proto bench clean
+.PHONY: help demo serve test check check-oldest proto chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ check-oldest: ## Import every module of the built wheel with the oldest dependen
 
 proto: .venv-proto/.ready ## Generate generated/ from protos/
 	protos/generate
+
+chaos: .venv/.ready ## Kill servers at random, e.g. make chaos CYCLES=1000
+	LAVANT_CHAOS_CYCLES=$(CYCLES) .venv/bin/python -m pytest tests/chaos --timeout 3600 $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
 	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)

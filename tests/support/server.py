@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from grpc import aio
 
-from lavant.server.app import App, running
+from lavant.server.app import running
 from lavant.server.clock import Clock
+from lavant.server.lifecycle import App
 from lavant.server.settings import Settings
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub

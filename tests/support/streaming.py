@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from lavant.server.clock import Clock
-from lavant.server.lifecycle import Calls
 from lavant.server.model import ConsumerKey, RunKey
 from lavant.server.store.port import Claim, Engine, Leases
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.places import Places

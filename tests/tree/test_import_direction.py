@@ -8,7 +8,6 @@ SERVER = "lavant.server."
 LAYERS = (
     {"clock", "errors", "model"},
     {"store"},
-    {"lifecycle"},
     {"streaming"},
     {"rpc", "http"},
 )  # what is in none of them stands above them all

@@ -59,7 +59,9 @@ class _StopPositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopPosi
     STOP_POSITION_RUN_FINISHED: _StopPosition.ValueType  # 1
     """After RunFinished."""
     STOP_POSITION_HEAD: _StopPosition.ValueType  # 2
-    """After the last event recorded at the time of the call."""
+    """After the last event recorded at the time of the call, or when a run that was waited for
+    was found.
+    """
 
 class StopPosition(_StopPosition, metaclass=_StopPositionEnumTypeWrapper):
     """Where a stream ends by itself."""
@@ -69,7 +71,9 @@ STOP_POSITION_UNSPECIFIED: StopPosition.ValueType  # 0
 STOP_POSITION_RUN_FINISHED: StopPosition.ValueType  # 1
 """After RunFinished."""
 STOP_POSITION_HEAD: StopPosition.ValueType  # 2
-"""After the last event recorded at the time of the call."""
+"""After the last event recorded at the time of the call, or when a run that was waited for
+was found.
+"""
 Global___StopPosition: _TypeAlias = StopPosition  # noqa: Y015
 
 class _DeltaMode:

@@ -1,21 +1,18 @@
 """Composition: from settings to a server that serves."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random, SystemRandom
 
 import apsw
-import structlog
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
-from lavant.server.lifecycle import Calls
+from lavant.server.lifecycle import SERVICES, App
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
@@ -23,66 +20,17 @@ from lavant.server.rpc.watch_runs import RunWatcher
 from lavant.server.settings import STORE_KEY_ID, Settings
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
-from lavant.v1 import event_service_pb2, run_service_pb2
 
-_log = structlog.get_logger(__name__)
-
-_STOP_GRACE = 1.0  # seconds for unary calls that are under way when all streams have ended
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
-_SERVICES = tuple(
-    service.full_name
-    for module in (run_service_pb2, event_service_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-)
-
-
-class App:
-    """A serving lavant: where it listens, and how it stops."""
-
-    def __init__(
-        self, settings: Settings, calls: Calls, server: aio.Server, health_service: health.aio.HealthServicer
-    ) -> None:
-        self.calls = calls
-        self._settings = settings
-        self._server = server
-        self._health = health_service
-        self.address = ""
-
-    async def start(self) -> None:
-        """Listen, and say SERVING. Raises StartError if the address cannot be had."""
-        try:
-            _check_address(self._settings)
-            port = self._server.add_insecure_port(self._settings.listen)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or "is another process there?"
-            raise StartError(f"cannot listen on {self._settings.listen}: {reason}") from None
-        self.address = f"{self._settings.host}:{port}"
-        await self._server.start()
-        for service in ("", *_SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    async def stop(self) -> None:
-        """Drain: take no more streams, let those that are open end themselves, then stop.
-
-        Their readers get a StreamEnd with DRAINING and resume elsewhere or later, without a gap. What
-        has not ended after `drain_timeout` is cut.
-        """
-        await self._health.enter_graceful_shutdown()
-        self.calls.drain()
-        try:
-            async with asyncio.timeout(self._settings.drain_timeout):
-                await self.calls.ended()
-        except TimeoutError:
-            _log.warning("drain_timed_out", calls=len(self.calls))
-        await self._server.stop(_STOP_GRACE)
-        await self.calls.ended()
+_MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
 @asynccontextmanager
@@ -104,23 +52,6 @@ async def running(
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
-
-
-def _check_address(settings: Settings) -> None:
-    """Raise OSError if nothing can listen there: gRPC would tell why on stderr alone, in its own words."""
-    host, port = settings.host.strip("[]"), int(settings.listen.rpartition(":")[2])
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError as error:
-                failure = error
-            else:
-                return
-    if failure is not None:
-        raise failure
 
 
 async def _open_engine(settings: Settings, clock: Clock) -> SQLiteEngine:
@@ -149,7 +80,9 @@ def _compose(settings: Settings, engine: Engine, places: Places, clock: Clock, r
     cursors = Cursors(signer, engine.identity.epoch)
     watcher = RunWatcher(engine, cursors, calls, clock, settings.write_timeout)
     publisher = Publisher(engine=engine, calls=calls, stall_limit=settings.write_timeout)
-    server = aio.server(options=_server_options(settings))
+    server = aio.server(
+        options=_server_options(settings), maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS
+    )
     server.add_generic_rpc_handlers(
         (
             RunService(engine, cursors, calls, clock, watcher).handlers(),
@@ -159,7 +92,7 @@ def _compose(settings: Settings, engine: Engine, places: Places, clock: Clock, r
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
-        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     return App(settings, calls, server, health_service)
 

@@ -1,59 +1,85 @@
-"""The life of a server's calls: who is on, how many may be, and how they are asked to leave."""
+"""The life of a server: start, health, drain, stop."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
 
-from lavant.server.errors import LavantError, unavailable
-from lavant.v1.error_pb2 import ErrorReason
+import structlog
+from grpc import aio
+from grpc_health.v1 import health, health_pb2
+
+from lavant.server.errors import StartError
+from lavant.server.settings import Settings
+from lavant.server.streaming.calls import Calls
+from lavant.v1 import event_service_pb2, run_service_pb2
+
+_log = structlog.get_logger(__name__)
+
+_STOP_GRACE = 1.0  # seconds for calls to end that are cut off
+SERVICES = tuple(
+    service.full_name
+    for module in (run_service_pb2, event_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
 
 
-class Calls:
-    """The register of long-lived calls.
+class App:
+    """A serving lavant: where it listens, and how it stops."""
 
-    `grpc.aio.Server.stop` does not wait for handlers to clean up; this does.
-    """
+    def __init__(
+        self, settings: Settings, calls: Calls, server: aio.Server, health_service: health.aio.HealthServicer
+    ) -> None:
+        self.calls = calls
+        self._settings = settings
+        self._server = server
+        self._health = health_service
+        self.address = ""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._open: dict[object, Callable[[], None]] = {}
-        self._none_open = asyncio.Event()
-        self._none_open.set()
-        self.draining = False
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @contextmanager
-    def entered(self, on_drain: Callable[[], None]) -> Iterator[None]:
-        """Be on the register for the length of the block; `on_drain` asks the call to end soon.
-
-        Raises UNAVAILABLE when draining, QUOTA_EXCEEDED when there are too many calls.
-        """
-        if self.draining:
-            raise unavailable("the server is shutting down; try another, or again")
-        if len(self._open) >= self._limit:
-            raise LavantError(
-                ErrorReason.ERROR_REASON_QUOTA_EXCEEDED,
-                f"the server has {self._limit} streams open, as many as it may; try again later",
-                resource="streams",
-            )
-        ticket = object()
-        self._open[ticket] = on_drain
-        self._none_open.clear()
+    async def start(self) -> None:
+        """Listen, and say SERVING. Raises StartError if the address cannot be had."""
         try:
-            yield
-        finally:
-            del self._open[ticket]
-            if not self._open:
-                self._none_open.set()
+            _check_address(self._settings)
+            port = self._server.add_insecure_port(self._settings.listen)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "is another process there?"
+            raise StartError(f"cannot listen on {self._settings.listen}: {reason}") from None
+        self.address = f"{self._settings.host}:{port}"
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    def drain(self) -> None:
-        """Take no more calls, and ask those that are on to end."""
-        self.draining = True
-        for on_drain in tuple(self._open.values()):
-            on_drain()
+    async def stop(self) -> None:
+        """Drain: take no more streams, let those that are open end themselves, then stop.
 
-    async def ended(self) -> None:
-        """Wait until no call is on."""
-        await self._none_open.wait()
+        Their readers get a StreamEnd with DRAINING and resume elsewhere or later, without a gap. What
+        has not ended after `drain_timeout` is cut.
+        """
+        await self._health.enter_graceful_shutdown()
+        self.calls.drain()
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self.calls.ended()
+        except TimeoutError:
+            _log.warning("drain_timed_out", calls=len(self.calls))
+        await self._server.stop(_STOP_GRACE)
+        try:
+            async with asyncio.timeout(_STOP_GRACE):
+                await self.calls.ended()
+        except TimeoutError:
+            _log.error("calls_left_behind", calls=len(self.calls))
+
+
+def _check_address(settings: Settings) -> None:
+    """Raise OSError if nothing can listen there: gRPC would tell why on stderr alone, in its own words."""
+    host, port = settings.host.strip("[]"), int(settings.listen.rpartition(":")[2])
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                failure = error
+            else:
+                return
+    if failure is not None:
+        raise failure

@@ -63,7 +63,7 @@ class AsyncRunStream:
         self._last_sequence = 0
         self._end: StreamEnd | None = None
         self._finished: RunFinished | None = None
-        self._closed = False
+        self._opened = self._closed = False
 
     @property
     def resume_token(self) -> str:
@@ -184,7 +184,8 @@ class AsyncRunStream:
             case "events":
                 self._accept_events(frame.events)
             case "opened":
-                self.run = Run.from_proto(frame.opened.run)
+                self._opened = True
+                self.run = Run.from_proto(frame.opened.run) if frame.opened.HasField("run") else None
                 self._heartbeat = frame.opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
             case "caught_up":
                 self.caught_up = True
@@ -223,7 +224,7 @@ class AsyncRunStream:
 
     def _open(self) -> "StreamCall":
         self._attempt += 1
-        request = self._plan.request(self._attempt, self._frame_token, opened=self.run is not None)
+        request = self._plan.request(self._attempt, self._frame_token, opened=self._opened)
         call = self._connection.events.StreamEvents(request, metadata=self._connection.metadata)
         self._call = call
         return call
@@ -234,11 +235,10 @@ class AsyncRunStream:
             self._call = None
 
     def _patience(self) -> float | None:
-        """How long the next frame may take; a run that is waited for may take any time to be created."""
-        waiting = self._plan.wait_for_run and self.run is None
-        watchdog = None if waiting else MISSED_HEARTBEATS * self._heartbeat
-        limits = [limit for limit in (watchdog, self._limits.left()) if limit is not None]
-        return min(limits, default=None)
+        """How long the next frame may take: some heartbeats, which come also while a run is waited for."""
+        watchdog = MISSED_HEARTBEATS * self._heartbeat
+        left = self._limits.left()
+        return watchdog if left is None else min(watchdog, left)
 
     async def _find_result(self) -> RunResult:
         if self._finished is not None:

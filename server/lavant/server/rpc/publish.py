@@ -7,12 +7,12 @@ from typing import NamedTuple
 from grpc import aio
 
 from lavant.server.errors import LavantError, unavailable
-from lavant.server.lifecycle import Calls
 from lavant.server.model import RunKey
 from lavant.server.rpc.dispatch import Call, parse
 from lavant.server.rpc.status import to_status
 from lavant.server.rpc.validation import check_id
 from lavant.server.store.port import Engine, Notice, Watch
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.outlet import Outlet
 from lavant.v1.event_service_pb2 import (
     BatchReceipt,
@@ -73,10 +73,11 @@ class Publication:
         self._watches: dict[RunKey, Watch] = {}
         self._told_to_cancel: set[RunKey] = set()
         self._reading: asyncio.Timeout | None = None
-        self._failure: LavantError | None = None
+        self._stopped = False
 
     def stop(self) -> None:
         """Take in no more."""
+        self._stopped = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
@@ -85,49 +86,42 @@ class Publication:
         writer = asyncio.get_running_loop().create_task(self._answer_all())
         writer.add_done_callback(lambda _: self.stop())
         try:
-            await self._read_all()
+            failure = await self._take_in_all()
             self._taken_in.put_nowait(None)
             await writer
-            if self._failure is not None:
-                raise self._failure
+            if failure is not None:
+                raise failure
         finally:
             writer.cancel()
             self._drop_unanswered()
             for watch in self._watches.values():
                 watch.close()
 
-    async def _read_all(self) -> None:
-        """Read to the client's end, or until there is a `_failure` to tell.
-
-        The next message is being read while the one before is worked on: gRPC's threads and the
-        event loop then work at the same time.
-        """
-        loop = asyncio.get_running_loop()
+    async def _take_in_all(self) -> LavantError | None:
+        """Read to the client's end; returns what else put an end to it."""
         try:
             async with asyncio.timeout(None) as self._reading:
-                while (data := await self._call.read()) is not aio.EOF:
-                    self._unanswered += 1
-                    self._unanswered_bytes += len(data)
-                    loop.call_soon(self._take_in, data)
+                while not self._stopped:
+                    data = await self._call.read()
+                    if data is aio.EOF:
+                        return None
+                    self._take_in(data)
                     await self._have_room()
+        except LavantError as error:
+            return error
         except TimeoutError:
-            stopping = unavailable("the server is shutting down; send again what is not acknowledged")
-            self._failure = self._failure or stopping
+            pass
         finally:
             self._reading = None
-        await asyncio.sleep(0)
+        return unavailable("the server is shutting down; send again what is not acknowledged")
 
     def _take_in(self, data: bytes) -> None:
-        if self._failure is not None:
-            return
-        try:
-            batch = parse(PublishEventsRequest, data).batch
-        except LavantError as error:
-            self._failure = error
-            self.stop()
-            return
+        batch = parse(PublishEventsRequest, data).batch
         key = RunKey(self._call.tenant, batch.run_id)
-        self._taken_in.put_nowait(_Batch(key, len(data), self._append(key, batch)))
+        receipt = self._append(key, batch)
+        self._unanswered += 1
+        self._unanswered_bytes += len(data)
+        self._taken_in.put_nowait(_Batch(key, len(data), receipt))
 
     def _append(self, key: RunKey, batch: ProducerBatch) -> asyncio.Future[BatchReceipt]:
         try:

@@ -7,7 +7,6 @@ from uuid import UUID
 import grpc
 
 from lavant.server.clock import Clock
-from lavant.server.lifecycle import Calls
 from lavant.server.model import RunKey, is_terminal
 from lavant.server.rpc.dispatch import Call, server_stream, unary
 from lavant.server.rpc.validation import (
@@ -21,6 +20,7 @@ from lavant.server.rpc.validation import (
 )
 from lavant.server.rpc.watch_runs import RunWatcher
 from lavant.server.store.port import Engine, Notice, RunQuery
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors, Listing
 from lavant.v1 import run_service_pb2 as pb
 from lavant.v1.run_pb2 import Run, RunKind

@@ -4,10 +4,10 @@ import asyncio
 
 from lavant.server.clock import Clock
 from lavant.server.errors import unavailable
-from lavant.server.lifecycle import Calls
 from lavant.server.rpc.dispatch import Call
 from lavant.server.rpc.validation import check_filter
 from lavant.server.store.port import Engine, RunQuery
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors, Listing
 from lavant.server.streaming.outlet import Outlet
 from lavant.v1.run_service_pb2 import WatchRunsRequest, WatchRunsResponse

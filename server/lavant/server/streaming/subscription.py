@@ -6,11 +6,11 @@ from random import Random
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, run_not_found, unavailable
-from lavant.server.lifecycle import Calls
 from lavant.server.model import ConsumerKey, is_terminal
 from lavant.server.store.failpoints import failpoint
 from lavant.server.store.port import Claim, Engine, Notice
 from lavant.server.streaming import frames
+from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.log_reader import LogReader
 from lavant.server.streaming.outlet import Outlet
