@@ -13,7 +13,7 @@ from support.server import ServerProcess, connected
 
 SIZE = 100
 IN_FLIGHT = 48
-ROUNDS = 3
+ROUNDS = 5
 
 
 async def run(folder: Path, *, quick: bool) -> Ratio:

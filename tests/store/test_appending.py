@@ -98,6 +98,16 @@ async def test_what_the_server_sets_is_no_part_of_the_content(engine: Engine) ->
     assert (await engine.append(KEY, batch_of([event], first=3))).duplicate
 
 
+async def test_what_a_producer_set_for_the_server_is_replaced(engine: Engine, clock: ManualClock) -> None:
+    await started(engine)
+    event = text_delta()
+    event.sequence = 99
+    event.record_time.seconds, event.record_time.nanos = 5, 7
+    await engine.append(KEY, batch_of([event], first=3))
+    last = (await stored(engine))[-1]
+    assert (last.sequence, last.record_time.ToNanoseconds()) == (3, clock.time_ns())
+
+
 async def test_another_content_under_a_stored_number_is_a_conflict(engine: Engine) -> None:
     await started(engine)
     sent = [text_delta("a"), text_delta("b")]

@@ -17,6 +17,7 @@ from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Error, Run, RunFinished, RunState
 
 MAX_PRODUCERS = 1_000
+_RECORD_TIME = b"\x22"  # Event.record_time: field 4, length-delimited
 MAX_RUN_EVENTS = 2**32 - 1
 
 
@@ -217,10 +218,11 @@ def _apply_all(log: LogState, events: Sequence[Event], now_ns: int) -> tuple[Chu
 def _number(events: Sequence[Event], first: int, now: Timestamp) -> list[bytes]:
     """Set sequence and record_time, whatever the producer had there, and serialize."""
     serialized: list[bytes] = []
-    recorded = Event(record_time=now).SerializeToString()
+    # Merged from bytes, at half the price of CopyFrom; with zeros spelled out, to replace what is there.
+    time = b"\x08" + varint(now.seconds) + b"\x10" + varint(now.nanos)
+    recorded = _RECORD_TIME + varint(len(time)) + time
     for sequence, event in enumerate(events, first):
-        event.ClearField("record_time")
-        event.MergeFromString(recorded)  # half the price of CopyFrom
+        event.MergeFromString(recorded)
         event.sequence = sequence
         serialized.append(event.SerializeToString())
     numbering = len(recorded) + len(varint(first)) + 1

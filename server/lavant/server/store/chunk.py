@@ -15,6 +15,7 @@ _EVENT_FIELD = b"\x0a"  # EventBatch.events: field 1, length-delimited
 _HEADER = struct.Struct("<BqI")  # format version, first sequence, number of events
 _CHECKSUM = struct.Struct("<I")
 _VERSION = 1
+_SHORT = 2_048  # bytes; the framing of events below is looked up
 
 
 class Chunk:
@@ -38,7 +39,7 @@ class Chunk:
     @classmethod
     def of(cls, first_sequence: int, types: Iterable[int], events: Sequence[bytes]) -> "Chunk":
         """Frame serialized events, given with their EventTypes."""
-        prefixes = [_PREFIXES[size] if (size := len(event)) < len(_PREFIXES) else _prefix(size) for event in events]
+        prefixes = [_PREFIXES[size] if (size := len(event)) < _SHORT else _prefix(size) for event in events]
         ends = array("I", accumulate(map(add, map(len, prefixes), map(len, events))))
         return cls(
             first_sequence, bytes(types), ends, b"".join(chain.from_iterable(zip(prefixes, events, strict=True)))
@@ -107,4 +108,4 @@ def _prefix(size: int) -> bytes:
     return _EVENT_FIELD + varint(size)
 
 
-_PREFIXES = [_prefix(size) for size in range(2_048)]
+_PREFIXES = [_prefix(size) for size in range(_SHORT)]
