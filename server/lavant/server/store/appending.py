@@ -1,10 +1,10 @@
 """The rules of AppendEvents that all engines share: pure decisions, no I/O."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic_core import from_json, to_json
 
 from lavant.server.errors import LavantError, invalid_field
 from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, is_terminal
@@ -45,12 +45,12 @@ class LogState:
         parts: dict[str, Any] = {"producers": self.producers, "content": self.content.encode()}
         if self.cancel_reason is not None:
             parts["cancel_reason"] = self.cancel_reason
-        return json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()
+        return to_json(parts)
 
     @classmethod
     def decode(cls, run: Run, encoded: bytes) -> "LogState":
         """Read what `encode` gave."""
-        parts = json.loads(encoded)
+        parts = from_json(encoded)
         log = cls(run)
         log.producers = {producer_id: (epoch, last) for producer_id, (epoch, last) in parts["producers"].items()}
         log.content = LogContent.decode(parts["content"], run.state)
