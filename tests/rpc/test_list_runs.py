@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import ListRunsRequest, RunFilter, WatchRunsRequest
-from support.calls import append, create, ended_run
+from support.calls import PATIENCE, append, create, ended_run
 from support.clock import ManualClock
-from support.events import run_started
+from support.events import run_finished, run_started
 from support.server import Server, Stubs, serving
 from support.status import refused
 
@@ -56,6 +56,24 @@ async def test_runs_created_between_two_pages_do_not_shift_them(server: Server) 
     rest = await server.stubs.runs.ListRuns(ListRunsRequest(page_size=2, page_token=page.next_page_token))
     assert [run.run_id for run in (*page.runs, *rest.runs)] == ["run-3", "run-2", "run-1", "run-0"]
     assert not rest.next_page_token
+
+
+async def test_runs_with_large_results_come_in_pages_that_clients_take(server: Server) -> None:
+    finished = run_finished()
+    finished.run_finished.output_json = f'"{"x" * 900_000}"'
+    oldest_first = [f"run-{number}" for number in range(6)]
+    for run_id in oldest_first:
+        await create(server.stubs, run_id)
+        await append(server.stubs, [run_started(), finished], run_id=run_id)
+
+    assert await ids(server.stubs) == oldest_first[::-1]
+    watch = server.stubs.runs.WatchRuns(WatchRunsRequest(), timeout=PATIENCE)
+    seen: list[str] = []
+    while len(seen) < 6:
+        frame: Any = await watch.read()
+        seen += [run.run_id for run in frame.runs]
+    watch.cancel()
+    assert seen == oldest_first
 
 
 async def populate(stubs: Stubs, clock: ManualClock) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lavant.server.model import RunKey
 from lavant.server.store.port import Engine, RunQuery
+from lavant.server.store.sqlite import queries
 from lavant.v1.run_pb2 import Run, RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 from support.clock import ManualClock
@@ -126,6 +127,58 @@ async def test_the_feed_comes_in_pages(zoo: Engine) -> None:
             break
         found += named([change.run for change in changes])
     assert found == ["cat", "emu", "gnu", "dog", "fox"]
+
+
+async def in_pages(engine: Engine, query: RunQuery) -> list[list[str]]:
+    """The runs of each page."""
+    page = await engine.list_runs(query)
+    found = [named(page.runs)]
+    while page.next_position is not None:
+        page = await engine.list_runs(query, page.next_position)
+        found.append(named(page.runs))
+    return found
+
+
+async def feed_in_pages(engine: Engine, query: RunQuery) -> list[list[str]]:
+    """The runs of each page of the feed, until it stands still."""
+    found: list[list[str]] = []
+    before, (changes, position) = 0, await engine.list_changes(query)
+    while position != before:
+        assert position > before
+        found.append(named([change.run for change in changes]))
+        before, (changes, position) = position, await engine.list_changes(query, position)
+    assert changes == []
+    return found
+
+
+async def test_a_page_holds_about_a_mebibyte_and_at_least_one_run(engine: Engine) -> None:
+    sizes = {"a": 300_000, "b": 300_000, "c": 1_000_000, "d": 600_000, "e": 300_000}
+    for run_id, size in sizes.items():
+        finished = run_finished()
+        finished.run_finished.output_json = f'"{"x" * size}"'
+        key = await created(engine, RunKey("acme", run_id), Run(name="weather" * (20_000 if run_id == "c" else 1)))
+        await engine.append(key, batch_of([run_started(), finished]))
+    query = RunQuery(tenant="acme", limit=100)
+    assert await in_pages(engine, query) == [["e", "d"], ["c"], ["b", "a"]]
+    assert await feed_in_pages(engine, query) == [["a", "b"], ["c"], ["d", "e"]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pages", "feed"),
+    [
+        (RunFilter(), "gnu fox,emu dog,cat", "cat emu,gnu dog,fox"),
+        (RunFilter(names=["pets/cat"]), ",,cat", "cat,,"),
+        (RunFilter(labels={"legs": "4", "wild": "yes"}), "fox,,", ",,fox"),
+        (RunFilter(names=["nothing*"]), ",,", ",,"),
+    ],
+)
+async def test_a_page_looks_at_so_many_runs(
+    zoo: Engine, monkeypatch: pytest.MonkeyPatch, wanted: RunFilter, pages: str, feed: str
+) -> None:
+    monkeypatch.setattr(queries, "_LOOKED_AT", 2)
+    query = RunQuery(tenant="acme", limit=100, filter=wanted)
+    assert await in_pages(zoo, query) == [page.split() for page in pages.split(",")]
+    assert await feed_in_pages(zoo, query) == [page.split() for page in feed.split(",")]
 
 
 async def test_watchers_of_the_feed_are_called_for_what_shows_in_it(engine: Engine) -> None:

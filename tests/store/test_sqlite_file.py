@@ -2,18 +2,21 @@
 
 import asyncio
 import random
+import resource
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event as ThreadEvent
+from typing import Any
 
 import apsw
 import pytest
 
 from lavant.server.errors import LavantError
 from lavant.server.model import ConsumerKey, RunKey
-from lavant.server.store.port import Claim, RunQuery
-from lavant.server.store.sqlite import SQLiteEngine, StoreDamaged, StoreLocked, StoreUnusable, schema
+from lavant.server.store.port import Claim, RunPage, RunQuery
+from lavant.server.store.sqlite import SQLiteEngine, StoreDamaged, StoreLocked, StoreUnusable, queries, schema
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event
 from lavant.v1.run_pb2 import Run
@@ -84,6 +87,87 @@ async def test_two_processes_cannot_share_a_file(opened: SQLiteEngine, path: Pat
     with pytest.raises(StoreLocked, match=f"{path} is in use by another process.*stop that process"):
         await SQLiteEngine.open(path, clock)
     await created(opened)
+
+
+async def test_a_link_to_a_file_in_use_is_refused(opened: SQLiteEngine, path: Path, clock: ManualClock) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    with pytest.raises(StoreLocked, match="in use by another process"):
+        await SQLiteEngine.open(link, clock)
+
+
+async def test_only_the_owner_may_read_the_files(opened: SQLiteEngine, path: Path) -> None:
+    await created(opened)
+    files = list(path.parent.iterdir())
+    assert {file.name for file in files} == {f"lavant.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+async def test_a_store_in_memory_is_refused(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(StoreUnusable, match=r":memory: cannot have a write-ahead log \(SQLite answered: memory\)"):
+        await SQLiteEngine.open(":memory:", clock)
+    assert [file.name for file in folder.iterdir()] == [":memory:.lock"]
+
+
+class _Unshared(apsw.Connection):
+    """A connection to a file in a file system that SQLite knows to lack shared memory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, vfs="unix-none")
+
+
+class _Unmapped(apsw.Connection):
+    """A connection to a file in a file system that turns out to lack shared memory."""
+
+    def pragma(self, *_: Any, **__: Any) -> Any:
+        raise apsw.exception_for(apsw.SQLITE_IOERR_SHMMAP)
+
+
+@pytest.mark.parametrize("connection", [_Unshared, _Unmapped])
+async def test_a_file_system_without_shared_memory_is_refused(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, connection: type[apsw.Connection]
+) -> None:
+    monkeypatch.setattr(apsw, "Connection", connection)
+    with pytest.raises(StoreUnusable, match=r"cannot have a write-ahead log .* supports shared memory"):
+        await SQLiteEngine.open(path, clock)
+
+
+async def test_reads_go_on_without_a_file_descriptor_left(opened: SQLiteEngine) -> None:
+    await started(opened)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        logs = await asyncio.gather(*(stored(opened) for _ in range(10)))
+        page = await opened.list_runs(RunQuery(tenant="acme", limit=10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [len(log) for log in logs] == [2] * 10
+    assert len(page.runs) == 1
+
+
+async def test_slow_lists_do_not_hold_up_reads(opened: SQLiteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = ThreadEvent()
+
+    def slow(*_: Any, **__: Any) -> RunPage:
+        over.wait()
+        return RunPage([], None)
+
+    monkeypatch.setattr(queries, "list_runs", slow)
+    await started(opened)
+    async with asyncio.TaskGroup() as lists:
+        for _ in range(10):
+            lists.create_task(opened.list_runs(RunQuery(tenant="acme", limit=10)))
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5):
+                assert len(await stored(opened)) == 2
+        finally:
+            over.set()
 
 
 def test_a_sqlite_that_damages_files_is_refused() -> None:

@@ -122,9 +122,9 @@ class PonderousEngine(SQLiteEngine):
 
     clock: ManualClock
 
-    async def read(self, key: RunKey, after: int, max_bytes: int) -> Sequence[Chunk]:
+    async def read(self, key: RunKey, after: int, max_bytes: int, created_ns: int | None = None) -> Sequence[Chunk]:
         self.clock.advance(1)
-        return await super().read(key, after, max_bytes)
+        return await super().read(key, after, max_bytes, created_ns)
 
 
 async def test_heartbeats_come_while_nothing_of_a_long_replay_is_shown(tmp_path: Path, clock: ManualClock) -> None:

@@ -253,7 +253,7 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most 1,000; 0: 100."""
+    """At most 1,000; 0: 100. A page may hold fewer, even none, and still not be the last."""
     page_token: _builtins.str
     """From the page before."""
     @_builtins.property

@@ -19,6 +19,8 @@ from lavant.server.settings import CONFIG_VARIABLE, Settings
 _EXIT_USAGE = 2
 _EXIT_CANNOT_START = 1
 
+_MESSAGES = {"extra_forbidden": "is no setting; in a file they are written like max_streams"}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -63,7 +65,7 @@ def _explain(error: Exception) -> str:
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         lines.append(f"lavant: {name}: {message}" if name else f"lavant: {message}")
     return "\n".join(lines)
 

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(None, description="a TOML file with any of these settings")
     listen: str = Field("127.0.0.1:7447", description="HOST:PORT of gRPC; port 0 picks a free one")
-    http: Literal["off"] = Field("off", description="HOST:PORT of HTTP, or off")
+    http: Literal["off"] = Field("off", description="off: HTTP is not served yet")
     store: str = Field("sqlite:///lavant.db", description="where events are kept: sqlite:///PATH")
     insecure: bool = Field(False, description="listen beyond loopback without authentication")
     token_keys: dict[str, str] = Field(

@@ -15,7 +15,7 @@ from lavant.server.store.port import Claim
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.selection import ALL_TYPES, Selection, Span, type_mask
 from lavant.server.streaming.subscription import Streaming, StreamOptions, Subscription
-from lavant.server.streaming.tokens import Position, token_invalid
+from lavant.server.streaming.tokens import Position
 from lavant.v1 import event_service_pb2 as pb
 from lavant.v1.event_pb2 import EventType
 
@@ -68,11 +68,10 @@ class EventService:
         page_size = check_page_size("page_size", request.page_size)
         run = await self._engine.get_run(key)
         created_ns = run.create_time.ToNanoseconds()
-        if position.created_ns not in (0, created_ns) or position.sequence > run.last_sequence:
-            raise token_invalid("it is of an earlier run of this id")
+        position.check(created_ns, run.last_sequence)
         page = EventPage(Selection(position.types, pb.DELTA_MODE_ALL), position.sequence, page_size)
         while page.sequence < run.last_sequence and page.has_room():
-            for chunk in await self._engine.read(key, page.sequence, _PAGE_BYTES):
+            for chunk in await self._engine.read(key, page.sequence, _PAGE_BYTES, created_ns):
                 page.add(chunk)
         if is_terminal(run.state) and page.sequence >= run.last_sequence:
             return page.body()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from grpc import aio
 
 from lavant.server.errors import LavantError, unavailable
-from lavant.server.model import RunKey
+from lavant.server.model import RunKey, is_terminal
 from lavant.server.rpc.dispatch import Call, parse
 from lavant.server.rpc.status import to_status
 from lavant.server.rpc.validation import check_id
@@ -174,11 +174,14 @@ class Publication:
                 self._told_to_cancel.discard(key)
                 self._watches.pop(key).close()
 
-        self._watches[key] = self._engine.watch(key, look)
+        self._watches[key] = watch = self._engine.watch(key, look)
         try:
+            ended = is_terminal((await self._engine.get_run(key)).state)
             reason = await self._engine.pending_cancel(key)
         except LavantError:  # deleted since, or damaged: that is no reason to end the other runs' call
-            return
+            ended, reason = True, None
+        if ended and self._watches.get(key) is watch:
+            self._watches.pop(key).close()
         if reason is not None and key not in self._told_to_cancel:
             self._told_to_cancel.add(key)
             await self._tell_to_cancel(_CancelNotice(key, reason))

@@ -52,7 +52,7 @@ class RunWatcher:
             changes, reached = await self._engine.list_changes(query, position)
             idle = reached == position
             position = reached
-            if changes or (idle and self._clock.monotonic() >= sign_of_life_at):
+            if changes or self._clock.monotonic() >= sign_of_life_at:
                 token = self._cursors.issue(Listing.CHANGES, query.tenant, position)
                 response = WatchRunsResponse(resume_token=token, runs=[change.run for change in changes])
                 await outlet.send(response.SerializeToString())

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from pydantic_core import from_json
 
 from lavant.server.errors import invalid_field
+from lavant.server.model import MAX_BATCH_BYTES
 
 
 class JsonField(NamedTuple):
@@ -45,7 +46,7 @@ def check_json(path: str, message: Message, fields: JsonFields) -> None:
 
 
 def _check_text(path: str, text: str) -> None:
-    if not text:
+    if not text or len(text) > MAX_BATCH_BYTES:  # its batch is refused as too large
         return
     try:
         from_json(text, allow_inf_nan=False, cache_strings=False)

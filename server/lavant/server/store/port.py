@@ -139,7 +139,10 @@ class Engine(Protocol):
         """Tell how a run stands."""
 
     async def list_runs(self, query: RunQuery, before: int | None = None) -> RunPage:
-        """List runs, the newest first, those created before a position of an earlier page."""
+        """List runs, the newest first, those created before a position of an earlier page.
+
+        A page is bounded in runs, in bytes and in runs looked at: a short or an empty one may not be the last.
+        """
 
     async def list_changes(self, query: RunQuery, after: int = 0) -> tuple[Sequence[RunChange], int]:
         """List runs by their last change of state, the oldest first, those behind a position.
@@ -158,10 +161,11 @@ class Engine(Protocol):
         them again. Raises RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT, INVALID_FIELD.
         """
 
-    async def read(self, key: RunKey, after: int, max_bytes: int) -> Sequence[Chunk]:
+    async def read(self, key: RunKey, after: int, max_bytes: int, created_ns: int | None = None) -> Sequence[Chunk]:
         """Read stored events in order, from the chunk that holds sequence `after` + 1 on.
 
-        Returns whole chunks of about `max_bytes` in all, at least one unless nothing is stored
+        With `created_ns`, only of the run created at that time: RUN_NOT_FOUND if another has its id
+        by now. Returns whole chunks of about `max_bytes` in all, at least one unless nothing is stored
         behind `after`. The first may begin at or before `after`.
         """
 

@@ -14,14 +14,19 @@ from lavant.server.streaming.selection import Selection, Span
 class LogReader:
     """Reads a run's events in order, a frame's worth at a time, each exactly once."""
 
-    __slots__ = ("_engine", "_key", "_selection", "_tail", "sequence")
+    __slots__ = ("_created_ns", "_engine", "_key", "_selection", "_tail", "sequence")
 
     def __init__(self, engine: Engine, key: RunKey, tail: Tail, selection: Selection) -> None:
         self.sequence = 0
+        self._created_ns: int | None = None
         self._engine = engine
         self._key = key
         self._tail = tail
         self._selection = selection
+
+    def begin(self, sequence: int, created_ns: int) -> None:
+        """Continue behind a sequence, in the run that was created at this time and in no other of its id."""
+        self.sequence, self._created_ns = sequence, created_ns
 
     async def read(self, limit: int) -> list[bytes | memoryview]:
         """Move on by at most a frame, up to `limit`, and return what the selection shows of it.
@@ -30,7 +35,7 @@ class LogReader:
         """
         chunks: Sequence[Chunk] | None = self._tail.after(self.sequence)
         if chunks is None:
-            chunks = await self._engine.read(self._key, self.sequence, MAX_FRAME_BYTES)
+            chunks = await self._engine.read(self._key, self.sequence, MAX_FRAME_BYTES, self._created_ns)
         spans = _spans(chunks, self.sequence, limit)
         if not spans:
             raise data_loss(f"events behind {self.sequence} of run {self._key.run_id} are missing")

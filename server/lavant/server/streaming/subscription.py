@@ -17,7 +17,7 @@ from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.places import Place, Places
 from lavant.server.streaming.selection import Selection
 from lavant.server.streaming.timetable import Timetable
-from lavant.server.streaming.tokens import Position, ResumeTokens, token_invalid
+from lavant.server.streaming.tokens import Position, ResumeTokens
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_service_pb2 import DeltaMode, StreamEndReason
 from lavant.v1.run_pb2 import Run
@@ -140,12 +140,12 @@ class Subscription:
                 return
             raise
         created_ns = run.create_time.ToNanoseconds()
-        if position.created_ns not in (0, created_ns) or position.sequence > run.last_sequence:
-            raise token_invalid("it is of an earlier run of this id")
+        position.check(created_ns, run.last_sequence)
         self._run = run
         self._bookmark = self._shared.tokens.bookmark(options.consumer.run, position.types, created_ns)
         self._tail.learn(_standing(run))
-        self._reader.sequence = run.last_sequence if options.from_now and not waited else position.sequence
+        begin = run.last_sequence if options.from_now and not waited else position.sequence
+        self._reader.begin(begin, created_ns)
         self._stop_at = run.last_sequence if options.to_head else None
 
     async def _stream(self, place: Place) -> bytes:

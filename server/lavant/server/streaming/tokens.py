@@ -23,6 +23,11 @@ class Position(NamedTuple):
     types: int
     created_ns: int
 
+    def check(self, created_ns: int, last_sequence: int) -> None:
+        """Raise RESUME_TOKEN_INVALID unless this is a position in the run created then, as long as this."""
+        if self.created_ns not in (0, created_ns) or self.sequence > last_sequence:
+            raise token_invalid("it is of an earlier run of this id")
+
 
 class Bookmark:
     """Issues the tokens of one stream."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import apsw
 
+from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, unavailable
 from lavant.server.model import RunKey
 from lavant.server.store.appending import LogState
@@ -14,6 +15,8 @@ from lavant.server.store.sqlite.logs import Entry, Logs
 from lavant.server.store.sqlite.rows import Statement
 from lavant.server.store.sqlite.watchers import Watchers
 from lavant.server.store.sqlite.writer import Operation, Writer
+
+MAX_QUEUED_BYTES = 256 << 20
 
 
 class Commits:
@@ -26,6 +29,7 @@ class Commits:
     def __init__(
         self,
         *,
+        clock: Clock,
         connection: apsw.Connection,
         logs: Logs,
         runs: Watchers[RunKey],
@@ -37,6 +41,8 @@ class Commits:
         self._feeds = feeds
         self._era = 0
         self._closed = False
+        self._clock = clock
+        self._queued_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(connection=connection, deliver=self._deliver, on_fatal=on_fatal)
 
@@ -53,7 +59,6 @@ class Commits:
         result: Any = None,
         notice: Notice | None = None,
         news: bool = False,
-        size: int = 0,
     ) -> "asyncio.Future[Any]":
         """Queue a change; the future gives `result` once it is durable and announced.
 
@@ -61,6 +66,8 @@ class Commits:
         """
         self.check_open()
         future: asyncio.Future[Any] = self._loop.create_future()
+        size = sum(len(value) for _, values in statements for value in values if isinstance(value, bytes | str))
+        self._queued_bytes += size
         if entry is not None:
             entry.pending += 1
         self._writer.submit(
@@ -79,7 +86,7 @@ class Commits:
 
     def settled(self, key: RunKey) -> "asyncio.Future[None]":
         """Tell once the changes of a run that are queued now are durable, or fail as they did."""
-        if self._logs.is_pending(key):
+        if self._logs.is_pending(key) and not self._closed:
             return self.submit(())
         nothing: asyncio.Future[None] = self._loop.create_future()
         nothing.set_result(None)
@@ -90,12 +97,19 @@ class Commits:
         if self._closed:
             raise unavailable("the store is closed")
 
+    def check_room(self) -> None:
+        """Raise UNAVAILABLE while so much waits for the disk that nothing should be added."""
+        self.check_open()
+        if self._queued_bytes >= MAX_QUEUED_BYTES:
+            raise unavailable("the store is behind with its writing; send it again", retry_after=1.0)
+
     async def close(self) -> None:
         """Commit what is queued, and refuse what comes later."""
         self._closed = True
         await self._writer.close()
 
     def _deliver(self, group: Sequence[Operation], error: LavantError | None) -> None:
+        self._queued_bytes -= sum(operation.size for operation in group)
         if error is not None:
             self._end_era(group, error)
             return
@@ -109,7 +123,7 @@ class Commits:
         entry = operation.entry
         if entry is None:
             return
-        self._logs.settle(entry)
+        self._logs.settle(entry, self._clock.time_ns())
         if operation.notice is not None:
             self._runs.announce(entry.key, operation.notice)
         if operation.news:

@@ -53,6 +53,7 @@ class Decisions:
         if entry is None or entry.log is None:
             return await self._create(key, settings)
         if _settings(entry.log.run) != settings:
+            await self._commits.settled(key)
             raise LavantError(
                 ErrorReason.ERROR_REASON_RUN_EXISTS,
                 f"run {key.run_id} exists with other settings; choose another run_id",
@@ -67,9 +68,7 @@ class Decisions:
         try:
             return self._append(key, batch)
         except LavantError as error:
-            refused: asyncio.Future[BatchReceipt] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return refused
+            return self._keep(self._refuse(self._commits.settled(key), error))
 
     async def cancel(self, key: RunKey, reason: str) -> Run:
         """Remember that somebody wants the run to stop, and tell its watchers; the first reason stays."""
@@ -96,8 +95,9 @@ class Decisions:
             )
         statements = rows.delete_run(entry.row, key, dict(log.run.labels), self._next_change - 1)
         entry.log = None
-        await self._commits.submit(statements, entry=entry, notice=notice_of(log, deleted=True))
-        self.purge()
+        deleted = self._commits.submit(statements, entry=entry, notice=notice_of(log, deleted=True))
+        deleted.add_done_callback(lambda _: self.purge())
+        await asyncio.shield(deleted)
 
     async def abandon(self, silent: Sequence[RunKey], silent_since_ns: int, now_ns: int) -> list[RunKey]:
         """End those of some runs whose producers are still silent; some at a time, to let others go on."""
@@ -133,8 +133,13 @@ class Decisions:
         await self._commits.submit(statements, entry=entry, notice=notice_of(log), news=True)
         return created
 
+    async def _refuse(self, settled: "asyncio.Future[None]", error: LavantError) -> BatchReceipt:
+        """Refuse once what the refusal stands on is durable; if that fails, its error is the answer."""
+        await settled
+        raise error
+
     def _append(self, key: RunKey, batch: ProducerBatch) -> "asyncio.Future[BatchReceipt]":
-        self._commits.check_open()
+        self._commits.check_room()
         entry, log = self._logs.get(key)
         outcome = appending.plan(log, batch, self._clock.time_ns())
         if isinstance(outcome, appending.Appended):
@@ -164,7 +169,6 @@ class Decisions:
             result=receipt,
             notice=notice_of(log, chunk=chunk),
             news=state_changed,
-            size=len(chunk.data),
         )
 
     def _save(self, entry: Entry, log: appending.LogState, *, result: object) -> "asyncio.Future[BatchReceipt]":
@@ -190,7 +194,8 @@ class Decisions:
         if entry is None or entry.log is None or entry.log.sealed:
             return None
         log, timeout = entry.log, rows.timeout_ns(entry.log.run)
-        if timeout is None or max(rows.heard_ns(log.run), silent_since_ns) + timeout >= now_ns:
+        heard_ns = max(rows.heard_ns(log.run), silent_since_ns, entry.settled_ns)
+        if timeout is None or entry.pending or heard_ns + timeout >= now_ns:  # who waits for our disk is not silent
             return None
         chunk = appending.plan_abandonment(log, now_ns)
         return self._store(entry, log, rows.SERVER, chunk, None, state_changed=True)

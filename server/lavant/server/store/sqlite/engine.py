@@ -25,6 +25,8 @@ from lavant.server.store.sqlite.watchers import Watchers
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
 
+_READ_THREADS = 3
+_LIST_THREADS = 2  # of their own, so that slow lists do not hold up streams that catch up
 _Answer = TypeVar("_Answer")
 
 
@@ -54,9 +56,10 @@ class SQLiteEngine:
         self._logs = Logs(self._lookups)
         self._runs: Watchers[RunKey] = Watchers()
         self._feeds: Watchers[str] = Watchers()
-        self._reader = Reader(path)
+        self._reader = Reader(path, _READ_THREADS)
+        self._lists = Reader(path, _LIST_THREADS)
         self._commits = Commits(
-            connection=connection, logs=self._logs, runs=self._runs, feeds=self._feeds, on_fatal=on_fatal
+            clock=clock, connection=connection, logs=self._logs, runs=self._runs, feeds=self._feeds, on_fatal=on_fatal
         )
         self._decisions = Decisions(
             clock=clock,
@@ -123,11 +126,13 @@ class SQLiteEngine:
 
     async def list_runs(self, query: RunQuery, before: int | None = None) -> RunPage:
         """List runs, the newest first, those created before a position of an earlier page."""
-        return await self._ask(partial(queries.list_runs, query=query, before=before))
+        self._commits.check_open()
+        return await self._lists.ask(partial(queries.list_runs, query=query, before=before))
 
     async def list_changes(self, query: RunQuery, after: int = 0) -> tuple[Sequence[RunChange], int]:
         """List runs by their last change of state, the oldest first, those behind a position."""
-        return await self._ask(partial(queries.list_changes, query=query, after=after))
+        self._commits.check_open()
+        return await self._lists.ask(partial(queries.list_changes, query=query, after=after))
 
     def watch_changes(self, tenant: str, callback: Callable[[], None]) -> Watch:
         """Call back after each change that `list_changes` would tell of."""
@@ -137,9 +142,10 @@ class SQLiteEngine:
         """Append a batch by the rules of `appending`; the receipt comes once it is durable."""
         return self._decisions.append(key, batch)
 
-    async def read(self, key: RunKey, after: int, max_bytes: int) -> Sequence[Chunk]:
+    async def read(self, key: RunKey, after: int, max_bytes: int, created_ns: int | None = None) -> Sequence[Chunk]:
         """Read stored events in order, from the chunk that holds sequence `after` + 1 on."""
-        return await self._ask(partial(queries.read_chunks, key=key, after=after, max_bytes=max_bytes))
+        query = partial(queries.read_chunks, key=key, after=after, max_bytes=max_bytes, created_ns=created_ns)
+        return await self._ask(query)
 
     def watch(self, key: RunKey, callback: Callable[[Notice], None]) -> Watch:
         """Call back after each durable change of a run, existing or yet to be created."""
@@ -171,6 +177,7 @@ class SQLiteEngine:
         await self._commits.close()
         await self._decisions.finish()
         await self._reader.close()
+        await self._lists.close()
         self._lookups.close()
         self._lock.release()
 

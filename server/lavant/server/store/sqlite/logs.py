@@ -17,15 +17,19 @@ _SELECT = f"SELECT {RUN_COLUMNS} FROM runs WHERE tenant = ? AND run_id = ?"  # n
 
 
 class Entry:
-    """A run's row and log. `log` is None once the run is deleted; `pending` counts queued changes."""
+    """A run's row and log. `log` is None once the run is deleted.
 
-    __slots__ = ("key", "log", "pending", "row")
+    `pending` counts queued changes; `settled_ns` is when the last of them became durable, in wall time.
+    """
+
+    __slots__ = ("key", "log", "pending", "row", "settled_ns")
 
     def __init__(self, row: int, key: RunKey, log: LogState) -> None:
         self.row = row
         self.key = key
         self.log: LogState | None = log
         self.pending = 0
+        self.settled_ns = 0
 
 
 class Logs:
@@ -72,10 +76,12 @@ class Logs:
             if (key := next(idle, None)) is not None:
                 del self._entries[key]
 
-    def settle(self, entry: Entry) -> None:
-        """Count one queued change less."""
+    def settle(self, entry: Entry, now_ns: int) -> None:
+        """Count one queued change less; a log that nothing can be added to is forgotten with the last."""
         entry.pending -= 1
-        if entry.log is None and not entry.pending and self._entries.get(entry.key) is entry:
+        entry.settled_ns = now_ns
+        over = entry.log is None or entry.log.sealed
+        if over and not entry.pending and self._entries.get(entry.key) is entry:
             del self._entries[entry.key]
 
     def clear(self) -> None:

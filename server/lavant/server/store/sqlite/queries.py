@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import apsw
@@ -19,15 +20,23 @@ from lavant.v1.event_service_pb2 import BatchReceipt, EventBatch, ProducerBatch
 from lavant.v1.run_service_pb2 import RunFilter
 
 _INT64_MAX = 2**63 - 1
+_LOOKED_AT = 10_000  # runs, at most, for one page
+_PAGE_BYTES = 1 << 20  # of runs in one page, unless the first is larger; gRPC's clients take 4 MiB
 _NAMES = """EXISTS (SELECT 1 FROM json_each(?) AS wanted WHERE wanted.value = name OR (
     substr(wanted.value, -1) = '*'
     AND substr(name, 1, length(wanted.value) - 1) = substr(wanted.value, 1, length(wanted.value) - 1)))"""
-_LABEL = "id IN (SELECT run FROM labels WHERE labels.tenant = ? AND key = ? AND value = ?)"
+_LABEL = """EXISTS (SELECT 1 FROM labels
+    WHERE labels.tenant = ? AND labels.key = ? AND labels.value = ? AND labels.run = runs.id)"""
 # ruff: noqa: S608 - every value is bound; only constants of this package become part of the text
 _BATCHES_FROM = f"SELECT {BATCH_COLUMNS} FROM batches WHERE id > ? AND id <= ? ORDER BY id"
 _BATCHES_OF_PRODUCER = f"""SELECT {BATCH_COLUMNS} FROM batches
     WHERE id BETWEEN ? AND ? AND producer_id = ? AND producer_epoch = ? AND first_producer_sequence <= ?
     ORDER BY id DESC"""
+_OLDER = """SELECT id FROM runs INDEXED BY runs_by_age
+    WHERE tenant = ? AND id < ? ORDER BY id DESC LIMIT 1 OFFSET ?"""
+_CHANGED = """SELECT change FROM runs INDEXED BY runs_by_change
+    WHERE tenant = ? AND change > ? ORDER BY change LIMIT 1 OFFSET ?"""
+_NEWEST_CHANGE = "SELECT max(change) FROM runs WHERE tenant = ?"
 _SILENT = """SELECT tenant, run_id FROM runs
     WHERE timeout_ns IS NOT NULL AND state < 10 AND max(seen_ns, ?) + timeout_ns < ? ORDER BY id"""
 
@@ -40,9 +49,11 @@ def find_log(connection: apsw.Connection, key: RunKey) -> LogState:
     return entry.log
 
 
-def read_chunks(connection: apsw.Connection, key: RunKey, after: int, max_bytes: int) -> list[Chunk]:
+def read_chunks(
+    connection: apsw.Connection, key: RunKey, after: int, max_bytes: int, created_ns: int | None
+) -> list[Chunk]:
     """Read the batches behind a sequence; raises DATA_LOSS if one is missing."""
-    base = _row(connection, key) << 32
+    base = _row(connection, key, created_ns) << 32
     chunks: list[Chunk] = []
     size, expected = 0, max(after, 0) + 1
     bounds = (base + min(max(after, 0), SEQUENCE_MASK), base | SEQUENCE_MASK)
@@ -90,25 +101,29 @@ def _stored_events(
 
 
 def list_runs(connection: apsw.Connection, query: RunQuery, before: int | None) -> RunPage:
-    """List runs, the newest first."""
-    where, values = _conditions(query)
-    sql = f"SELECT {RUN_COLUMNS} FROM runs WHERE {where} AND id < ? ORDER BY id DESC LIMIT ?"
+    """List runs, the newest first: what fits in a page, of the next so many runs."""
     position = _INT64_MAX if before is None else before
-    rows: list[Any] = connection.execute(sql, (*values, position, query.limit + 1)).fetchall()
-    runs = [decode_run(row)[2].run for row in rows[: query.limit]]
-    return RunPage(runs, rows[query.limit - 1][0] if len(rows) > query.limit else None)
+    rest: int | None = connection.execute(_OLDER, (query.tenant, position, _LOOKED_AT)).get
+    where, values = _conditions(query)
+    sql = f"""SELECT id, {RUN_COLUMNS} FROM runs INDEXED BY runs_by_age
+        WHERE {where} AND id < ? AND id > ? ORDER BY id DESC"""
+    taken, cut = _page(connection, sql, (*values, position, rest or 0), query.limit)
+    runs = [change.run for change in taken]
+    if cut:
+        return RunPage(runs, taken[-1].position)
+    return RunPage(runs, None if rest is None else rest + 1)
 
 
 def list_changes(connection: apsw.Connection, query: RunQuery, after: int) -> tuple[Sequence[RunChange], int]:
-    """List runs by their last change of state, the oldest first."""
+    """List runs by their last change of state, the oldest first: what fits in a page, of the next so many."""
+    reached: int | None = connection.execute(_CHANGED, (query.tenant, after, _LOOKED_AT - 1)).get
+    if reached is None:
+        reached = max(after, connection.execute(_NEWEST_CHANGE, (query.tenant,)).get or 0)
     where, values = _conditions(query)
-    sql = f"SELECT change, {RUN_COLUMNS} FROM runs WHERE {where} AND change > ? ORDER BY change LIMIT ?"
-    rows: list[Any] = connection.execute(sql, (*values, after, query.limit)).fetchall()
-    changes = [RunChange(row[0], decode_run(row[1:])[2].run) for row in rows]
-    if len(changes) == query.limit:
-        return changes, changes[-1].position
-    newest = connection.execute("SELECT max(change) FROM runs WHERE tenant = ?", (query.tenant,)).get or 0
-    return changes, max(after, newest)
+    sql = f"""SELECT change, {RUN_COLUMNS} FROM runs INDEXED BY runs_by_change
+        WHERE {where} AND change > ? AND change <= ? ORDER BY change"""
+    changes, cut = _page(connection, sql, (*values, after, reached), query.limit)
+    return changes, changes[-1].position if cut else reached
 
 
 def list_silent(connection: apsw.Connection, silent_since_ns: int, now_ns: int) -> list[RunKey]:
@@ -122,11 +137,27 @@ def next_doomed(connection: apsw.Connection) -> int | None:
     return row
 
 
-def _row(connection: apsw.Connection, key: RunKey) -> int:
-    row: int | None = connection.execute("SELECT id FROM runs WHERE tenant = ? AND run_id = ?", key).get
-    if row is None:
+def _row(connection: apsw.Connection, key: RunKey, created_ns: int | None = None) -> int:
+    found: Any = connection.execute("SELECT id, create_ns FROM runs WHERE tenant = ? AND run_id = ?", key).fetchone()
+    if found is None or created_ns not in (None, found[1]):
         raise run_not_found(key.run_id)
-    return row
+    return int(found[0])
+
+
+def _page(connection: apsw.Connection, sql: str, values: Sequence[Any], limit: int) -> tuple[list[RunChange], bool]:
+    """Take as many rows as a page may hold, at least one if there is any; tells whether it left some."""
+    taken: list[RunChange] = []
+    size = 0
+    with closing(connection.execute(sql, values)) as rows:  # an open one would keep the transaction's view
+        for position, *columns in rows:
+            if len(taken) == limit:
+                return taken, True
+            run = decode_run(columns)[2].run
+            size += run.ByteSize()
+            if taken and size > _PAGE_BYTES:
+                return taken, True
+            taken.append(RunChange(position, run))
+    return taken, False
 
 
 def _conditions(query: RunQuery) -> tuple[str, list[Any]]:

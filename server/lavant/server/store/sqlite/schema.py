@@ -13,12 +13,14 @@ import google_crc32c
 from lavant.server.store.port import StoreIdentity
 
 VERSION = 1
+BUSY_TIMEOUT_MS = 5_000
 _CHECKED_META = ("version", "epoch", "secret", "incarnation")
 _META_NAMES = {*_CHECKED_META, "change", "crc"}
 _MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
 
+_IN_MEMORY = ":memory:"  # what SQLite takes for no file at all
+_NO_SHARED_MEMORY = {apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMMAP, apsw.SQLITE_IOERR_SHMLOCK}
 _PRAGMAS = """
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA foreign_keys = ON;
@@ -102,6 +104,7 @@ class FileLock:
     """The right to use a store's file, held by one process at a time, until released or dead."""
 
     def __init__(self, path: Path) -> None:
+        path = path.resolve()  # a store is the same one by whatever link it is reached
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_path = f"{path}.lock"
         self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -128,13 +131,38 @@ def check_sqlite_version(version: str | None = None) -> None:
 
 
 def connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
-    """Open a connection, set up as all of them must be."""
+    """Open a connection, set up as all of them must be; raises StoreUnusable where there can be no WAL."""
     connection = apsw.Connection(os.fspath(path))
-    connection.set_busy_timeout(5_000)
-    connection.execute(_PRAGMAS).fetchall()
-    if read_only:
-        connection.pragma("query_only", True)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        _use_wal(connection, path)
+        connection.execute(_PRAGMAS).fetchall()
+        if read_only:
+            connection.pragma("query_only", True)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _use_wal(connection: apsw.Connection, path: Path) -> None:
+    try:
+        mode = connection.pragma("journal_mode", "WAL")
+    except apsw.IOError as error:
+        if getattr(error, "extendedresult", 0) not in _NO_SHARED_MEMORY:
+            raise
+        mode = "no shared memory"
+    if mode != "wal":
+        raise StoreUnusable(
+            f"{path} cannot have a write-ahead log (SQLite answered: {mode}); "
+            "give a file in a file system on this machine that supports shared memory"
+        )
+
+
+def _create_private(path: Path) -> None:
+    """Create the file if there is none; nobody else may read the secret in it, nor in SQLite's files beside it."""
+    if os.fspath(path) != _IN_MEMORY:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def open_file(path: Path) -> tuple[apsw.Connection, Meta]:
@@ -143,6 +171,7 @@ def open_file(path: Path) -> tuple[apsw.Connection, Meta]:
     Raises StoreDamaged if the check finds anything, and StoreUnusable if it was written by a newer version.
     """
     try:
+        _create_private(path)
         connection = connect(path)
         _check(connection, path)
         with connection:

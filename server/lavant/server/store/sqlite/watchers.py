@@ -18,9 +18,6 @@ class Watchers(Generic[_Key]):
     def __init__(self) -> None:
         self._watches: dict[_Key, list[_Watch[_Key]]] = {}
 
-    def __contains__(self, key: _Key) -> bool:
-        return key in self._watches
-
     def add(self, key: _Key, callback: Callable[..., None]) -> "_Watch[_Key]":
         """Call back at each announcement for a key, until closed."""
         watch = _Watch(self, key, callback)

@@ -17,6 +17,7 @@ from lavant.server.store.port import Notice
 from lavant.server.store.sqlite.faults import explain, is_fatal
 from lavant.server.store.sqlite.logs import Entry
 from lavant.server.store.sqlite.rows import Statement, merged
+from lavant.server.store.sqlite.schema import BUSY_TIMEOUT_MS
 
 MAX_GROUP_OPERATIONS = 1_000
 MAX_GROUP_BYTES = 16 << 20
@@ -143,6 +144,7 @@ class Writer:
             self._die(rollback_error)
             return
         self._failure = explain(error)
+        self._move_wal(apsw.SQLITE_CHECKPOINT_PASSIVE)  # on a full disk, this may make room
 
     def _die(self, error: Exception) -> None:
         message = f"the store's file can no longer be trusted: {type(error).__name__}: {error}"
@@ -167,11 +169,14 @@ class Writer:
     def _move_wal(self, mode: int) -> None:
         self._wal_bytes = 0
         try:
+            self._connection.set_busy_timeout(0)  # a reader may take its time; nobody waits for it here
             self._wal_pages, _ = self._connection.wal_checkpoint(mode=mode)
         except (apsw.BusyError, apsw.FullError):
             logger.info("the write-ahead log could not be moved into the main file yet")
         except apsw.Error as error:
             self._die(error)
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _finish(self) -> None:
         if not self._dead:

@@ -1,0 +1,143 @@
+"""While changes wait for the disk: nobody is refused, abandoned or forgotten because of what is not durable."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from threading import Event as ThreadEvent
+
+import apsw
+import pytest
+
+from lavant.server.errors import LavantError
+from lavant.server.model import RunKey
+from lavant.server.store.sqlite import SQLiteEngine, commits
+from lavant.server.store.sqlite.writer import Operation, Writer
+from lavant.v1.event_service_pb2 import BatchReceipt
+from lavant.v1.run_pb2 import Run, RunState
+from support.clock import ManualClock
+from support.engines import KEY, refused, started
+from support.events import batch_of, message_finished, run_finished, run_started, text_delta
+
+LARGE = "x" * 300_000
+
+
+class GatedWriter(Writer):
+    """Waits for the test before each commit, as for a disk that hangs."""
+
+    gate = ThreadEvent()
+
+    def _commit(self, group: Sequence[Operation]) -> LavantError | None:
+        self.gate.wait(20)
+        return super()._commit(group)
+
+
+@pytest.fixture
+async def gated(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteEngine]:
+    monkeypatch.setattr(commits, "Writer", GatedWriter)
+    GatedWriter.gate.set()
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    yield engine
+    GatedWriter.gate.set()
+    await engine.close()
+
+
+async def test_a_refusal_that_stands_on_a_failed_commit_gets_its_error(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock, max_bytes=200_000)
+    await started(engine)
+    finished = engine.append(KEY, batch_of([text_delta(LARGE), message_finished(), run_finished()], first=3))
+    after_the_end = engine.append(KEY, batch_of([text_delta()], first=6))
+    for append in (finished, after_the_end):
+        with refused("QUOTA_EXCEEDED"):
+            await append
+    assert (await engine.get_run(KEY)).state == RunState.RUN_STATE_RUNNING
+    await engine.close()
+
+
+async def test_who_waits_for_the_disk_is_not_silent(gated: SQLiteEngine, clock: ManualClock) -> None:
+    run = Run(name="weather")
+    run.producer_timeout.seconds = 30
+    await gated.create_run(KEY, run)
+    GatedWriter.gate.clear()
+    append = gated.append(KEY, batch_of([run_started()]))
+    clock.advance(31)
+    assert await gated.abandon_silent_runs(0) == []
+    GatedWriter.gate.set()
+    await append
+    clock.advance(29)
+    assert await gated.abandon_silent_runs(0) == []
+    clock.advance(2)
+    assert await gated.abandon_silent_runs(0) == [KEY]
+
+
+async def test_what_waits_for_the_disk_is_bounded(gated: SQLiteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await started(gated)
+    monkeypatch.setattr(commits, "MAX_QUEUED_BYTES", 100_000)
+    GatedWriter.gate.clear()
+    waiting = gated.append(KEY, batch_of([text_delta(LARGE)], first=3))
+    with refused("UNAVAILABLE") as caught:
+        await _open_and_wait(gated.append(KEY, batch_of([text_delta()], first=4)))
+    assert caught.value.retry_after
+    assert (await waiting).last_sequence == 3
+    assert (await gated.append(KEY, batch_of([text_delta()], first=4))).last_sequence == 4
+
+
+async def _open_and_wait(append: asyncio.Future[BatchReceipt]) -> None:
+    GatedWriter.gate.set()
+    await append
+
+
+async def test_ended_runs_are_not_kept_in_memory(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    await started(engine)
+    assert KEY in engine._logs._entries
+    await engine.append(KEY, batch_of([message_finished(), run_finished()], first=3))
+    assert KEY not in engine._logs._entries
+    await engine.close()
+
+
+async def test_a_read_is_of_one_run_and_not_of_the_next_of_its_id(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    await started(engine)
+    await engine.append(KEY, batch_of([message_finished(), run_finished()], first=3))
+    created_ns = (await engine.get_run(KEY)).create_time.ToNanoseconds()
+    assert await engine.read(KEY, 0, 1, created_ns)
+    await engine.delete_run(KEY)
+    clock.advance(1)
+    await started(engine)
+    with refused("RUN_NOT_FOUND"):
+        await engine.read(KEY, 0, 1, created_ns)
+    await engine.close()
+
+
+async def test_a_long_read_does_not_hold_up_writing(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    await started(engine)
+    reader = apsw.Connection(str(tmp_path / "lavant.db"))
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM runs").get == 1
+    slowest = 0.0
+    loop = asyncio.get_running_loop()
+    for number in range(3, 170):
+        began = loop.time()
+        await engine.append(KEY, batch_of([text_delta("x" * 1_000_000)], first=number))
+        slowest = max(slowest, loop.time() - began)
+    reader.close()
+    await engine.close()
+    assert slowest < 4, "a checkpoint waited for the reader"
+
+
+async def test_deleting_goes_on_without_its_caller(tmp_path: Path, clock: ManualClock) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", clock)
+    key = RunKey("acme", "doomed")
+    await started(engine, key)
+    await engine.append(key, batch_of([message_finished(), run_finished()], first=3))
+    deletion = asyncio.ensure_future(engine.delete_run(key))
+    await asyncio.sleep(0)
+    deletion.cancel()
+    await asyncio.wait((deletion,))
+    await started(engine)  # durable only after the deletion is
+    await engine._decisions.finish()
+    await engine.close()
+    with apsw.Connection(str(tmp_path / "lavant.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM doomed").get == 0
+        assert connection.execute("SELECT count(*) FROM batches").get == 1
