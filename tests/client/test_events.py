@@ -11,6 +11,7 @@ from lavant.client._events import wrap
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import Event as Proto
 from lavant.v1.event_pb2 import TextDelta
+from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error, RunFinished
 
 PAYLOADS = [field.name for field in Proto.DESCRIPTOR.oneofs_by_name["payload"].fields]
 
@@ -39,7 +40,16 @@ def test_fields_are_read_from_the_message() -> None:
     event = wrap(said("hello"))
     assert (event.sequence, event.event_id, event.step_id) == (3, "p.3", "s")
     assert event.time == datetime(2026, 1, 2, tzinfo=UTC)
-    assert repr(event) == "<TextDeltaEvent 3>"
+
+
+def test_an_event_shows_its_payload_cut_short() -> None:
+    assert repr(wrap(said("It is "))) == "<TextDeltaEvent 3: text='It is ', message_id='m'>"
+    finished = Proto(sequence=1, run_finished=RunFinished(state=RUN_STATE_FAILED, error=Error(message="no")))
+    assert repr(wrap(finished)) == '<RunFinishedEvent 1: state=RUN_STATE_FAILED, error=message: "no">'
+    assert repr(wrap(Proto(sequence=1))) == "<UnknownEvent 1>"
+    shown = repr(wrap(said("x" * 1_000_000)))
+    assert len(shown) == 100
+    assert shown.endswith("xxx...>")
 
 
 def test_the_type_tells_the_payload() -> None:

@@ -8,7 +8,15 @@ import pytest
 from google.rpc.status_pb2 import Status
 
 from client.scripted import Context, Script, StreamAct, abort, end, events, opened, played, status
-from lavant.client import ConsumerBusy, LavantError, QuotaExceeded, StaleAttempt, StreamDisplaced
+from lavant.client import (
+    ConsumerBusy,
+    IdleTimeout,
+    LavantError,
+    QuotaExceeded,
+    ResumeTokenInvalid,
+    StaleAttempt,
+    StreamDisplaced,
+)
 from lavant.v1 import event_service_pb2 as pb
 from lavant.v1.event_service_pb2 import StreamEndReason
 
@@ -124,12 +132,38 @@ async def test_an_event_is_never_given_twice() -> None:
         assert [event.sequence async for event in client.runs.stream("r")] == [1, 2, 3, 4]
 
 
-async def test_the_token_moves_when_a_frame_was_handed_out() -> None:
+async def test_the_token_moves_with_every_event() -> None:
     async with played(Script([repeats_itself])) as client:
         stream = client.runs.stream("r")
         tokens = [stream.resume_token async for _ in stream]
-        assert tokens == ["t0", "t2", "t2", "t4"]
+        assert tokens == ["t0~1", "t2", "t2~3", "t4"]
         assert stream.resume_token == "te"
+
+
+async def test_a_token_within_a_frame_is_kept_until_that_frame_has_passed() -> None:
+    async def splits_it(request: pb.StreamEventsRequest, context: Context) -> Frames:
+        yield opened()
+        yield events(1)
+        await asyncio.Event().wait()
+
+    script = Script([splits_it, repeats_itself])
+    async with played(script) as client:
+        stream = client.runs.stream("r", resume_token="t~3", idle_timeout=0.1)
+        assert stream.resume_token == "t~3"
+        with pytest.raises(IdleTimeout):
+            await anext(stream)
+        assert stream.resume_token == "t1~3"
+        again = client.runs.stream("r", resume_token=stream.resume_token)
+        assert [event.sequence async for event in again] == [4]
+    assert [request.resume_token for request in script.requests] == ["t", "t1"]
+
+
+@pytest.mark.parametrize("token", ["~", "t~", "~3", "t~0", "t~-1", "t~x", "t~1~2", "t~\u00b2", "t~" + "9" * 5_000])
+async def test_a_damaged_token_is_refused(token: str) -> None:
+    script = Script()
+    async with played(script) as client:
+        with pytest.raises(ResumeTokenInvalid):
+            client.runs.stream("r", resume_token=token)
 
 
 async def test_leaving_the_block_ends_the_call() -> None:

@@ -3,6 +3,7 @@
 `if event.type == "text_delta":` tells a type checker that `event.data` is a TextDelta.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Generic, Literal, TypeAlias, TypeVar, get_args
 
@@ -12,6 +13,16 @@ from lavant.client._models import to_datetime
 from lavant.v1 import event_pb2, run_pb2
 
 _Payload = TypeVar("_Payload", bound=Message | None)
+_SHOWN = 98
+
+
+def _fields(payload: Message) -> Iterator[str]:
+    """Write a payload's fields for people, those that are ids last: they are long, and say little."""
+    for field, value in sorted(payload.ListFields(), key=lambda item: item[0].name.endswith("_id")):
+        shown = repr(value[:_SHOWN]) if isinstance(value, str | bytes) else " ".join(str(value).split())
+        if field.enum_type is not None and isinstance(value, int) and value in field.enum_type.values_by_number:
+            shown = field.enum_type.values_by_number[value].name
+        yield f"{field.name}={shown}"
 
 
 class _EventView(Generic[_Payload]):
@@ -55,7 +66,9 @@ class _EventView(Generic[_Payload]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.sequence}>"
+        payload = ", ".join(_fields(self.data)) if self.data is not None else ""
+        whole = f"{type(self).__name__} {self.sequence}" + (f": {payload}" if payload else "")
+        return f"<{whole}>" if len(whole) <= _SHOWN else f"<{whole[: _SHOWN - 3]}...>"
 
 
 class RunStartedEvent(_EventView[event_pb2.RunStarted]):

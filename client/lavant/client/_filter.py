@@ -5,8 +5,12 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lavant.client._plan import choose
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
+
+_STATES = {name.removeprefix("RUN_STATE_").lower(): number for name, number in RunState.items() if number}
+_KINDS = {name.removeprefix("RUN_KIND_").lower(): number for name, number in RunKind.items() if number}
 
 
 def run_filter(
@@ -20,10 +24,15 @@ def run_filter(
     created_after: datetime | None = None,
     created_before: datetime | None = None,
 ) -> RunFilter:
-    """Build a filter; everything set must hold. Raises ValueError for a kind or state that does not exist."""
+    """Build a filter; everything set must hold. Raises ValueError for a kind or state that does not exist,
+    and for one str in place of several.
+    """
+    for field, words in (("kinds", kinds), ("states", states), ("names", names)):
+        if isinstance(words, str):
+            raise ValueError(f"{field} must be several words, as in [{words!r}], not {words!r}")  # noqa: TRY004
     return RunFilter(
-        kinds=[run_kind(kind) for kind in kinds],
-        states=[RunState.Value(f"RUN_STATE_{state.upper()}") for state in states],
+        kinds=[choose("kinds", kind, _KINDS) for kind in kinds],
+        states=[choose("states", state, _STATES) for state in states],
         names=names,
         labels=labels,
         conversation_id=conversation_id,
@@ -31,11 +40,6 @@ def run_filter(
         created_after=_timestamp(created_after),
         created_before=_timestamp(created_before),
     )
-
-
-def run_kind(name: str) -> "RunKind.ValueType":
-    """Number a kind of run: `agent` is RUN_KIND_AGENT."""
-    return RunKind.Value(f"RUN_KIND_{name.upper()}")
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:

@@ -1,11 +1,23 @@
 """A message while it is being spoken: makes its events, and remembers the whole."""
 
+from collections.abc import Iterator
+
+from lavant.client import _json
 from lavant.client._models import Usage
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import Event, MessagePart, Role
 
 # The finish must fit into a batch, at 4 bytes a character.
 LONG = 200_000
+# What the finish repeats of its tool calls, in bytes; the calls' own events say it all.
+LONG_CALLS = 128 << 10
+
+
+def pieces(chunk: str) -> Iterator[str]:
+    """Cut text that is too long for one event; text that is not, even if empty, is one piece."""
+    chunk = _json.valid_text(chunk)
+    for begin in range(0, max(1, len(chunk)), LONG):
+        yield chunk[begin : begin + LONG]
 
 
 class MessageDraft:
@@ -16,10 +28,15 @@ class MessageDraft:
     """
 
     def __init__(self, message_id: str, role: "Role.ValueType" = Role.ROLE_ASSISTANT, model: str = "") -> None:
-        self.message_id = message_id
         self._role = role
         self._model = model
-        self._length = 0
+        self.renew(message_id)
+
+    def renew(self, message_id: str) -> None:
+        """Begin another message of the same role and model."""
+        self.message_id = message_id
+        self.is_started = False
+        self._length = self._calls_size = 0
         self._kind = ""
         self._texts: list[str] = []
         self._parts: list[MessagePart] = []
@@ -36,13 +53,21 @@ class MessageDraft:
 
     def text(self, chunk: str) -> Event:
         """More of its text."""
+        chunk = _json.valid_text(chunk)
         index = self._extend("text", chunk)
         return Event(text_delta=event_pb2.TextDelta(message_id=self.message_id, part_index=index, text=chunk))
 
     def reasoning(self, chunk: str) -> Event:
         """More of its reasoning."""
+        chunk = _json.valid_text(chunk)
         index = self._extend("reasoning", chunk)
         return Event(reasoning_delta=event_pb2.ReasoningDelta(message_id=self.message_id, part_index=index, text=chunk))
+
+    def take_back(self) -> None:
+        """Forget the delta of text or reasoning made last: it was not queued."""
+        self._length -= len(self._texts.pop())
+        if not self._texts:
+            self._kind = ""
 
     def tool_arguments(self, tool_call_id: str, tool_name: str, chunk: str, part_index: int) -> Event:
         """More of a tool call's arguments, as part `part_index`: see `reserve`."""
@@ -50,9 +75,9 @@ class MessageDraft:
             tool_arguments_delta=event_pb2.ToolArgumentsDelta(
                 message_id=self.message_id,
                 part_index=part_index,
-                tool_call_id=tool_call_id,
-                tool_name=tool_name,
-                arguments=chunk,
+                tool_call_id=_json.valid_text(tool_call_id),
+                tool_name=_json.valid_text(tool_name),
+                arguments=_json.valid_text(chunk),
             )
         )
 
@@ -63,8 +88,11 @@ class MessageDraft:
         return len(self._parts) - 1
 
     def fill(self, part_index: int, call: event_pb2.ToolCall) -> None:
-        """Set the call that a reserved part holds."""
-        self._parts[part_index].tool_call.CopyFrom(call)
+        """Set the call that a reserved part holds; of arguments that are too long, their beginning."""
+        filled = self._parts[part_index].tool_call
+        filled.CopyFrom(call)
+        filled.arguments_json = _json.bounded_text(call.arguments_json, LONG_CALLS - self._calls_size)
+        self._calls_size += len(filled.arguments_json)
 
     def finish(self, finish_reason: str = "", usage: Usage | None = None) -> Event:
         """The message is whole."""

@@ -20,7 +20,12 @@ def error_of(error: BaseException) -> run_pb2.Error:
         return run_pb2.Error(message=error.result.error.message, type=error.result.error.type or type(error).__name__)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return run_pb2.Error(message=(str(error) or kind.__name__)[:MAX_ERROR_MESSAGE], type=name)
+    return run_pb2.Error(message=_message_of(error) or kind.__name__, type=_json.valid_text(name))
+
+
+def error_said(message: str) -> run_pb2.Error:
+    """Describe an error by its text alone."""
+    return run_pb2.Error(message=_json.valid_text(message))
 
 
 def state_of(error: BaseException | None) -> "RunState.ValueType":
@@ -85,7 +90,16 @@ def step_finished(
 def tool_call(tool_call_id: str, name: str, arguments: object) -> event_pb2.ToolCall:
     """A call of a tool. Arguments that are text are taken for JSON, if they are."""
     text = _json.checked(arguments) if isinstance(arguments, str) else _json.encode_optional(arguments) or "{}"
-    return event_pb2.ToolCall(tool_call_id=tool_call_id, tool_name=name, arguments_json=text)
+    return event_pb2.ToolCall(
+        tool_call_id=_json.valid_text(tool_call_id), tool_name=_json.valid_text(name), arguments_json=text
+    )
+
+
+def recorded_call(tool_call_id: str, name: str, arguments: object) -> event_pb2.ToolCall:
+    """A call of a tool as `tool_call` describes it, of arguments that are too large their beginning."""
+    call = tool_call(tool_call_id, name, arguments if isinstance(arguments, str) else _json.bounded(arguments))
+    call.arguments_json = _json.bounded_text(call.arguments_json)
+    return call
 
 
 def tool_call_started(call: event_pb2.ToolCall) -> Event:
@@ -95,7 +109,7 @@ def tool_call_started(call: event_pb2.ToolCall) -> Event:
 
 def tool_output_delta(tool_call_id: str, text: str) -> Event:
     """More of a tool's output."""
-    return Event(tool_output_delta=event_pb2.ToolOutputDelta(tool_call_id=tool_call_id, text=text))
+    return Event(tool_output_delta=event_pb2.ToolOutputDelta(tool_call_id=tool_call_id, text=_json.valid_text(text)))
 
 
 def tool_call_finished(
@@ -154,3 +168,10 @@ def artifact(
     else:
         updated.data = content or b""
     return Event(artifact_updated=updated)
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return _json.valid_text(str(error)[:MAX_ERROR_MESSAGE])
+    except Exception as failure:
+        return f"its text could not be made: {type(failure).__name__}"

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lavant.client import _payloads, _scope
 from lavant.client._async.concurrency import monotonic
-from lavant.client._errors import LavantError
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
+from lavant.client._message import MessageDraft, pieces
 from lavant.client._models import Usage
 from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
 
@@ -32,7 +31,7 @@ class _Block:
     ) -> None:
         try:
             await self._close(error)
-        except LavantError:
+        except Exception:
             if error is None:
                 raise
 
@@ -81,7 +80,10 @@ class AsyncStep(_Block):
 
 
 class AsyncMessage(_Block):
-    """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them."""
+    """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
+
+    One that becomes too long for an event goes on in further messages; `id` is the first one's.
+    """
 
     def __init__(self, run: "AsyncRunProducer", draft: MessageDraft) -> None:
         super().__init__(run)
@@ -92,11 +94,13 @@ class AsyncMessage(_Block):
 
     async def text(self, chunk: str) -> None:
         """Add to its text."""
-        await self._run.publish(self._draft.text(chunk))
+        for piece in pieces(chunk):
+            await self._run.add(self._draft, "text", piece)
 
     async def reasoning(self, chunk: str) -> None:
         """Add to its reasoning."""
-        await self._run.publish(self._draft.reasoning(chunk))
+        for piece in pieces(chunk):
+            await self._run.add(self._draft, "reasoning", piece)
 
     async def _open(self) -> None:
         await self._run.begin_message(self._draft)

@@ -8,6 +8,7 @@ import grpc
 
 from lavant.client._async.connection import Connection, Metadata
 from lavant.client._async.runs import AsyncRuns
+from lavant.client._plan import check_seconds
 from lavant.client._target import ChannelOption, resolve_target
 
 DEFAULT_TIMEOUT = 30.0
@@ -39,7 +40,7 @@ class AsyncClient:
             credentials=credentials,
             options=options,
             metadata=[*authorization, *metadata],
-            timeout=timeout,
+            timeout=check_seconds("timeout", timeout),
         )
         self.runs = AsyncRuns(self._connection)
 

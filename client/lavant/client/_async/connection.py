@@ -6,7 +6,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from lavant.client._async.concurrency import monotonic, sleep
+from lavant.client._async.concurrency import Cancelled, ClientClosed, is_being_cancelled, monotonic, sleep
 from lavant.client._backoff import Backoff
 from lavant.client._errors import LavantError
 from lavant.client._status import from_rpc_error, is_cut
@@ -32,6 +32,7 @@ class Connection:
         timeout: float,
         new_backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
+        self.metadata = _checked(metadata)
         chosen = channel_options(target, options)
         self._channel = (
             grpc.aio.secure_channel(target, credentials, options=chosen)
@@ -40,7 +41,6 @@ class Connection:
         )
         self.runs = RunServiceStub(self._channel)
         self.events = EventServiceStub(self._channel)
-        self.metadata = tuple(metadata)
         self.timeout = timeout
         self.new_backoff = new_backoff
 
@@ -65,6 +65,12 @@ class Connection:
                 return await method(request, timeout=deadline - monotonic(), metadata=self.metadata)
             except grpc.RpcError as failure:
                 error = from_rpc_error(failure)
+            except ClientClosed:
+                raise LavantError("the client is closed") from None
+            except Cancelled:
+                if is_being_cancelled():
+                    raise
+                raise LavantError("the client was closed") from None
             await self._wait_or_raise(error, backoff, deadline)
 
     async def _wait_or_raise(self, error: LavantError, backoff: Backoff, deadline: float) -> None:
@@ -72,3 +78,12 @@ class Connection:
         if not is_cut(error) or monotonic() + delay >= deadline:
             raise error
         await sleep(delay)
+
+
+def _checked(metadata: Metadata) -> Metadata:
+    for key, value in metadata:
+        if not key.endswith("-bin") and not (value.isascii() and value.isprintable()):
+            # The value may be a secret.
+            name = "api_key" if key == "authorization" else f"metadata {key!r}"
+            raise ValueError(f"{name} must be printable ASCII: no line breaks or other control characters")
+    return tuple(metadata)

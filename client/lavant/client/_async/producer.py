@@ -1,33 +1,37 @@
 """Publishing a run's events."""
 
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from lavant.client import _payloads, _scope
 from lavant.client._async.blocks import AsyncMessage, AsyncStep, AsyncToolCall
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.publisher import ProducerOptions, Publisher
-from lavant.client._errors import LavantError, RunCancelled
+from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
+from lavant.client._message import MessageDraft, pieces
 from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
-from lavant.client._plan import step_kind
+from lavant.client._plan import choose, step_kind
 from lavant.client._states import RunState
 from lavant.v1.event_pb2 import Event, Role
-from lavant.v1.run_pb2 import Error
+from lavant.v1.run_pb2 import RUN_STATE_FAILED
 from lavant.v1.run_service_pb2 import CreateRunRequest
+
+_ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
 
 
 class AsyncRunProducer:
     """A run that this process executes: `async with client.runs.start(...) as run`.
 
     Entering creates the run and publishes RunStarted. Leaving publishes RunFinished and waits until
-    all is durable: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
-    that was a cancellation. Methods queue an event and return; they wait only while the queue is full,
-    and raise ProducerOverloaded after `block_timeout`. Once the server has refused an event for good,
-    they raise what it said. An event is stored exactly once, also over reconnects, but a process that
-    dies takes with it what had no receipt yet. For one event loop; not thread-safe.
+    all is durable: SUCCEEDED with `output`; FAILED with the error if the block raised, or if `output` or
+    `usage` cannot be published; CANCELLED if the block was cancelled. Methods queue an event and return;
+    they wait only while the queue is full, and raise ProducerOverloaded after `block_timeout`. Once the
+    server has refused an event for good, they raise what it said. An event is stored exactly once, also
+    over reconnects, but a process that dies takes with it what had no receipt yet. For one event loop;
+    not thread-safe.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class AsyncRunProducer:
         self._started = started
         self._publisher = Publisher(connection, create, options)
         self._close_timeout = options.close_timeout
+        self._strict = options.strict
         self._drafts: dict[str, MessageDraft] = {}
         self._began = 0.0
 
@@ -69,15 +74,17 @@ class AsyncRunProducer:
 
     async def text(self, chunk: str) -> None:
         """Say more, in the assistant's message that is open in this step, or a new one."""
-        await self.publish((await self._draft(chunk)).text(chunk))
+        for piece in pieces(chunk):
+            await self.add(await self._draft(), "text", piece)
 
     async def reasoning(self, chunk: str) -> None:
         """Reason more, in the assistant's message that is open in this step, or a new one."""
-        await self.publish((await self._draft(chunk)).reasoning(chunk))
+        for piece in pieces(chunk):
+            await self.add(await self._draft(), "reasoning", piece)
 
     def message(self, role: str = "assistant", model: str = "") -> AsyncMessage:
-        """Open a message, for the length of a block."""
-        return AsyncMessage(self, MessageDraft(new_id(), Role.Value(f"ROLE_{role.upper()}"), model))
+        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system ..."""
+        return AsyncMessage(self, MessageDraft(new_id(), choose("role", role, _ROLES), model))
 
     def step(
         self,
@@ -108,7 +115,7 @@ class AsyncRunProducer:
 
     async def error(self, error: BaseException | str) -> None:
         """Tell what went wrong without ending the run."""
-        described = Error(message=error) if isinstance(error, str) else _payloads.error_of(error)
+        described = _payloads.error_said(error) if isinstance(error, str) else _payloads.error_of(error)
         await self.publish(_payloads.error_reported(described))
 
     async def state(self, value: object, name: str = "") -> None:
@@ -154,8 +161,24 @@ class AsyncRunProducer:
     async def begin_message(self, draft: MessageDraft) -> None:
         """Make a message the open one of this step; the one before is whole."""
         await self.end_message()
+        await self._start(draft)
         self._drafts[_scope.current_step(self)] = draft
-        await self.publish(draft.start())
+
+    async def add(self, draft: MessageDraft, kind: Literal["text", "reasoning"], chunk: str) -> None:
+        """Say more in a message: what does not fit into it any more, in another one that follows it."""
+        if not draft.has_room(chunk):
+            await self.publish(draft.finish())
+            draft.renew(new_id())
+        if not draft.is_started:
+            await self._start(draft)
+        # Only now: while this waits, another task may say something in the same message.
+        await self._publisher.wait_for_room()
+        event = draft.text(chunk) if kind == "text" else draft.reasoning(chunk)
+        try:
+            self.enqueue(event)
+        except LavantError:
+            draft.take_back()
+            raise
 
     async def end_message(
         self, draft: MessageDraft | None = None, finish_reason: str = "", usage: Usage | None = None
@@ -163,15 +186,23 @@ class AsyncRunProducer:
         """Finish the open message of this step, if it is this one, or whichever it is."""
         step_id = _scope.current_step(self)
         opened = self._drafts.get(step_id)
-        if opened is not None and draft in (None, opened):
+        if opened is None or draft not in (None, opened):
+            return
+        await self._publisher.wait_for_room()
+        if self._drafts.get(step_id) is opened:
+            if opened.is_started:
+                self.enqueue(opened.finish(finish_reason, usage))
             del self._drafts[step_id]
-            await self.publish(opened.finish(finish_reason, usage))
 
     async def __aenter__(self) -> Self:
         await self._publisher.open()
         self._began = monotonic()
         try:
             self.enqueue(self._started)
+        except InvalidField as refused:
+            await self._end_unstarted(refused)
+            message = f"run {self.id} has ended: its input cannot be published: {refused}"
+            raise InvalidField(message, violations=refused.violations) from None
         except LavantError:
             await self._publisher.close()
             raise
@@ -184,10 +215,12 @@ class AsyncRunProducer:
         _scope.leave(self._scope)
         try:
             await self._finish(error)
-        except LavantError as failure:
-            if error is None:
-                raise
-            error.add_note(f"and run {self.id} could not be finished: {failure}")
+        except Exception as failure:
+            if error is None or not self._strict:
+                self._publisher.refuse(failure)
+            else:
+                note = _payloads.error_of(failure).message
+                error.add_note(f"and run {self.id} could not be finished: {note}")
         finally:
             await self._publisher.close()
 
@@ -203,12 +236,43 @@ class AsyncRunProducer:
             described.message = self.cancel_reason or described.message
         seconds = monotonic() - self._began
         state = _payloads.state_of(error)
-        await self.publish(_payloads.run_finished(state, self.output, described, self.usage, seconds))
-        await self.flush(self._close_timeout)
+        failure = self._publisher.lost
+        if failure is None:
+            try:
+                finished = _payloads.run_finished(state, self.output, described, self.usage, seconds)
+                await self._publisher.finish(finished, self._close_timeout)
+            except ProducerOverloaded:
+                raise
+            except Exception as refused:
+                failure = refused
+            else:
+                return
+        if self._publisher.lost is not None or described is None:
+            state, described = RUN_STATE_FAILED, _payloads.error_of(failure)
+        if self._publisher.lost is not None or not self._strict:
+            described.message = f"not recorded further: {described.message}"
+        await self._publisher.finish(_payloads.run_finished(state, None, described, None, seconds), self._close_timeout)
+        raise failure
 
-    async def _draft(self, chunk: str) -> MessageDraft:
+    async def _end_unstarted(self, refused: InvalidField) -> None:
+        """End a run whose RunStarted was refused, rather than leave it queued for ever."""
+        try:
+            self._started.run_started.ClearField("input_json")
+            with suppress(LavantError):
+                self.enqueue(self._started)
+                described = _payloads.error_of(refused)
+                finished = _payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)
+                await self._publisher.finish(finished, self._close_timeout)
+        finally:
+            await self._publisher.close()
+
+    async def _start(self, draft: MessageDraft) -> None:
+        await self.publish(draft.start())
+        draft.is_started = True
+
+    async def _draft(self) -> MessageDraft:
         draft = self._drafts.get(_scope.current_step(self))
-        if draft is None or not draft.has_room(chunk):
+        if draft is None:
             draft = MessageDraft(new_id(), model=self._started.run_started.model)
             await self.begin_message(draft)
         return draft

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lavant.client._async.concurrency import Signal
+from lavant.client._async.concurrency import Signal, monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.sender import Sender
-from lavant.client._errors import LavantError, ProducerOverloaded
+from lavant.client._errors import LavantError, ProducerError, ProducerOverloaded
 from lavant.client._ids import new_id
 from lavant.client._models import Receipt
 from lavant.client._outbox import Outbox
+from lavant.client._payloads import error_of
 from lavant.v1.event_pb2 import Event
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
@@ -23,7 +24,7 @@ class ProducerOptions:
     """How much a producer holds, in bytes, and how long it waits, in seconds.
 
     Without `strict`, what it cannot publish is no error: from the first refusal on it logs a warning
-    and drops everything, so that the log has no hole, and no RunFinished either.
+    and drops everything, so that the log has no hole; RunFinished is a failure then, if it can be published.
     """
 
     queue_bytes: int = 8 << 20
@@ -41,13 +42,14 @@ class Publisher:
     def __init__(self, connection: Connection, create: CreateRunRequest, options: ProducerOptions) -> None:
         self.changed = Signal()
         self.cancel_reason: str | None = None
+        self.lost: Exception | None = None
         self._connection = connection
         self._create = create
         self._options = options
         self._outbox = Outbox(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes)
         self._sender: Sender | None = None
         self._count = 0
-        self._opened = self._dropping = False
+        self._opened = False
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -61,7 +63,8 @@ class Publisher:
         try:
             await self._connection.call(self._connection.runs.CreateRun, self._create, timeout)
         except LavantError as error:
-            self._refuse(error)
+            self._outbox.fail(error)
+            self.refuse(error)
             return
         silence = self._create.producer_timeout.ToMilliseconds() / 1000
         self._sender = Sender(
@@ -74,32 +77,71 @@ class Publisher:
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be."""
-        if not self._outbox.has_room():
-            await self.changed.wait_for(self._outbox.has_room, self._options.block_timeout)
+        await self.wait_for_room()
         self.enqueue(event)
+
+    async def wait_for_room(self) -> None:
+        """Wait until an event can be queued, or for too long: then `enqueue` raises ProducerOverloaded."""
+        if not self._has_room():
+            await self.changed.wait_for(self._has_room, self._options.block_timeout)
 
     def enqueue(self, event: Event) -> None:
         """Queue an event without ever waiting."""
         if not self._opened:
             raise RuntimeError("use the run within `async with client.runs.start(...) as run`")
+        if self.lost is not None:
+            return
         self._stamp(event)
         try:
             self._put(event)
         except LavantError as error:
-            self._refuse(error)
+            self.refuse(error)
+
+    async def finish(self, event: Event, timeout: float) -> None:
+        """Queue the run's last event, also after others were dropped, and wait until all is durable.
+
+        Raises what prevents it, strict or not.
+        """
+        deadline = monotonic() + timeout
+        await self.changed.wait_for(self._outbox.has_room, timeout)
+        self._stamp(event)
+        self._put(event)
+        await self._drain(max(0.0, deadline - monotonic()))
 
     async def flush(self, timeout: float | None) -> None:
         """Wait until everything queued is durable."""
-        await self.changed.wait_for(lambda: self._outbox.is_empty or self._outbox.failure is not None, timeout)
-        if self._outbox.failure is not None:
-            self._refuse(self._outbox.failure)
-        elif not self._outbox.is_empty:
-            self._refuse(ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s"))
+        try:
+            await self._drain(timeout)
+        except LavantError as error:
+            self.refuse(error)
 
     async def close(self) -> None:
-        """End the call. What is not durable by now is given up."""
-        if self._sender is not None:
-            await self._sender.close()
+        """End the call. What is not durable by now is given up, and nothing is taken any more."""
+        try:
+            if self._sender is not None:
+                await self._sender.close()
+        finally:
+            self._outbox.fail(ProducerError(f"run {self._create.run_id}: its block was left"))
+            self.changed.notify()
+
+    def refuse(self, error: Exception) -> None:
+        """Raise the error if strict; else log the first, and drop every event from now on."""
+        if self._options.strict:
+            raise error
+        if self.lost is None:
+            self.lost = error
+            _log.warning("run %s is not recorded any further: %s", self._create.run_id, error_of(error).message)
+        self.changed.notify()
+
+    def _has_room(self) -> bool:
+        return self.lost is not None or self._outbox.has_room()
+
+    async def _drain(self, timeout: float | None) -> None:
+        await self.changed.wait_for(lambda: self._outbox.is_empty or self._outbox.failure is not None, timeout)
+        if self._outbox.failure is not None:
+            raise self._outbox.failure
+        if not self._outbox.is_empty:
+            raise ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s")
 
     def _stamp(self, event: Event) -> None:
         self._count += 1
@@ -111,15 +153,6 @@ class Publisher:
         if not self._outbox.has_room():
             raise ProducerOverloaded(f"{self._options.queue_bytes} bytes wait for the server")
         self._outbox.put(event)
-        self.changed.notify()
-
-    def _refuse(self, error: LavantError) -> None:
-        if self._options.strict:
-            raise error
-        if not self._dropping:
-            self._dropping = True
-            _log.warning("run %s is not recorded any further: %s", self._create.run_id, error)
-        self._outbox.fail(error)
         self.changed.notify()
 
     def _cancel(self, reason: str) -> None:

@@ -12,10 +12,21 @@ from lavant.client._async.stream import AsyncRunStream
 from lavant.client._async.watch import watch_runs
 from lavant.client._errors import WaitTimeout
 from lavant.client._events import Event, wrap
-from lavant.client._filter import run_filter, run_kind
+from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
 from lavant.client._models import Run
-from lavant.client._plan import Deltas, Start, Stop, StreamPlan, duration, event_types
+from lavant.client._plan import (
+    Deltas,
+    Sessions,
+    Start,
+    Stop,
+    StreamPlan,
+    check_optional_seconds,
+    check_seconds,
+    duration,
+    event_types,
+    run_kind,
+)
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import (
     CancelRunRequest,
@@ -39,6 +50,7 @@ class AsyncRuns:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._sessions = Sessions()
 
     async def create(
         self,
@@ -96,7 +108,7 @@ class AsyncRuns:
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Run:
         """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + check_seconds("timeout", timeout)
         while True:
             left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - monotonic()))
             request = WaitRunRequest(run_id=run_id, timeout=duration(left))
@@ -144,7 +156,7 @@ class AsyncRuns:
 
     async def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> AsyncIterator[Event]:
         """Give the events recorded so far, in order, page by page; also those that come while it does."""
-        request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(tuple(types)))
+        request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
         while True:
             response = await self._connection.call(self._connection.events.ListEvents, request)
             for event in response.events:
@@ -199,15 +211,20 @@ class AsyncRuns:
 
         `consumer` names the reader: at most one stream per run and name; None makes one up. `timeout` and
         `idle_timeout` raise StreamTimeout and IdleTimeout; `reconnect_timeout` is how long a cut stream
-        tries to resume before StreamCut. All are in seconds.
+        tries to resume before StreamCut. `heartbeat_interval` is 1 to 60. All are in seconds.
+
+        Once a stream was closed, the next one of this client for the same run and consumer gets its
+        place at once; while it is open, that one is refused like any other, with ConsumerBusy.
+        Raises ValueError or TypeError for arguments that make no sense.
         """
+        session = self._sessions.begin(run_id, consumer)
         plan = StreamPlan(
             run_id=run_id,
             consumer_id=consumer or f"anonymous-{new_id()}",
-            session_id=new_id(),
+            session_id=session.id,
             start=start,
             stop=stop,
-            types=event_types(tuple(types)),
+            types=event_types(types),
             deltas=deltas,
             heartbeat_interval=heartbeat_interval,
             take_over=take_over,
@@ -217,10 +234,12 @@ class AsyncRuns:
             self._connection,
             plan,
             self.get,
+            session=session,
+            sessions=self._sessions,
             resume_token=resume_token,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            reconnect_timeout=reconnect_timeout,
+            timeout=check_optional_seconds("timeout", timeout),
+            idle_timeout=check_optional_seconds("idle_timeout", idle_timeout),
+            reconnect_timeout=check_optional_seconds("reconnect_timeout", reconnect_timeout),
         )
 
 
@@ -240,5 +259,7 @@ def _create_request(
         labels=labels,
         parent_run_id=parent_run_id,
         conversation_id=conversation_id,
-        producer_timeout=None if producer_timeout is None else duration(producer_timeout),
+        producer_timeout=(
+            None if producer_timeout is None else duration(check_seconds("producer_timeout", producer_timeout))
+        ),
     )

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +15,7 @@ from lavant.client._async.reconnect import Reconnect
 from lavant.client._errors import LavantError, RunNotEnded, StreamCut, Unavailable
 from lavant.client._events import Event, wrap
 from lavant.client._models import Run, RunResult, ToolCall
-from lavant.client._plan import StreamPlan
+from lavant.client._plan import Session, Sessions, StreamPlan, split_token
 from lavant.client._projections import TextProjection, ToolCallProjection
 from lavant.client._status import from_rpc_error, raise_for_state
 from lavant.v1.event_service_pb2 import EventBatch, StreamEnd, StreamEndReason, StreamEventsResponse
@@ -31,10 +32,10 @@ class AsyncRunStream:
     """A run's events, in order, each exactly once; reconnects by itself, unseen.
 
     Iterate over it once, in one task. Leaving its `async with` block cancels the call at once and
-    frees the consumer's place. Ends after the last event that was asked for; a run that failed
-    ends it like one that succeeded, so look at `run_finished`, or use `result()`, which raises.
-    Raises StreamCut if it cannot be resumed in time, StreamTimeout and IdleTimeout as asked, and
-    what the server refuses with. Closing a stream never cancels the run.
+    frees the consumer's place; so does dropping the last reference to it. Ends after the last event
+    that was asked for; a run that failed ends it like one that succeeded, so look at `run_finished`,
+    or use `result()`, which raises. Raises StreamCut if it cannot be resumed in time, StreamTimeout and
+    IdleTimeout as asked, and what the server refuses with. Closing a stream never cancels the run.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class AsyncRunStream:
         plan: StreamPlan,
         get_run: Callable[[str], Awaitable[Run]],
         *,
+        session: Session,
+        sessions: Sessions,
         resume_token: str | None = None,
         timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -53,27 +56,33 @@ class AsyncRunStream:
         self._connection = connection
         self._plan = plan
         self._get_run = get_run
-        self._token = self._frame_token = resume_token or ""
+        self._sessions = sessions
+        self._session = session
+        self._call: StreamCall | None = None
+        self._token, self._handed_out = split_token(resume_token or "")
+        self._frame_token = self._token
         self._limits = Limits(timeout, idle_timeout)
         self._reconnect = Reconnect(connection.new_backoff(), reconnect_timeout)
-        self._call: StreamCall | None = None
-        self._attempt = 0
         self._heartbeat = plan.heartbeat_interval
         self._buffer: deque[Event] = deque()
-        self._last_sequence = 0
+        self._last_sequence = self._handed_out
+        self._text = TextProjection()
+        self._chunk = ""
         self._end: StreamEnd | None = None
         self._finished: RunFinished | None = None
         self._opened = self._closed = False
 
     @property
     def resume_token(self) -> str:
-        """Where a new stream continues behind what this one has handed out; empty before the first frame.
+        """Where a new stream continues: exactly behind the last event handed out; empty before the first frame.
 
-        Events come in frames, and tokens with frames: while a frame is handed out only in part, this
-        is the token before it. So a new stream never skips an event; it repeats those of the one
-        frame that was begun.
+        Events come in frames, and the server's tokens with frames: while a frame is handed out only in
+        part, this is the token before it, with `~` and the last sequence handed out. Only a stream of
+        this client can be opened with such a token. With deltas="merged" the new stream may merge
+        other deltas: an event that reaches beyond that sequence is given whole, text that was handed
+        out included.
         """
-        return self._token
+        return f"{self._token}~{self._handed_out}" if self._handed_out else self._token
 
     @property
     def last_sequence(self) -> int:
@@ -83,10 +92,9 @@ class AsyncRunStream:
     @property
     async def text_chunks(self) -> AsyncIterator[str]:
         """What the run's assistants say, chunk by chunk; raises at the end as `result` does."""
-        text = TextProjection()
-        async for event in self:
-            if chunk := text.add(event):
-                yield chunk
+        async for _ in self:
+            if self._chunk:
+                yield self._chunk
         await self.result()
 
     @property
@@ -104,12 +112,13 @@ class AsyncRunStream:
         await self.result()
 
     async def text(self) -> str:
-        """Read to the end; return what the run's assistants said. Raises as `result` does."""
-        text = TextProjection()
-        async for event in self:
-            text.add(event)
+        """Read to the end; return what the run's assistants said. Raises as `result` does.
+
+        That is the text of all events that this stream has handed out, before this call or during it:
+        a stream keeps it.
+        """
         await self.result()
-        return text.text
+        return self._text.text
 
     async def result(self) -> RunResult:
         """Read to the end; return the run's result.
@@ -126,7 +135,11 @@ class AsyncRunStream:
     async def aclose(self) -> None:
         """End the stream: cancels the call at once. May be called again."""
         self._closed = True
-        self._drop_call()
+        self._let_go()
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError, AttributeError):  # The event loop is closed, or __init__ raised.
+            self._let_go()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,8 +156,11 @@ class AsyncRunStream:
         if not self._buffer:
             await self._fill()
         event = self._buffer.popleft()
-        if not self._buffer:
-            self._token = self._frame_token
+        if self._buffer:
+            self._handed_out = event.sequence
+        else:
+            self._token, self._handed_out = self._frame_token, 0
+        self._chunk = self._text.add(event)
         return event
 
     async def _fill(self) -> None:
@@ -185,6 +201,7 @@ class AsyncRunStream:
                 self._accept_events(frame.events)
             case "opened":
                 self._opened = True
+                self._sessions.opened(self._session)
                 self.run = Run.from_proto(frame.opened.run) if frame.opened.HasField("run") else None
                 self._heartbeat = frame.opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
             case "caught_up":
@@ -201,6 +218,8 @@ class AsyncRunStream:
         else:
             self._buffer.extend(map(wrap, events))
         if events:
+            if not self._buffer and events[-1].sequence >= self._handed_out:
+                self._handed_out = 0
             self._last_sequence = max(self._last_sequence, events[-1].sequence)
             if events[-1].HasField("run_finished"):
                 self._finished = events[-1].run_finished
@@ -212,6 +231,7 @@ class AsyncRunStream:
         idle = end.reason == StreamEndReason.STREAM_END_REASON_IDLE
         if not end.reconnect and not idle:
             self._end = end
+            self._let_go()
             return
         delay = end.retry_delay.ToMilliseconds() / 1000
         if delay:
@@ -223,16 +243,21 @@ class AsyncRunStream:
         await self._reconnect.pause(error, self._limits.left())
 
     def _open(self) -> "StreamCall":
-        self._attempt += 1
-        request = self._plan.request(self._attempt, self._frame_token, opened=self._opened)
+        self._session.attempt += 1
+        request = self._plan.request(self._session.attempt, self._frame_token, opened=self._opened)
         call = self._connection.events.StreamEvents(request, metadata=self._connection.metadata)
         self._call = call
         return call
 
+    def _let_go(self) -> None:
+        """Cancel the call, and let the consumer's next stream continue the session."""
+        self._sessions.close(self._session)
+        self._drop_call()
+
     def _drop_call(self) -> None:
         if self._call is not None:
-            self._call.cancel()
-            self._call = None
+            call, self._call = self._call, None
+            call.cancel()
 
     def _patience(self) -> float | None:
         """How long the next frame may take: some heartbeats, which come also while a run is waited for."""

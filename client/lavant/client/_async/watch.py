@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from lavant.client._async.concurrency import Cancelled, is_being_cancelled, read
+from lavant.client._async.concurrency import Cancelled, ClientClosed, is_being_cancelled, read
 from lavant.client._async.connection import Connection
 from lavant.client._async.reconnect import Reconnect
 from lavant.client._errors import LavantError, StreamCut, Unavailable
@@ -20,7 +20,10 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
     reconnect = Reconnect(connection.new_backoff(), RECONNECT_TIMEOUT)
     while True:
         request = WatchRunsRequest(filter=matching, resume_token=resume_token)
-        call = connection.runs.WatchRuns(request, metadata=connection.metadata)
+        try:
+            call = connection.runs.WatchRuns(request, metadata=connection.metadata)
+        except ClientClosed:
+            raise StreamCut("the client is closed") from None
         error: LavantError = Unavailable("the watch ended")
         try:
             while (frame := await read(call)) is not None:
@@ -30,6 +33,8 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
                 resume_token = frame.resume_token
         except grpc.RpcError as failure:
             error = from_rpc_error(failure)
+        except ClientClosed:
+            raise StreamCut("the client is closed") from None
         except Cancelled:
             if is_being_cancelled():
                 raise

@@ -16,9 +16,9 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.usage import RequestUsage
 
-from lavant.client import AsyncRunProducer, Usage, _json, _payloads
+from lavant.client import AsyncRunProducer, LavantError, Usage, _json, _payloads
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
+from lavant.client._message import MessageDraft, pieces
 from lavant.v1.event_pb2 import Event
 
 
@@ -61,7 +61,7 @@ class ResponseRecorder:
                 self._begin(index, part)
         for part in response.tool_calls:
             if (part_index := self._calls.get(part.tool_call_id)) is not None:
-                call = _payloads.tool_call(self._call_id(part.tool_call_id), part.tool_name, part.args)
+                call = _payloads.recorded_call(self._call_id(part.tool_call_id), part.tool_name, part.args)
                 self._draft.fill(part_index, call)
         self._enqueue(self._draft.finish(response.finish_reason or "", usage_of(response.usage)))
 
@@ -79,18 +79,37 @@ class ResponseRecorder:
 
     def _text(self, chunk: str) -> None:
         if chunk:
-            self._enqueue(self._draft.text(chunk))
+            for piece in pieces(chunk):
+                self._make_room(piece)
+                self._say(self._draft.text(piece))
 
     def _reasoning(self, chunk: str | None) -> None:
         if chunk:
-            self._enqueue(self._draft.reasoning(chunk))
+            for piece in pieces(chunk):
+                self._make_room(piece)
+                self._say(self._draft.reasoning(piece))
 
     def _arguments(self, index: int, arguments: object) -> None:
         if not arguments or index not in self._tool_parts:
             return
         part_index, call_id, name = self._tool_parts[index]
-        chunk = arguments if isinstance(arguments, str) else _json.encode(arguments)
-        self._enqueue(self._draft.tool_arguments(call_id, name, chunk, part_index))
+        chunk = arguments if isinstance(arguments, str) else _json.encode(_json.bounded(arguments))
+        for piece in pieces(chunk):
+            self._enqueue(self._draft.tool_arguments(call_id, name, piece, part_index))
+
+    def _make_room(self, chunk: str) -> None:
+        # A message that waits for its tool calls to become whole cannot be finished yet.
+        if not self._draft.has_room(chunk) and not self._calls:
+            self._enqueue(self._draft.finish())
+            self._draft.renew(new_id())
+            self._enqueue(self._draft.start())
+
+    def _say(self, delta: Event) -> None:
+        try:
+            self._enqueue(delta)
+        except LavantError:
+            self._draft.take_back()
+            raise
 
     def _enqueue(self, event: Event) -> None:
         event.step_id = self._step_id

@@ -30,7 +30,7 @@ from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import AgentDepsT, ToolDefinition
 from typing_extensions import override
 
-from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, Usage, _payloads, _scope
+from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, Usage, _json, _payloads, _scope
 from lavant.client._async.concurrency import Background, monotonic
 from lavant.client.integrations._pydantic_ai_response import ResponseRecorder, usage_of
 from lavant.v1.event_pb2 import ToolCall, ToolCallOutcome
@@ -83,18 +83,18 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
         outer = _scope.current_run()
         name = self._name or (ctx.agent.name if ctx.agent else None) or "agent"
         if isinstance(outer, AsyncRunProducer):
-            async with outer.step(name, "agent", input=ctx.prompt) as step:
+            async with outer.step(name, "agent", input=_json.bounded(ctx.prompt)) as step:
                 recorder = self._recorder = _AgentRecorder(outer)
                 try:
                     result = await _run_until_cancelled(outer, ctx, handler)
                 finally:
                     step.usage = recorder.usage
-                step.output = result.output
+                step.output = _json.bounded(result.output)
                 return result
         options = self._options or ProducerOptions(strict=False)
         async with self._client.runs.start(
             name,
-            input=ctx.prompt,
+            input=_json.bounded(ctx.prompt),
             run_id=self._run_id,
             labels=self._labels,
             conversation_id=ctx.conversation_id or "",
@@ -104,7 +104,7 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
         ) as run:
             self._recorder = _AgentRecorder(run)
             result = await _run_until_cancelled(run, ctx, handler)
-            run.output = result.output
+            run.output = _json.bounded(result.output)
             return result
 
     @override
@@ -182,7 +182,7 @@ class _AgentRecorder:
 
     async def tool(self, call: ToolCallPart, args: ValidatedToolArgs, handler: WrapToolExecuteHandler) -> Any:
         self._calls.pop(call.tool_call_id, None)
-        described = _payloads.tool_call(self._call_id(call.tool_call_id), call.tool_name, args)
+        described = _payloads.recorded_call(self._call_id(call.tool_call_id), call.tool_name, args)
         began = monotonic()
         async with self._run.step(call.tool_name, "tool"):
             self._run.enqueue(_payloads.tool_call_started(described))
@@ -213,21 +213,23 @@ class _AgentRecorder:
         error: BaseException | None = None,
     ) -> None:
         failure = _payloads.error_of(error) if error else None
-        self._run.enqueue(_payloads.tool_call_finished(call, outcome, result, failure, monotonic() - began))
+        self._run.enqueue(
+            _payloads.tool_call_finished(call, outcome, _json.bounded(result), failure, monotonic() - began)
+        )
 
     def _settle(self, event: ToolResultEvent) -> None:
         """Record a call that was answered without the tool's being run: malformed arguments, a final result."""
         call = self._calls.pop(event.tool_call_id, None)
         if call is None:
             return
-        described = _payloads.tool_call(self._call_id(call.tool_call_id), call.tool_name, call.args)
+        described = _payloads.recorded_call(self._call_id(call.tool_call_id), call.tool_name, call.args)
         part = event.part
         outcome = _OUTCOMES.get(part.outcome, ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED)
         failed = outcome != ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
-        error = Error(message=_text(part), type=part.outcome) if failed else None
+        error = Error(message=_json.valid_text(_text(part)), type=part.outcome) if failed else None
         for made in (
             _payloads.tool_call_started(described),
-            _payloads.tool_call_finished(described, outcome, part.content, error),
+            _payloads.tool_call_finished(described, outcome, _json.bounded(part.content), error),
         ):
             made.step_id = self._step_id
             self._run.enqueue(made)
