@@ -8,7 +8,7 @@ import pytest
 
 from client.scripted import Context, Script, events, opened, played
 from lavant.client import AsyncClient, ConsumerBusy
-from lavant.client._plan import Sessions
+from lavant.client._sessions import Sessions
 from lavant.v1 import event_service_pb2 as pb
 from support.server import Server
 

@@ -5,12 +5,11 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lavant.client._plan import choose
-from lavant.v1.run_pb2 import RunKind, RunState
+from lavant.client._arguments import choose, run_kind
+from lavant.v1.run_pb2 import RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
 _STATES = {name.removeprefix("RUN_STATE_").lower(): number for name, number in RunState.items() if number}
-_KINDS = {name.removeprefix("RUN_KIND_").lower(): number for name, number in RunKind.items() if number}
 
 
 def run_filter(
@@ -31,7 +30,7 @@ def run_filter(
         if isinstance(words, str):
             raise ValueError(f"{field} must be several words, as in [{words!r}], not {words!r}")  # noqa: TRY004
     return RunFilter(
-        kinds=[choose("kinds", kind, _KINDS) for kind in kinds],
+        kinds=[run_kind(kind, "kinds") for kind in kinds],
         states=[choose("states", state, _STATES) for state in states],
         names=names,
         labels=labels,

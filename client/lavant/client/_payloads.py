@@ -3,9 +3,9 @@
 import asyncio
 
 from lavant.client import _json
+from lavant.client._arguments import duration
 from lavant.client._errors import RunCancelled, RunNotSucceeded
 from lavant.client._models import Usage
-from lavant.client._plan import duration
 from lavant.v1 import event_pb2, run_pb2
 from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
 from lavant.v1.run_pb2 import RunState

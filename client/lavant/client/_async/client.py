@@ -6,9 +6,9 @@ from typing import Self
 
 import grpc
 
+from lavant.client._arguments import check_seconds
 from lavant.client._async.connection import Connection, Metadata
 from lavant.client._async.runs import AsyncRuns
-from lavant.client._plan import check_seconds
 from lavant.client._target import ChannelOption, resolve_target
 
 DEFAULT_TIMEOUT = 30.0

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from lavant.client import _payloads, _scope
+from lavant.client._arguments import choose, step_kind
 from lavant.client._async.blocks import AsyncMessage, AsyncStep, AsyncToolCall
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
@@ -13,7 +14,6 @@ from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded,
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft, pieces
 from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
-from lavant.client._plan import choose, step_kind
 from lavant.client._states import RunState
 from lavant.v1.event_pb2 import Event, Role
 from lavant.v1.run_pb2 import RUN_STATE_FAILED

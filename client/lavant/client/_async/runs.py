@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
 from lavant.client import _payloads
+from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.producer import AsyncRunProducer
@@ -15,18 +16,8 @@ from lavant.client._events import Event, wrap
 from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
 from lavant.client._models import Run
-from lavant.client._plan import (
-    Deltas,
-    Sessions,
-    Start,
-    Stop,
-    StreamPlan,
-    check_optional_seconds,
-    check_seconds,
-    duration,
-    event_types,
-    run_kind,
-)
+from lavant.client._plan import Deltas, Start, Stop, StreamPlan
+from lavant.client._sessions import Sessions
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import (
     CancelRunRequest,

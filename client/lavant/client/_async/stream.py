@@ -15,8 +15,9 @@ from lavant.client._async.reconnect import Reconnect
 from lavant.client._errors import LavantError, RunNotEnded, StreamCut, Unavailable
 from lavant.client._events import Event, wrap
 from lavant.client._models import Run, RunResult, ToolCall
-from lavant.client._plan import Session, Sessions, StreamPlan, split_token
+from lavant.client._plan import StreamPlan, split_token
 from lavant.client._projections import TextProjection, ToolCallProjection
+from lavant.client._sessions import Session, Sessions
 from lavant.client._status import from_rpc_error, raise_for_state
 from lavant.v1.event_service_pb2 import EventBatch, StreamEnd, StreamEndReason, StreamEventsResponse
 from lavant.v1.run_pb2 import RunFinished

@@ -1,0 +1,65 @@
+"""Checks of what callers pass: each says in one line what is right."""
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from lavant.v1.event_pb2 import EventType, StepKind
+from lavant.v1.run_pb2 import RunKind
+
+_Choice = TypeVar("_Choice")
+
+_TYPES = {name.removeprefix("EVENT_TYPE_").lower(): number for name, number in EventType.items() if number}
+_STEP_KINDS = {name.removeprefix("STEP_KIND_").lower(): number for name, number in StepKind.items() if number}
+_RUN_KINDS = {name.removeprefix("RUN_KIND_").lower(): number for name, number in RunKind.items() if number}
+_LONGEST_DURATION = 315_576_000_000.0  # google.protobuf.Duration's
+
+
+def choose(name: str, value: object, allowed: Mapping[str, _Choice]) -> _Choice:
+    """Return what an argument stands for. Raises ValueError for one that stands for nothing."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return allowed[value]
+
+
+def check_seconds(name: str, value: float) -> float:
+    """Return an argument that is a number of seconds.
+
+    Raises TypeError for what is no number, ValueError for one that is negative, not finite, or
+    beyond a Duration.
+    """
+    message = f"{name} must be a number of seconds, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(message)
+    if not isfinite(value) or not 0 <= value <= _LONGEST_DURATION:
+        raise ValueError(message)
+    return value
+
+
+def check_optional_seconds(name: str, value: float | None) -> float | None:
+    """Return an argument that is a number of seconds, or None. Raises as `check_seconds` does."""
+    return None if value is None else check_seconds(name, value)
+
+
+def duration(seconds: float) -> Duration:
+    """Write seconds as a Duration."""
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+def event_types(names: Iterable[str]) -> "tuple[EventType.ValueType, ...]":
+    """Number event types: `text_delta` is EVENT_TYPE_TEXT_DELTA. Raises ValueError for one that does not exist."""
+    if isinstance(names, str):
+        raise ValueError("types must be several names, not one string")  # noqa: TRY004
+    return tuple(choose("types", name, _TYPES) for name in names)
+
+
+def step_kind(name: str) -> "StepKind.ValueType":
+    """Number a kind of step: `model_request` is STEP_KIND_MODEL_REQUEST. Raises ValueError for an unknown one."""
+    return choose("kind", name, _STEP_KINDS)
+
+
+def run_kind(name: str, argument: str = "kind") -> "RunKind.ValueType":
+    """Number a kind of run: `agent` is RUN_KIND_AGENT. Raises ValueError for an unknown one."""
+    return choose(argument, name, _RUN_KINDS)
