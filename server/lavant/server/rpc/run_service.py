@@ -22,12 +22,12 @@ from lavant.server.rpc.watch_runs import RunWatcher
 from lavant.server.store.port import Engine, Notice, RunQuery
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors, Listing
+from lavant.server.streaming.timetable import time_to_end
 from lavant.v1 import run_service_pb2 as pb
 from lavant.v1.run_pb2 import Run, RunKind
 
 _DEFAULT_WAIT = 30.0
 _MAX_WAIT = 60.0
-_WAIT_MARGIN = 0.5  # seconds before the call's deadline at which WaitRun answers
 _MAX_PRODUCER_TIMEOUT = 30 * 24 * 3600.0
 
 
@@ -96,7 +96,7 @@ class RunService:
         if request.HasField("timeout"):
             timeout = check_seconds("timeout", request.timeout, at_least=0, at_most=_MAX_WAIT)
         if (remaining := call.time_remaining()) is not None:
-            timeout = min(timeout, max(remaining - _WAIT_MARGIN, remaining / 2))
+            timeout = min(timeout, time_to_end(remaining))
         await self._wait_until_ended(key, timeout)
         return pb.WaitRunResponse(run=await self._engine.get_run(key))
 

@@ -2,8 +2,13 @@
 
 from lavant.v1.event_service_pb2 import StreamEndReason
 
-_DEADLINE_MARGIN = 0.5  # seconds before the call's deadline at which a stream ends itself
+_DEADLINE_MARGIN = 0.5  # seconds before its deadline at which a call ends itself
 _DEADLINE_ROUNDING = 0.01  # gRPC's C core sends the time left with three digits, rounded up: as much may be missing
+
+
+def time_to_end(time_remaining: float) -> float:
+    """After how many seconds a call ends itself that has so many until its deadline."""
+    return max(time_remaining * (1 - _DEADLINE_ROUNDING) - _DEADLINE_MARGIN, time_remaining / 2)
 
 
 class Timetable:
@@ -21,8 +26,7 @@ class Timetable:
         self._ends_by_age_at = now + max_age
         self._ends_by_deadline_at = float("inf")
         if deadline is not None:
-            left = deadline - now
-            self._ends_by_deadline_at = now + max(left * (1 - _DEADLINE_ROUNDING) - _DEADLINE_MARGIN, left / 2)
+            self._ends_by_deadline_at = now + time_to_end(deadline - now)
 
     def sent(self, now: float, *, events: bool) -> None:
         """Note that a frame went out."""
