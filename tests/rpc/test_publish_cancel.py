@@ -106,3 +106,23 @@ async def test_a_run_that_is_deleted_meanwhile_does_not_end_the_call(tmp_path: P
     await engine.close()
 
     assert [(found.run_id, found.receipt.last_sequence) for found in client.answers] == [("short", 4), ("long", 4)]
+
+
+async def test_a_call_stops_watching_the_runs_that_have_ended(tmp_path: Path) -> None:
+    engine = await SQLiteEngine.open(tmp_path / "lavant.db", ManualClock())
+    requests = []
+    for run_id in ("whole", "resent"):
+        await engine.create_run(RunKey("default", run_id), Run(name="weather"))
+        requests.append(PublishEventsRequest(batch=batch_of(a_run_of(4), run_id=run_id)))
+    await engine.append(RunKey("default", "resent"), batch_of(a_run_of(4), run_id="resent"))
+    watching: list[bool] = []
+
+    async def look(answered: PublishEventsResponse) -> None:
+        watching.append(RunKey("default", "whole") in engine._runs._watches)
+
+    client = Client(requests, look)
+    publication = Publication(engine, Call(client), Outlet(client.write, 5))  # type: ignore[arg-type]
+    await publication.run()
+    assert watching == [False, False]
+    assert not publication._watches
+    await engine.close()
