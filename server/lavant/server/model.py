@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from lavant.v1.run_pb2 import RunState
 
 MAX_BATCH_EVENTS = 1_000
@@ -9,6 +11,9 @@ MAX_BATCH_BYTES = 1 << 20
 
 
 _SUCCEEDED = RunState.RUN_STATE_SUCCEEDED  # looking it up costs more than comparing with it
+
+
+YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second that a Timestamp may name
 
 
 class RunKey(NamedTuple):
@@ -23,6 +28,11 @@ class ConsumerKey(NamedTuple):
 
     run: RunKey
     consumer_id: str
+
+
+def is_valid(time: Timestamp) -> bool:
+    """Tell whether a point in time lies within google.protobuf.Timestamp's bounds."""
+    return YEAR_1 <= time.seconds <= YEAR_9999 and 0 <= time.nanos < 1_000_000_000
 
 
 def is_terminal(state: "RunState.ValueType") -> bool:

@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import invalid_field
+from lavant.server.model import is_valid
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
@@ -16,7 +17,6 @@ _MAX_LABELS = 64
 _MAX_LABEL_KEY = 128
 _MAX_LABEL_VALUE = 1024
 _MAX_CHOICES = 100
-_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
 
 
 def check_id(path: str, value: str) -> str:
@@ -69,7 +69,7 @@ def check_seconds(path: str, value: Duration, *, at_least: float, at_most: float
 
 def check_time(path: str, value: Timestamp) -> None:
     """A point in time, as google.protobuf.Timestamp bounds it."""
-    if not (_YEAR_1 <= value.seconds <= _YEAR_9999 and 0 <= value.nanos < 1_000_000_000):
+    if not is_valid(value):
         raise invalid_field(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.descriptor import FieldDescriptor
 
 from lavant.server.errors import invalid_field
-from lavant.server.model import MAX_BATCH_EVENTS, is_terminal
+from lavant.server.model import MAX_BATCH_EVENTS, YEAR_9999, is_terminal, is_valid
 from lavant.server.store.content import LogContent
 from lavant.server.store.json_text import JsonFields, check_json, json_fields
 from lavant.v1.event_pb2 import Event, EventType, ToolCallOutcome
@@ -15,7 +15,6 @@ from lavant.v1.run_pb2 import RunState
 
 MAX_ID_LENGTH: Final = 128
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
 _RUNNING: Final = RunState.RUN_STATE_RUNNING
 _SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
 _TERMINAL_STATES = frozenset(state for state in RunState.values() if is_terminal(state))
@@ -37,7 +36,7 @@ def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
         event_id, time, payload = event.event_id, event.event_time, event.WhichOneof("payload")
         if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
             raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
-        if not (0 < time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+        if not (0 < time.seconds <= YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
             _check_time(path, event)
         if payload is None:
             raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
@@ -62,8 +61,7 @@ def check_id(path: str, value: str) -> None:
 
 
 def _check_time(path: str, event: Event) -> None:
-    time = event.event_time
-    if not (_YEAR_1 <= time.seconds <= _YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
+    if not is_valid(event.event_time):
         raise invalid_field(f"{path}.event_time", "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
     if not event.HasField("event_time"):
         raise invalid_field(f"{path}.event_time", "must be set")

@@ -49,10 +49,11 @@ class Decisions:
         """Create a run from its settings, or answer with the stored one if they are equal; else RUN_EXISTS."""
         self._commits.check_open()
         settings = _settings(run)
-        entry = self._logs.find(key)
-        if entry is None or entry.log is None:
+        found = self._logs.find(key)
+        if found is None:
             return await self._create(key, settings)
-        if _settings(entry.log.run) != settings:
+        _, log = found
+        if _settings(log.run) != settings:
             await self._commits.settled(key)
             raise LavantError(
                 ErrorReason.ERROR_REASON_RUN_EXISTS,
@@ -187,15 +188,17 @@ class Decisions:
 
     def _abandon(self, key: RunKey, silent_since_ns: int, now_ns: int) -> "asyncio.Future[BatchReceipt] | None":
         try:
-            entry = self._logs.find(key)
+            found = self._logs.find(key)
         except LavantError:
             logger.exception("run %s of tenant %s is silent but cannot be ended", key.run_id, key.tenant)
             return None
-        if entry is None or entry.log is None or entry.log.sealed:
+        if found is None:
             return None
-        log, timeout = entry.log, rows.timeout_ns(entry.log.run)
+        entry, log = found
+        timeout = rows.timeout_ns(log.run)
         heard_ns = max(rows.heard_ns(log.run), silent_since_ns, entry.settled_ns)
-        if timeout is None or entry.pending or heard_ns + timeout >= now_ns:  # who waits for our disk is not silent
+        waits_for_disk = entry.pending > 0  # which is not the producer's silence
+        if log.sealed or timeout is None or waits_for_disk or heard_ns + timeout >= now_ns:
             return None
         chunk = appending.plan_abandonment(log, now_ns)
         return self._store(entry, log, rows.SERVER, chunk, None, state_changed=True)

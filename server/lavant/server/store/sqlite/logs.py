@@ -43,7 +43,7 @@ class Logs:
         self._capacity = capacity
         self._entries: OrderedDict[RunKey, Entry] = OrderedDict()
 
-    def find(self, key: RunKey) -> Entry | None:
+    def find(self, key: RunKey) -> tuple[Entry, LogState] | None:
         """Look a run up; None: there is none, or it is deleted."""
         entry = self._entries.get(key)
         if entry is None:
@@ -53,14 +53,14 @@ class Logs:
             self.add(entry)
         else:
             self._entries.move_to_end(key)
-        return None if entry.log is None else entry
+        return None if entry.log is None else (entry, entry.log)
 
     def get(self, key: RunKey) -> tuple[Entry, LogState]:
         """Look a run up, or raise RUN_NOT_FOUND."""
-        entry = self.find(key)
-        if entry is None or entry.log is None:
+        found = self.find(key)
+        if found is None:
             raise run_not_found(key.run_id)
-        return entry, entry.log
+        return found
 
     def is_pending(self, key: RunKey) -> bool:
         """Tell whether changes of a run are queued."""

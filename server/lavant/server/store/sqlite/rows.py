@@ -103,6 +103,10 @@ def merged(statements: Iterable[Statement]) -> list[Statement]:
 
     Appends alone come down to one statement, which needs no transaction around it. Each statement
     costs the writer a turn at the interpreter's lock, which a busy event loop is slow to give.
+
+    Appends and updates move behind the other statements. That changes nothing: they name rows by numbers
+    that are never given out again, a run is created before and deleted after all of its appends, and
+    what an append leaves of a deleted run is doomed with it, to be purged by a later group.
     """
     batches: list[Sequence[Any]] = []
     updates: dict[int, Sequence[Any]] = {}
@@ -114,6 +118,7 @@ def merged(statements: Iterable[Statement]) -> list[Statement]:
             updates[values[-1]] = values
         else:
             others.append((sql, values))
+    # The last batch of each run carries its update; the earlier ones carry none.
     appends = [(*updates.pop(batch[0] >> 32, _NO_UPDATE)[:-1], *batch) for batch in reversed(batches)][::-1]
     if appends:
         others.append((", ".join([_APPEND] + [_APPEND_VALUES] * (len(appends) - 1)), (*chain.from_iterable(appends),)))
