@@ -16,6 +16,7 @@ VERSION = 1
 BUSY_TIMEOUT_MS = 5_000
 _CHECKED_META = ("version", "epoch", "secret", "incarnation")
 _META_NAMES = {*_CHECKED_META, "change", "crc"}
+_OPENINGS_UNSEEN = 1 << 16
 _MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
 
 _IN_MEMORY = ":memory:"  # what SQLite takes for no file at all
@@ -88,7 +89,13 @@ class StoreLocked(StoreUnusable):
 
 
 class StoreDamaged(StoreUnusable):
-    """The file is not what was written to it."""
+    """The file is not what was written to it; `finding` tells what is wrong."""
+
+    def __init__(
+        self, path: Path, finding: str, advice: str = "restore it from a backup, or move it away to begin anew"
+    ) -> None:
+        super().__init__(f"{path} is damaged ({finding}); {advice}")
+        self.finding = finding
 
 
 class Meta(NamedTuple):
@@ -177,7 +184,7 @@ def open_file(path: Path) -> tuple[apsw.Connection, Meta]:
         with connection:
             meta = _read_meta(connection, path)
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise StoreDamaged(path, str(error)) from error
     return connection, meta
 
 
@@ -188,26 +195,13 @@ def _check(connection: apsw.Connection, path: Path) -> None:
     for check in checks:
         found = connection.execute(check).fetchall()
         if found != [("ok",)]:
-            raise _damaged(path, str(found[0][0]))
-
-
-def _damaged(path: Path, finding: str) -> StoreDamaged:
-    return StoreDamaged(f"{path} is damaged ({finding}); restore it from a backup, or move it away to begin anew")
+            raise StoreDamaged(path, str(found[0][0]))
 
 
 def _read_meta(connection: apsw.Connection, path: Path) -> Meta:
     if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
         _create(connection)
-    rows: list[Any] = connection.execute("SELECT name, value FROM meta").fetchall()
-    stored: dict[str, Any] = dict(rows)
-    version = stored.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise StoreUnusable(f"{path} was written by a newer version of lavant (schema {version}); upgrade this one")
-    if _schema(connection) != _expected_schema():
-        raise _damaged(path, "its tables are not those that were created")
-    valid = stored.keys() == _META_NAMES and isinstance(stored["change"], int)
-    if not valid or stored["crc"] != _meta_checksum(stored):
-        raise _damaged(path, "its meta table fails its checksum")
+    stored = read_meta(connection, path)
     stored["incarnation"] += 1
     _write_meta(connection, stored)
     last_run = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").get or 0
@@ -218,6 +212,32 @@ def _read_meta(connection: apsw.Connection, path: Path) -> Meta:
         next_run=last_run + 1,
         next_change=max(last_change, stored["change"]) + 1,
     )
+
+
+def read_meta(connection: apsw.Connection, path: Path) -> dict[str, Any]:
+    """Read what the file says of itself; raises StoreDamaged or StoreUnusable if it is no store of this version."""
+    rows: list[Any] = connection.execute("SELECT name, value FROM meta").fetchall()
+    stored: dict[str, Any] = dict(rows)
+    version = stored.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise StoreUnusable(f"{path} was written by a newer version of lavant (schema {version}); upgrade this one")
+    if _schema(connection) != _expected_schema():
+        raise StoreDamaged(path, "its tables are not those that were created")
+    valid = stored.keys() == _META_NAMES and isinstance(stored["change"], int)
+    if not valid or stored["crc"] != _meta_checksum(stored):
+        raise StoreDamaged(path, "its meta table fails its checksum")
+    return stored
+
+
+def begin_epoch(connection: apsw.Connection, path: Path) -> None:
+    """Begin another life of the store: tokens of the earlier one are told from its own, fences still grow.
+
+    The earlier life may have been opened more often than this file knows; its fences stay below those
+    of the new one for 65,536 openings.
+    """
+    stored = read_meta(connection, path)
+    earlier = stored["incarnation"] + _OPENINGS_UNSEEN
+    _write_meta(connection, stored | {"epoch": secrets.token_hex(8), "incarnation": earlier})
 
 
 def _create(connection: apsw.Connection) -> None:
