@@ -6,7 +6,9 @@ import sys
 def main() -> None:
     """Run the command; says what to install if its parts are missing."""
     try:
-        from lavant.client.cli._app import app
+        from lavant.client.cli._app import run
     except ModuleNotFoundError as error:
-        sys.exit(f"lavant: {error.name} is missing; pip install 'lavant[cli]'")
-    app()
+        sys.exit(f"lavant: {error.name} is missing: pip install 'lavant[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run(sys.argv[1:]))

@@ -1,24 +1,95 @@
-"""The commands."""
+"""The commands, and how they end."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, cast
 
 import typer
 
-app = typer.Typer(name="lavant", help="Durable, resumable streams of what agents do.", no_args_is_help=True)
+from lavant.client.cli._backup import backup, restore
+from lavant.client.cli._cancel import cancel
+from lavant.client.cli._export import export
+from lavant.client.cli._failures import INTERRUPTED, USAGE
+from lavant.client.cli._import import import_
+from lavant.client.cli._runs import runs
+from lavant.client.cli._serve import serve
+from lavant.client.cli._tail import tail
+from lavant.client.cli._text import one_line
+from lavant.client.cli._wait import wait
+
+# The usage errors of typer, whichever version of click it is built on.
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+app = typer.Typer(name="lavant", rich_markup_mode="markdown", context_settings={"help_option_names": ["--help", "-h"]})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns the exit status. Wrong usage is told on one line."""
+    try:
+        status = app(arguments or ["--help"], prog_name="lavant", standalone_mode=False)
+    except _UsageError as error:
+        return _explain(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lavant {version('lavant')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda on: _print_version(on)),
+    ] = False,
+) -> None:
     """Durable, resumable streams of what agents do."""
 
 
-@app.command(
+def _explain(error: Any) -> int:
+    command = error.ctx.command_path if error.ctx else "lavant"
+    typer.echo(f"lavant: {one_line(error.format_message()).rstrip('.')}: see `{command} --help`", err=True)
+    return USAGE
+
+
+def _add(command: Callable[..., None], *examples: str, name: str | None = None, **settings: Any) -> None:
+    epilog = "\n\n".join(("Examples:", *examples)) if examples else None
+    app.command(name, epilog=epilog, **settings)(command)
+
+
+_add(
+    serve,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )
-def serve(context: typer.Context) -> None:
-    """Serve; `lavant serve --help` lists the server's own options."""
-    try:
-        from lavant.server.__main__ import main
-    except ModuleNotFoundError as error:
-        typer.echo(f"lavant: {error.name} is missing; pip install 'lavant[server]'", err=True)
-        raise typer.Exit(1) from None
-    raise typer.Exit(main(context.args))
+_add(
+    runs,
+    "lavant runs --state running --label team=search",
+    "lavant runs --since 2h --json | jq .id",
+    "lavant runs --watch",
+)
+_add(wait, "lavant wait 0199... --timeout 300 && echo well done")
+_add(cancel, "lavant cancel 0199... --reason 'too slow'")
+_add(
+    export,
+    "lavant export 0199... > run.jsonl",
+    "lavant export --all | lavant import --target other:7447",
+    "lavant export --name 'weather*' --since 7d -o week.jsonl",
+)
+_add(import_, "lavant import week.jsonl --dry-run", "lavant import - < week.jsonl", name="import")
+_add(
+    tail,
+    "lavant tail",
+    "lavant tail 0199... --from now",
+    "lavant tail 0199... --json --types tool_call_finished",
+)
+_add(
+    backup,
+    "lavant backup /backups/lavant.db",
+    "lavant backup --store sqlite:////var/lib/lavant.db /backups/monday.db",
+)
+_add(restore, "lavant restore /backups/lavant.db --store sqlite:////var/lib/lavant.db --force")
