@@ -31,7 +31,7 @@ proto: .venv-proto/.ready ## Generate generated/ from protos/
 	protos/generate
 
 chaos: .venv/.ready ## Kill servers at random, e.g. make chaos CYCLES=1000
-	LAVANT_CHAOS_CYCLES=$(CYCLES) .venv/bin/python -m pytest tests/chaos --timeout 3600 $(ARGS)
+	LAVANT_CHAOS_CYCLES=$(CYCLES) .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py --timeout 3600 $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
 	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)
@@ -48,7 +48,7 @@ endef
 
 .venv/.ready: pyproject.toml
 	$(new_venv)
-	.venv/bin/python -m pip install --quiet --editable '.[server,cli,pydantic-ai]' --group dev
+	.venv/bin/python -m pip install --quiet --editable '.[server,cli,langchain,openai-agents,pydantic-ai,pydantic-deep]' --group dev
 	@touch $@
 
 # Apart from .venv: the generator needs an old protobuf, the code that it makes does not.

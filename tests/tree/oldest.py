@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 # Extras to install, each beside what is there already, and the modules that must import then.
-# pydantic-ai comes last: it brings a newer pydantic than we ask for.
+# The frameworks come last: they bring a newer pydantic than we ask for.
 INSTALLS = (
     ("", ["lavant.v1", "lavant.client", "!lavant.client.cli", "!lavant.client.integrations"]),
     ("server,cli", ["lavant", "!lavant.client.integrations"]),
-    ("pydantic-ai", ["lavant"]),
+    ("langchain,openai-agents,pydantic-ai,pydantic-deep", ["lavant"]),
 )
 
 

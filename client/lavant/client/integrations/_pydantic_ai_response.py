@@ -6,6 +6,7 @@ from pydantic_ai.messages import (
     ModelResponse,
     ModelResponsePart,
     PartDeltaEvent,
+    PartEndEvent,
     PartStartEvent,
     TextPart,
     TextPartDelta,
@@ -16,10 +17,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.usage import RequestUsage
 
-from lavant.client import AsyncRunProducer, LavantError, Usage, _json, _payloads
-from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft, pieces
-from lavant.v1.event_pb2 import Event
+from lavant.client import AsyncRunProducer, Usage
+from lavant.client.integrations._message_recorder import MessageRecorder
 
 
 class ResponseRecorder:
@@ -29,91 +28,69 @@ class ResponseRecorder:
     """
 
     def __init__(self, run: AsyncRunProducer, step_id: str, model: str, call_id: Callable[[str], str]) -> None:
-        self._run = run
-        self._step_id = step_id
+        self._message = MessageRecorder(run, step_id, model)
         self._call_id = call_id
-        self._draft = MessageDraft(new_id(), model=model)
-        self._tool_parts: dict[int, tuple[int, str, str]] = {}
-        self._calls: dict[str, int] = {}
-        self._is_empty = True
-        self._enqueue(self._draft.start())
+        # The framework counts parts within a response, and speaks of them by their number.
+        self._open_calls: dict[int, ToolCallPart] = {}
 
-    def add(self, event: PartStartEvent | PartDeltaEvent) -> None:
+    def add(self, event: PartStartEvent | PartDeltaEvent | PartEndEvent) -> None:
         """Publish what a part begins with, or is continued by."""
-        if isinstance(event, PartStartEvent):
-            self._begin(event.index, event.part)
-            return
-        delta = event.delta
-        if isinstance(delta, TextPartDelta):
-            self._text(delta.content_delta)
-        elif isinstance(delta, ThinkingPartDelta):
-            self._reasoning(delta.content_delta)
-        elif isinstance(delta, ToolCallPartDelta):
-            self._arguments(event.index, delta.args_delta)
+        match event:
+            case PartStartEvent(index=index, part=part):
+                self._begin(index, part)
+            case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                self._say(self._message.text, text)
+            case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=str(text))):
+                self._say(self._message.reasoning, text)
+            case PartDeltaEvent(index=index, delta=ToolCallPartDelta() as delta):
+                if (call := self._open_calls.get(index)) is not None:
+                    self._open_calls[index] = delta.apply(call)
+                    self._message.tool_arguments(self._call_id(call.tool_call_id), call.tool_name, delta.args_delta)
+            case PartEndEvent(index=index, part=ToolCallPart() as call):
+                if self._open_calls.pop(index, None) is not None:
+                    self._fill(call)
 
     def finish(self, response: ModelResponse | None) -> None:
         """Publish the whole: of a response that did not come, what there was of it."""
         if response is None:
-            self._enqueue(self._draft.finish("error"))
+            self._message.finish("error")
             return
-        if self._is_empty:
+        if self._message.is_empty:
             for index, part in enumerate(response.parts):
                 self._begin(index, part)
-        for part in response.tool_calls:
-            if (part_index := self._calls.get(part.tool_call_id)) is not None:
-                call = _payloads.recorded_call(self._call_id(part.tool_call_id), part.tool_name, part.args)
-                self._draft.fill(part_index, call)
-        self._enqueue(self._draft.finish(response.finish_reason or "", usage_of(response.usage)))
+        unfilled = {call.tool_call_id for call in self._open_calls.values()}
+        for call in response.tool_calls:
+            if call.tool_call_id in unfilled:
+                self._fill(call)
+        self._message.finish(response.finish_reason or "", usage_of(response.usage))
 
     def _begin(self, index: int, part: ModelResponsePart) -> None:
-        self._is_empty = False
         if isinstance(part, TextPart):
-            self._text(part.content)
+            self._say(self._message.text, part.content)
         elif isinstance(part, ThinkingPart):
-            self._reasoning(part.content)
+            self._say(self._message.reasoning, part.content)
         elif isinstance(part, ToolCallPart):
-            part_index = self._draft.reserve()
-            self._tool_parts[index] = part_index, self._call_id(part.tool_call_id), part.tool_name
-            self._calls[part.tool_call_id] = part_index
-            self._arguments(index, part.args)
+            self._open_calls[index] = part
+            self._message.tool_arguments(self._call_id(part.tool_call_id), part.tool_name, part.args)
 
-    def _text(self, chunk: str) -> None:
-        if chunk:
-            for piece in pieces(chunk):
-                self._make_room(piece)
-                self._say(self._draft.text(piece))
+    def _say(self, say: Callable[[str], None], text: str) -> None:
+        # A message with calls that are not whole yet cannot be split, however long it grows.
+        for index, call in list(self._open_calls.items()):
+            if _is_whole(call):
+                self._fill(self._open_calls.pop(index))
+        say(text)
 
-    def _reasoning(self, chunk: str | None) -> None:
-        if chunk:
-            for piece in pieces(chunk):
-                self._make_room(piece)
-                self._say(self._draft.reasoning(piece))
+    def _fill(self, call: ToolCallPart) -> None:
+        self._message.tool_call(self._call_id(call.tool_call_id), call.tool_name, call.args)
 
-    def _arguments(self, index: int, arguments: object) -> None:
-        if not arguments or index not in self._tool_parts:
-            return
-        part_index, call_id, name = self._tool_parts[index]
-        chunk = arguments if isinstance(arguments, str) else _json.encode(_json.bounded(arguments))
-        for piece in pieces(chunk):
-            self._enqueue(self._draft.tool_arguments(call_id, name, piece, part_index))
 
-    def _make_room(self, chunk: str) -> None:
-        # A message that waits for its tool calls to become whole cannot be finished yet.
-        if not self._draft.has_room(chunk) and not self._calls:
-            self._enqueue(self._draft.finish())
-            self._draft.renew(new_id())
-            self._enqueue(self._draft.start())
-
-    def _say(self, delta: Event) -> None:
-        try:
-            self._enqueue(delta)
-        except LavantError:
-            self._draft.take_back()
-            raise
-
-    def _enqueue(self, event: Event) -> None:
-        event.step_id = self._step_id
-        self._run.enqueue(event)
+def _is_whole(call: ToolCallPart) -> bool:
+    """Tell whether the arguments are an object: no beginning of one is."""
+    try:
+        call.args_as_dict(raise_if_invalid=True)
+    except (ValueError, AssertionError):
+        return False
+    return bool(call.args)
 
 
 def usage_of(usage: RequestUsage) -> Usage:

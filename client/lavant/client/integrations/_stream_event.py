@@ -1,0 +1,92 @@
+"""What a streamed agent tells: events of eight types, each with data that JSON can say."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class StreamEventType(StrEnum):
+    """What an event is about."""
+
+    LLM_CHUNK = "llm_chunk"
+    TOOL_START = "tool_start"
+    TOOL_END = "tool_end"
+    PROGRESS = "progress"
+    PARTIAL_RESULT = "partial_result"
+    ERROR = "error"
+    AGENT_START = "agent_start"
+    AGENT_END = "agent_end"
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """One thing that happened while an agent worked. What is in `data` depends on the type: see the factories."""
+
+    event_type: StreamEventType
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def llm_chunk_event(text: str, **extra: Any) -> StreamEvent:
+    """The model said more."""
+    return StreamEvent(StreamEventType.LLM_CHUNK, data={"text": text, **extra})
+
+
+def tool_start_event(tool_name: str, args: dict[str, Any] | None = None, **extra: Any) -> StreamEvent:
+    """A tool is called."""
+    return StreamEvent(StreamEventType.TOOL_START, data={"tool_name": tool_name, "args": args or {}, **extra})
+
+
+def tool_end_event(
+    tool_name: str, result: Any = None, error: str | None = None, duration_seconds: float = 0.0, **extra: Any
+) -> StreamEvent:
+    """A tool is done: with a result, or with an error."""
+    data = {"tool_name": tool_name, "result": result, **_known(error=error), "duration_seconds": duration_seconds}
+    return StreamEvent(StreamEventType.TOOL_END, data={**data, **extra})
+
+
+def progress_event(
+    iteration: int,
+    total_tokens: int | None = None,
+    total_cost_usd: float | None = None,
+    max_iterations: int | None = None,
+    **extra: Any,
+) -> StreamEvent:
+    """How far the agent is. What is not known is left out."""
+    known = _known(total_tokens=total_tokens, total_cost_usd=total_cost_usd, max_iterations=max_iterations)
+    return StreamEvent(StreamEventType.PROGRESS, data={"iteration": iteration, **known, **extra})
+
+
+def partial_result_event(result: Any, complete: bool = False, **extra: Any) -> StreamEvent:
+    """A result before the end. For your own use: an agent of pydantic-ai gives none."""
+    return StreamEvent(StreamEventType.PARTIAL_RESULT, data={"result": result, "complete": complete, **extra})
+
+
+def error_event(error: str, exception_type: str = "", **extra: Any) -> StreamEvent:
+    """The agent failed."""
+    return StreamEvent(StreamEventType.ERROR, data={"error": error, "exception_type": exception_type, **extra})
+
+
+def agent_start_event(agent_name: str, prompt: Any = None, **extra: Any) -> StreamEvent:
+    """The agent is at work."""
+    return StreamEvent(StreamEventType.AGENT_START, data={"agent_name": agent_name, "prompt": prompt, **extra})
+
+
+def agent_end_event(
+    agent_name: str,
+    success: bool = True,
+    total_iterations: int = 0,
+    total_tokens: int | None = None,
+    total_cost_usd: float | None = None,
+    duration_seconds: float = 0.0,
+    **extra: Any,
+) -> StreamEvent:
+    """The agent is done, well or not."""
+    data = {"agent_name": agent_name, "success": success, "total_iterations": total_iterations}
+    known = _known(total_tokens=total_tokens, total_cost_usd=total_cost_usd)
+    return StreamEvent(StreamEventType.AGENT_END, data={**data, **known, "duration_seconds": duration_seconds, **extra})
+
+
+def _known(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

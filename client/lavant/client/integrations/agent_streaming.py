@@ -1,0 +1,208 @@
+"""Streams what an agent of pydantic-ai does, while it does it: `async for event in run_stream(agent, prompt, deps)`.
+
+Needs `pip install 'lavant[pydantic-ai]'`, and no server; with `client=` the run is recorded as well.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar, cast
+
+from pydantic_ai import AgentRunResult
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import AgentCapability
+from pydantic_ai.messages import ModelMessage, UserContent
+from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import UsageLimits
+from typing_extensions import Unpack
+
+from lavant.client import AsyncClient
+from lavant.client.integrations._agent_events import AgentEvents
+from lavant.client.integrations._agent_stream import AgentStream, Feed
+from lavant.client.integrations._stream_event import (
+    StreamEvent,
+    StreamEventType,
+    agent_end_event,
+    agent_start_event,
+    error_event,
+    llm_chunk_event,
+    partial_result_event,
+    progress_event,
+    tool_end_event,
+    tool_start_event,
+)
+from lavant.client.integrations.pydantic_ai import LavantCapability
+
+__all__ = [
+    "AgentStream",
+    "StreamEvent",
+    "StreamEventType",
+    "StreamOptions",
+    "agent_end_event",
+    "agent_start_event",
+    "collect_stream_result",
+    "error_event",
+    "llm_chunk_event",
+    "partial_result_event",
+    "progress_event",
+    "run_stream",
+    "run_stream_with_tools",
+    "stream_text",
+    "stream_tool_calls",
+    "tool_end_event",
+    "tool_start_event",
+]
+
+DepsT = TypeVar("DepsT")
+OutputT = TypeVar("OutputT")
+Prompt = str | Sequence[UserContent] | None
+History = Sequence[ModelMessage] | None
+
+
+class StreamOptions(TypedDict, total=False):
+    """What else a run may be told.
+
+    With `client` it is recorded, under `run_id` and with `labels`: see LavantCapability. The others go to
+    `agent.run` as they are.
+    """
+
+    client: AsyncClient | None
+    run_id: str | None
+    labels: Mapping[str, str] | None
+    model: Model | str | None
+    model_settings: ModelSettings | None
+    usage_limits: UsageLimits | None
+    conversation_id: str | None
+    capabilities: Sequence[AgentCapability[Any]] | None
+
+
+def run_stream(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT = None,  # type: ignore[assignment]
+    message_history: History = None,
+    **options: Unpack[StreamOptions],
+) -> AgentStream[AgentRunResult[OutputT]]:
+    """Stream all that an agent does; afterwards `result` is what it gave.
+
+    AGENT_START comes first; AGENT_END last, and always, unless the stream is left before. An agent that
+    fails gives an ERROR, then AGENT_END with `success` False, then raises. Tool events carry a
+    `tool_call_id`, and TOOL_END an `outcome`: success, retried, failed, denied, interrupted, cancelled,
+    or deferred. An agent that a tool runs is not seen, only the tool; let the tool stream it, or record it.
+    """
+    return _stream(agent, prompt, deps, message_history, options, leave_out=())
+
+
+def run_stream_with_tools(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT = None,  # type: ignore[assignment]
+    message_history: History = None,
+    emit_progress: bool = True,
+    **options: Unpack[StreamOptions],
+) -> AgentStream[AgentRunResult[OutputT]]:
+    """Stream as `run_stream` does, without PROGRESS if it is not wanted."""
+    leave_out = () if emit_progress else (StreamEventType.PROGRESS,)
+    return _stream(agent, prompt, deps, message_history, options, leave_out)
+
+
+async def stream_text(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT = None,  # type: ignore[assignment]
+    message_history: History = None,
+    **options: Unpack[StreamOptions],
+) -> AsyncGenerator[str, None]:
+    """Stream only what the model says."""
+    async with run_stream(agent, prompt, deps, message_history, **options) as stream:
+        async for event in stream:
+            if event.event_type is StreamEventType.LLM_CHUNK:
+                yield event.data["text"]
+
+
+async def stream_tool_calls(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT = None,  # type: ignore[assignment]
+    message_history: History = None,
+    **options: Unpack[StreamOptions],
+) -> AsyncGenerator[tuple[str, dict[str, Any], Any], None]:
+    """Stream only tool calls, each as (name, arguments, None) and then as (name, arguments, result).
+
+    The result is never None, so that the two can be told apart: "" stands for a tool that returned None,
+    and of a call that did not succeed it is what went wrong.
+    """
+    calls: dict[str, dict[str, Any]] = {}
+    async with run_stream(agent, prompt, deps, message_history, **options) as stream:
+        async for event in stream:
+            data = event.data
+            if event.event_type is StreamEventType.TOOL_START:
+                calls[data["tool_call_id"]] = data["args"]
+                yield data["tool_name"], data["args"], None
+            elif event.event_type is StreamEventType.TOOL_END:
+                result = data["result"] if data["result"] is not None else data.get("error", "")
+                yield data["tool_name"], calls.pop(data["tool_call_id"], {}), result
+
+
+async def collect_stream_result(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT = None,  # type: ignore[assignment]
+    message_history: History = None,
+    on_event: Callable[[StreamEvent], Awaitable[None] | None] | None = None,
+    **options: Unpack[StreamOptions],
+) -> tuple[AgentRunResult[OutputT], list[StreamEvent]]:
+    """Run an agent to its end; return its result and all its events. `on_event` gets each as it comes."""
+    events: list[StreamEvent] = []
+    async with run_stream(agent, prompt, deps, message_history, **options) as stream:
+        async for event in stream:
+            events.append(event)
+            handled = on_event(event) if on_event else None
+            if inspect.isawaitable(handled):
+                await handled
+    return cast("AgentRunResult[OutputT]", stream.result), events
+
+
+def _stream(
+    agent: AbstractAgent[DepsT, OutputT],
+    prompt: Prompt,
+    deps: DepsT,
+    message_history: History,
+    options: StreamOptions,
+    leave_out: Sequence[StreamEventType],
+) -> AgentStream[AgentRunResult[OutputT]]:
+    recorded, passed_on = _split(options)
+
+    async def run(feed: Feed) -> AgentRunResult[OutputT]:
+        async def emit(event: StreamEvent) -> None:
+            if event.event_type not in leave_out:
+                await feed.put(event)
+
+        events = AgentEvents(agent.name or "agent", emit)
+        await emit(events.started(prompt))
+        try:
+            result: AgentRunResult[OutputT] = await agent.run(
+                prompt,
+                deps=deps,
+                message_history=message_history,
+                infer_name=False,
+                **{**passed_on, "capabilities": [*(passed_on.get("capabilities") or ()), *recorded, events]},
+            )
+        except (Exception, asyncio.CancelledError) as failure:
+            feed.put_last(events.ended(failure))
+            raise
+        feed.put_last(events.ended())
+        return result
+
+    return AgentStream(run)
+
+
+def _split(options: StreamOptions) -> tuple[list[LavantCapability[Any]], dict[str, Any]]:
+    passed_on: dict[str, Any] = dict(options)
+    client, run_id, labels = (passed_on.pop(name, None) for name in ("client", "run_id", "labels"))
+    if client is None:
+        if run_id is not None or labels is not None:
+            raise ValueError("run_id and labels are those of a recorded run: give a client, too")
+        return [], passed_on
+    return [LavantCapability(client, run_id=run_id, labels=labels)], passed_on
