@@ -6,9 +6,17 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import idle, live, publish, replay
+from benchmarks import idle, live, producer, publish, reader, replay, streams
 
-ALL = {"replay": replay.run, "publish": publish.run, "live": live.run, "idle": idle.run}
+ALL = {
+    "replay": replay.run,
+    "publish": publish.run,
+    "live": live.run,
+    "idle": idle.run,
+    "reader": reader.run,
+    "producer": producer.run,
+    "streams": streams.run,
+}
 
 
 async def _main(names: list[str], *, quick: bool) -> None:
