@@ -3,7 +3,7 @@ ARGS ?=
 CYCLES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check check-oldest proto chaos bench clean
+.PHONY: help demo serve test check check-oldest proto sync chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	protos/check
+	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree
 
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
@@ -29,6 +30,9 @@ check-oldest: ## Import every module of the built wheel with the oldest dependen
 
 proto: .venv-proto/.ready ## Generate generated/ from protos/
 	protos/generate
+
+sync: .venv/.ready ## Write the blocking client from the asynchronous one
+	.venv/bin/python client/unasync.py
 
 chaos: .venv/.ready ## Kill servers at random, e.g. make chaos CYCLES=1000
 	LAVANT_CHAOS_CYCLES=$(CYCLES) .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py --timeout 3600 $(ARGS)

@@ -12,7 +12,7 @@ from examples.demo_agent import QUESTION, build_agent
 from examples.demo_proof import Evidence, findings
 from examples.demo_server import ServerProcess
 from examples.demo_view import View
-from lavant.client import AsyncClient, Event, ProducerOptions
+from lavant.client import AsyncClient, Event
 from lavant.client.integrations.pydantic_ai import LavantCapability
 
 RUN_ID = "demo"
@@ -50,7 +50,7 @@ class Demo:
         )
 
     async def _run_agent(self) -> None:
-        recording = LavantCapability[None](self._client, run_id=RUN_ID, options=ProducerOptions(strict=True))
+        recording = LavantCapability[None](self._client, run_id=RUN_ID, on_error="raise")
         await build_agent().run(QUESTION, capabilities=[recording])
 
     async def _read_live(self) -> None:

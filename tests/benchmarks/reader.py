@@ -15,7 +15,7 @@ ROUNDS = 3
 async def run(folder: Path, *, quick: bool) -> Ratio:
     """Compare with the bare generated stub, whose reader looks into each event of each frame."""
     events = 20_000 if quick else 200_000
-    await replay._fill(folder / "lavant.db", events)
+    await replay.fill(folder / "lavant.db", events)
     server = ServerProcess(folder)
     await server.start()
     ours, theirs = [], []

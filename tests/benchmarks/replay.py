@@ -23,7 +23,7 @@ ROUNDS = 3
 async def run(folder: Path, *, quick: bool) -> Ratio:
     """Compare with the same frames sent by a bare server that has them in memory."""
     events = 50_000 if quick else 1_000_000
-    await _fill(folder / "lavant.db", events)
+    await fill(folder / "lavant.db", events)
     frames_file = folder / "frames"
     server = ServerProcess(folder)
     await server.start()
@@ -46,7 +46,7 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
     )
 
 
-async def _fill(path: Path, events: int) -> None:
+async def fill(path: Path, events: int) -> None:
     engine = await SQLiteEngine.open(path, clock=SystemClock())
     key = RunKey("default", "replay")
     await engine.create_run(key, Run(run_id=key.run_id, name="replay"))

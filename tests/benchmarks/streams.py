@@ -18,7 +18,7 @@ from support.server import ServerProcess, connected
 
 STREAMS_PER_CONNECTION = 90  # the server takes 100 calls, and the client keeps some free
 # A client has one connection, and the server lets it have 100 calls.
-STREAMS = 90
+STREAMS = 1_000
 LIMIT_KIB = 40
 
 

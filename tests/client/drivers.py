@@ -1,9 +1,10 @@
 """Readers and producers over each flavour of the client, so that one test body serves all flavours."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
-from lavant.client import AsyncClient
+from lavant.client import AsyncClient, Client
 from lavant.client._plan import Deltas
 from lavant.v1.event_pb2 import Event
 
@@ -34,7 +35,7 @@ class AsyncDriver:
                 take(event.proto)
 
     async def publish(self, target: str, run_id: str, events: AsyncIterator[Event]) -> None:
-        async with AsyncClient(target) as client, client.runs.start("weather", run_id=run_id) as run:
+        async with AsyncClient(target) as client, client.runs.start("weather", run_id=run_id, on_error="raise") as run:
             count = 0
             async for event in events:
                 await run.publish(event)
@@ -43,4 +44,41 @@ class AsyncDriver:
                     await run.flush()
 
 
-DRIVERS: list[Driver] = [AsyncDriver()]
+class SyncDriver:
+    """Drives `Client`, in a thread."""
+
+    async def read(self, target: str, run_id: str, deltas: Deltas, take: Callable[[Event], None]) -> None:
+        def work() -> None:
+            with (
+                Client(target) as client,
+                client.runs.stream(run_id, consumer="ui", wait_for_run=True, deltas=deltas) as stream,
+            ):
+                for event in stream:
+                    take(event.proto)
+
+        await asyncio.to_thread(work)
+
+    async def publish(self, target: str, run_id: str, events: AsyncIterator[Event]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            with Client(target) as client, client.runs.start("weather", run_id=run_id, on_error="raise") as run:
+                for count, event in enumerate(drawn(events, loop), start=1):
+                    run.publish(event)
+                    if count % FLUSH_EVERY == 0:
+                        run.flush()
+
+        await asyncio.to_thread(work)
+
+
+def drawn(events: AsyncIterator[Event], loop: asyncio.AbstractEventLoop) -> Iterator[Event]:
+    """What an event loop in another thread iterates over."""
+
+    async def following() -> Event | None:
+        return await anext(events, None)
+
+    while (event := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield event
+
+
+DRIVERS: list[Driver] = [AsyncDriver(), SyncDriver()]

@@ -458,12 +458,12 @@ async def test_a_chain_outlives_the_server(server_process: ServerProcess, proces
         await server_process.kill()
         return text
 
-    options = ProducerOptions(strict=False, close_timeout=0.1)
+    options = ProducerOptions(close_timeout=0.1)
     chain = RunnableLambda(stop_the_server) | scripted(AIMessage("x"))
     assert (await chain.ainvoke("hi", recorded(process_client, options=options))).text == "x"
 
 
 async def test_a_chain_works_without_a_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
     await server_process.kill()
-    options = ProducerOptions(strict=False, block_timeout=0.1, close_timeout=0.1)
+    options = ProducerOptions(block_timeout=0.1, close_timeout=0.1)
     assert (await scripted(AIMessage("x")).ainvoke("hi", recorded(process_client, options=options))).text == "x"

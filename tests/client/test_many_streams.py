@@ -1,9 +1,6 @@
 """A thousand streams at once in one client: none waits for another to end."""
 
 import asyncio
-from importlib.util import find_spec
-
-import pytest
 
 from lavant.client import AsyncClient
 from support.calls import append, create
@@ -11,10 +8,8 @@ from support.events import run_finished, run_started
 from support.server import ServerProcess, connected
 
 STREAMS = 1_000
-OVER_SEVERAL_CONNECTIONS = find_spec("lavant.client._async.channels") is not None
 
 
-@pytest.mark.skipif(not OVER_SEVERAL_CONNECTIONS, reason="a server takes 100 calls over one connection")
 async def test_each_stream_gets_its_runs_events(server_process: ServerProcess, process_client: AsyncClient) -> None:
     """No run ends before every stream has its first event, so all are open together."""
     names = [f"run-{number}" for number in range(STREAMS)]

@@ -545,14 +545,14 @@ async def test_an_agent_outlives_the_server(server_process: ServerProcess, proce
         return "stopped"
 
     agent = one_call(stop_the_server)
-    options = ProducerOptions(strict=False, close_timeout=0.1)
+    options = ProducerOptions(close_timeout=0.1)
     assert (await LavantRunner(process_client, options=options).run(agent, "go")).final_output == "done"
 
 
 async def test_a_full_queue_of_the_run_around_does_not_fail_the_agent(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with client.runs.start("outer", options=ProducerOptions(queue_bytes=2_000)) as outer:
+    async with client.runs.start("outer", on_error="raise", options=ProducerOptions(queue_bytes=2_000)) as outer:
 
         async def respond(_: object) -> ModelResponse:
             await outer.flush()

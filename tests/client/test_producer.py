@@ -26,7 +26,7 @@ async def log(client: AsyncClient, run_id: str) -> list[Event]:
 
 
 async def test_every_method_has_its_event(client: AsyncClient) -> None:
-    async with client.runs.start("agent", input={"q": 1}, model="m", version="2") as run:
+    async with client.runs.start("agent", on_error="raise", input={"q": 1}, model="m", version="2") as run:
         await run.reasoning("hm")
         await run.text("hello")
         async with run.message(role="user") as message:
@@ -61,7 +61,7 @@ async def test_every_method_has_its_event(client: AsyncClient) -> None:
 
 async def test_long_text_becomes_several_messages(client: AsyncClient) -> None:
     chunk = "0123456789" * 1_000
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         for _ in range(45):
             await run.text(chunk)
     assert await client.runs.stream(run.id).text() == chunk * 45
@@ -71,7 +71,7 @@ async def test_long_text_becomes_several_messages(client: AsyncClient) -> None:
 
 async def test_steps_nest_by_task(client: AsyncClient) -> None:
     both_open = asyncio.Barrier(2)
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
 
         async def work(name: str) -> None:
             async with run.step(name) as step:
@@ -93,7 +93,7 @@ async def test_steps_nest_by_task(client: AsyncClient) -> None:
 
 
 async def test_a_step_that_raises_has_failed(client: AsyncClient) -> None:
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         with pytest.raises(ValueError, match="no"):
             async with run.step("plan"), run.tool("search"):
                 raise ValueError("no")
@@ -104,7 +104,7 @@ async def test_a_step_that_raises_has_failed(client: AsyncClient) -> None:
 
 async def test_cancelling_reaches_the_producer(client: AsyncClient) -> None:
     async def work() -> None:
-        async with client.runs.start("agent", run_id="r") as run:
+        async with client.runs.start("agent", on_error="raise", run_id="r") as run:
             run.raise_if_cancelled()
             await run.flush()
             await client.runs.cancel(run.id, "enough")
@@ -125,7 +125,7 @@ async def test_a_cancelled_task_cancels_its_run(client: AsyncClient) -> None:
     started = asyncio.Event()
 
     async def work() -> None:
-        async with client.runs.start("agent", run_id="r"):
+        async with client.runs.start("agent", on_error="raise", run_id="r"):
             started.set()
             await asyncio.Event().wait()
 
@@ -138,9 +138,9 @@ async def test_a_cancelled_task_cancels_its_run(client: AsyncClient) -> None:
 
 
 async def test_a_refusal_for_good_reaches_the_producer(client: AsyncClient) -> None:
-    async with client.runs.start("agent", run_id="r"):
+    async with client.runs.start("agent", on_error="raise", run_id="r"):
         pass
-    late = client.runs.start("agent", run_id="r")
+    late = client.runs.start("agent", on_error="raise", run_id="r")
     await late.__aenter__()
     with pytest.raises(RunSealed):
         await late.flush(5)
@@ -153,7 +153,7 @@ async def test_a_refusal_for_good_reaches_the_producer(client: AsyncClient) -> N
 async def test_nothing_is_lost_or_doubled_when_the_server_is_killed(
     server_process: ServerProcess, process_client: AsyncClient
 ) -> None:
-    async with process_client.runs.start("agent") as run:
+    async with process_client.runs.start("agent", on_error="raise") as run:
         for number in range(2_000):
             await run.custom("a.b", number)
             if number == 500:
@@ -173,7 +173,7 @@ async def test_a_full_queue_holds_the_producer_back(server_process: ServerProces
     options = ProducerOptions(queue_bytes=10_000, block_timeout=0.1, close_timeout=0.1)
 
     async def work() -> None:
-        async with process_client.runs.start("agent", options=options) as run:
+        async with process_client.runs.start("agent", on_error="raise", options=options) as run:
             await run.flush()
             await server_process.kill()
             while True:
@@ -185,11 +185,11 @@ async def test_a_full_queue_holds_the_producer_back(server_process: ServerProces
 
 
 async def test_without_strictness_work_goes_on_unrecorded(caplog: pytest.LogCaptureFixture) -> None:
-    options = ProducerOptions(strict=False, block_timeout=0.1, close_timeout=0.1)
+    options = ProducerOptions(block_timeout=0.1, close_timeout=0.1)
     async with AsyncClient("127.0.0.1:1", timeout=0.3) as client:
         async with client.runs.start("agent", options=options) as run:
             await run.text("nobody hears this")
         with pytest.raises(Unavailable):
-            async with client.runs.start("agent", options=ProducerOptions(block_timeout=0.1)) as run:
+            async with client.runs.start("agent", on_error="raise", options=ProducerOptions(block_timeout=0.1)) as run:
                 pass
     assert [record.levelname for record in caplog.records] == ["WARNING"]

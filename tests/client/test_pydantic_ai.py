@@ -375,7 +375,7 @@ async def test_cancelling_the_run_cancels_the_agent(client: AsyncClient) -> None
 
 
 async def test_an_agent_outlives_the_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
-    options = ProducerOptions(strict=False, close_timeout=0.1)
+    options = ProducerOptions(close_timeout=0.1)
     agent = Agent(TestModel(), capabilities=[LavantCapability(process_client, options=options)])
 
     @agent.tool_plain

@@ -51,7 +51,7 @@ async def test_an_end_that_cannot_be_published_is_a_failure(
     client: AsyncClient, field: str, make: Callable[[], Any]
 ) -> None:
     async def work() -> None:
-        async with client.runs.start("agent", run_id="r") as run:
+        async with client.runs.start("agent", on_error="raise", run_id="r") as run:
             await run.custom("a.b", 1)
             setattr(run, field, make())
 
@@ -66,7 +66,7 @@ async def test_an_end_that_cannot_be_published_is_a_failure(
 
 async def test_the_bodys_own_error_comes_first(client: AsyncClient) -> None:
     async def work() -> None:
-        async with client.runs.start("agent", run_id="r") as run, run.step("plan") as step:
+        async with client.runs.start("agent", on_error="raise", run_id="r") as run, run.step("plan") as step:
             run.output = step.output = cyclic()
             raise KeyError("mine")
 
@@ -82,14 +82,14 @@ async def test_the_bodys_own_error_comes_first(client: AsyncClient) -> None:
 @pytest.mark.parametrize("error", [Mute(), ValueError("\ud83d")])
 async def test_an_error_without_valid_text_ends_its_run(client: AsyncClient, error: Exception) -> None:
     with pytest.raises(type(error)):
-        async with client.runs.start("agent", run_id="r"):
+        async with client.runs.start("agent", on_error="raise", run_id="r"):
             raise error
     assert (await client.runs.get("r")).state is RunState.FAILED
 
 
 async def test_an_input_that_is_too_large_ends_its_run(client: AsyncClient) -> None:
     with pytest.raises(InvalidField, match="input"):
-        async with client.runs.start("agent", run_id="r", input=BIG):
+        async with client.runs.start("agent", on_error="raise", run_id="r", input=BIG):
             pytest.fail("it was entered")
     assert (await client.runs.get("r")).state is RunState.FAILED
     assert [event.type for event in await log(client, "r")] == ["run_started", "run_finished"]
@@ -111,7 +111,7 @@ async def test_back_pressure_that_is_handled_breaks_nothing(
             await run.text("0123456789" * 10)
             accepted += "0123456789" * 10
 
-    async with process_client.runs.start("agent", options=options) as run:
+    async with process_client.runs.start("agent", on_error="raise", options=options) as run:
         await run.flush()
         await server_process.kill()
         with pytest.raises(ProducerOverloaded):
@@ -136,7 +136,7 @@ async def test_back_pressure_that_is_handled_breaks_nothing(
 
 
 async def test_after_the_block_publishing_is_refused(client: AsyncClient) -> None:
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         pass
     with pytest.raises(ProducerError, match="block was left"):
         await run.text("late")
@@ -153,7 +153,7 @@ async def test_a_closed_client_raises_an_error_of_the_tree(
     with pytest.raises(LavantError, match="client is closed"):
         await anext(client.runs.watch())
     with pytest.raises(LavantError, match="client is closed"):
-        async with client.runs.start("agent"):
+        async with client.runs.start("agent", on_error="raise"):
             pass
     agent = Agent(TestModel(custom_output_text="done"), capabilities=[LavantCapability(client)])
     assert (await agent.run("go")).output == "done"
@@ -161,7 +161,7 @@ async def test_a_closed_client_raises_an_error_of_the_tree(
 
 
 async def test_unpaired_surrogates_are_replaced(client: AsyncClient) -> None:
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         await run.text("a\ud83d")
         await run.reasoning("\ud83d")
         async with run.tool("search", '"\ud83d"') as tool:
@@ -176,7 +176,7 @@ async def test_unpaired_surrogates_are_replaced(client: AsyncClient) -> None:
 
 
 async def test_text_must_be_text(client: AsyncClient) -> None:
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         for chunk in (b"bytes", None):
             with pytest.raises(TypeError, match="must be a str"):
                 await run.text(chunk)  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ async def test_text_must_be_text(client: AsyncClient) -> None:
 async def test_without_strictness_a_run_that_lost_an_event_fails(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with client.runs.start("agent", options=ProducerOptions(strict=False)) as run:
+    async with client.runs.start("agent", on_error="log") as run:
         await run.custom("a.b", 1)
         await run.custom("a.b", BIG)
         await run.custom("a.b", 2)
@@ -200,7 +200,7 @@ async def test_without_strictness_a_run_that_lost_an_event_fails(
 
 
 async def test_without_strictness_an_output_that_cannot_be_published_is_logged(client: AsyncClient) -> None:
-    async with client.runs.start("agent", options=ProducerOptions(strict=False)) as run:
+    async with client.runs.start("agent", on_error="log") as run:
         run.output = cyclic()
     assert (await client.runs.get(run.id)).state is RunState.FAILED
 
@@ -224,7 +224,7 @@ async def test_a_recorder_cuts_large_values(client: AsyncClient) -> None:
 
 
 async def test_long_messages_of_blocks_become_several(client: AsyncClient) -> None:
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         async with run.message(role="user") as message:
             for _ in range(30):
                 await message.text("0123456789" * 1_000)
@@ -245,7 +245,7 @@ async def test_unknown_words_are_told_the_known_ones(client: AsyncClient) -> Non
         client.runs.watch(kinds=["x"])
     with pytest.raises(ValueError, match="names must be several"):
         client.runs.watch(names="weather-agent")
-    async with client.runs.start("agent") as run:
+    async with client.runs.start("agent", on_error="raise") as run:
         with pytest.raises(ValueError, match="model_request"):
             run.step("a", "x")
         with pytest.raises(ValueError, match="assistant"):

@@ -59,7 +59,7 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
 async def test_what_has_no_receipt_is_sent_again_identically(cut: PublishAct) -> None:
     script = Script(publishes=[cut, answers])
-    async with played(script) as client, client.runs.start("agent") as run:
+    async with played(script) as client, client.runs.start("agent", on_error="raise") as run:
         await run.custom("a.b", 1)
     first, second = script.batches
     assert first[0] == second[0]
@@ -77,7 +77,7 @@ async def test_what_has_no_receipt_is_sent_again_identically(cut: PublishAct) ->
 async def test_a_refusal_is_final(refusal: Status, kind: type[Exception]) -> None:
     script = Script(publishes=[rejects(refusal)])
     async with played(script) as client:
-        run = client.runs.start("agent")
+        run = client.runs.start("agent", on_error="raise")
         await run.__aenter__()
         with pytest.raises(kind):
             await run.flush(5)
@@ -89,7 +89,7 @@ async def test_a_refusal_is_final(refusal: Status, kind: type[Exception]) -> Non
 async def test_a_gap_that_does_not_close_is_an_error() -> None:
     gap = rejects(status(GAP, "PRODUCER_GAP", expected_producer_sequence="1"))
     async with played(Script(publishes=[gap] * 10)) as client:
-        run = client.runs.start("agent")
+        run = client.runs.start("agent", on_error="raise")
         await run.__aenter__()
         with pytest.raises(ProducerGap):
             await run.flush(20)
@@ -107,7 +107,7 @@ async def test_a_silent_producer_gives_signs_of_life() -> None:
 
     async with (
         played(Script(publishes=[asks_to_cancel_at_a_sign_of_life])) as client,
-        client.runs.start("agent", producer_timeout=0.15) as run,
+        client.runs.start("agent", on_error="raise", producer_timeout=0.15) as run,
     ):
         await run.wait_cancelled()
         assert run.cancel_reason == "heard you"

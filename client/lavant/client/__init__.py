@@ -1,9 +1,8 @@
 """The client of lavant: publish what agents do, and read it without a miss or a repeat."""
 
-from lavant.client._async.blocks import AsyncMessage, AsyncStep, AsyncToolCall
+from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
 from lavant.client._async.client import AsyncClient
 from lavant.client._async.producer import AsyncRunProducer
-from lavant.client._async.publisher import ProducerOptions
 from lavant.client._async.runs import AsyncRuns
 from lavant.client._async.stream import AsyncRunStream
 from lavant.client._errors import (
@@ -51,16 +50,23 @@ from lavant.client._models import (
     ToolCall,
     Usage,
 )
+from lavant.client._options import ProducerOptions
 from lavant.client._states import RunKind, RunState, ToolCallOutcome
+from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
+from lavant.client._sync.client import Client
+from lavant.client._sync.producer import RunProducer
+from lavant.client._sync.runs import Runs
+from lavant.client._sync.stream import RunStream
 
 __all__ = [
     "AsyncClient",
-    "AsyncMessage",
+    "AsyncMessageBlock",
     "AsyncRunProducer",
     "AsyncRunStream",
     "AsyncRuns",
-    "AsyncStep",
-    "AsyncToolCall",
+    "AsyncStepBlock",
+    "AsyncToolBlock",
+    "Client",
     "ConsumerBusy",
     "DataLoss",
     "ErrorInfo",
@@ -70,6 +76,7 @@ __all__ = [
     "IdleTimeout",
     "InvalidField",
     "LavantError",
+    "MessageBlock",
     "PermissionDenied",
     "ProducerConflict",
     "ProducerError",
@@ -89,17 +96,22 @@ __all__ = [
     "RunNotEnded",
     "RunNotFound",
     "RunNotSucceeded",
+    "RunProducer",
     "RunResult",
     "RunSealed",
     "RunState",
+    "RunStream",
     "RunTimedOut",
+    "Runs",
     "SlowConsumer",
     "StaleAttempt",
+    "StepBlock",
     "StoreEpochChanged",
     "StreamCut",
     "StreamDisplaced",
     "StreamError",
     "StreamTimeout",
+    "ToolBlock",
     "ToolCall",
     "ToolCallOutcome",
     "Unauthenticated",

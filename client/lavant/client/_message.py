@@ -47,6 +47,7 @@ class MessageDraft:
 
     def start(self) -> Event:
         """The message begins."""
+        self.is_started = True
         return Event(
             message_started=event_pb2.MessageStarted(message_id=self.message_id, role=self._role, model=self._model)
         )

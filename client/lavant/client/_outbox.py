@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
+from threading import Lock
 
-from lavant.client._errors import InvalidField, LavantError
+from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded
 from lavant.client._models import FieldViolation, Receipt
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
@@ -22,7 +23,7 @@ class Outbox:
 
     A batch goes out at once when none is under way; while one is, further ones go only when full.
     So an idle producer waits for nothing, and a busy one sends large batches. What was in flight
-    when a call was lost is sent again identically: the server stores it once.
+    when a call was lost is sent again identically: the server stores it once. Thread-safe.
     """
 
     def __init__(self, run_id: str, producer_id: str, producer_epoch: int, max_bytes: int) -> None:
@@ -34,13 +35,15 @@ class Outbox:
         self._unacked_bytes = 0
         self._sent = 0
         self._next_sequence = 1
+        self._lock = Lock()
         self.last_receipt: Receipt | None = None
         self.failure: LavantError | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether everything is durable."""
-        return not self._queued and not self._unacked
+        with self._lock:
+            return not self._queued and not self._unacked
 
     @property
     def is_waiting(self) -> bool:
@@ -51,16 +54,21 @@ class Outbox:
         """Whether an event fits now: below the bound, which the last one in may overstep."""
         return self.failure is not None or self._queued_bytes + self._unacked_bytes < self._max_bytes
 
-    def put(self, event: Event) -> None:
-        """Take an event. Raises InvalidField if it is too large for any batch, and after a failure, that."""
+    def check(self) -> None:
+        """Raise the failure, if there was one, and ProducerOverloaded if there is no room."""
         if self.failure is not None:
             raise self.failure
-        size = event.ByteSize() + _FRAMING
-        if size > MAX_BATCH_BYTES:
-            violation = FieldViolation(path="event", description=f"{size} bytes; at most {MAX_BATCH_BYTES}")
-            raise InvalidField(f"event of {size} bytes is too large", violations=(violation,))
-        self._queued.append((event, size))
-        self._queued_bytes += size
+        if not self.has_room():
+            raise ProducerOverloaded(f"{self._queued_bytes + self._unacked_bytes} bytes wait for the server")
+
+    def put(self, *events: Event) -> None:
+        """Take events, all or none. Raises InvalidField for one too large for any batch, and after a failure, that."""
+        if self.failure is not None:
+            raise self.failure
+        sized = [(event, _size(event)) for event in events]
+        with self._lock:
+            self._queued.extend(sized)
+            self._queued_bytes += sum(size for _, size in sized)
 
     def has_next(self) -> bool:
         """Whether there is something to send now."""
@@ -72,12 +80,13 @@ class Outbox:
 
     def next_batch(self) -> ProducerBatch | None:
         """Return what to send now, if anything: first what was cut off, then what is new."""
-        if not self.has_next():
-            return None
-        if self._sent == len(self._unacked):
-            self._cut_batch()
-        self._sent += 1
-        return self._unacked[self._sent - 1][0]
+        with self._lock:
+            if not self.has_next():
+                return None
+            if self._sent == len(self._unacked):
+                self._cut_batch()
+            self._sent += 1
+            return self._unacked[self._sent - 1][0]
 
     def sign_of_life(self) -> ProducerBatch:
         """Return an empty batch. Send it only when nothing is in flight."""
@@ -86,11 +95,12 @@ class Outbox:
     def acknowledge(self, receipt: BatchReceipt) -> bool:
         """Drop what is durable; tell whether anything was."""
         dropped = False
-        while self._unacked and _last(self._unacked[0][0]) <= receipt.last_producer_sequence:
-            _, size = self._unacked.popleft()
-            self._unacked_bytes -= size
-            self._sent = max(0, self._sent - 1)
-            dropped = True
+        with self._lock:
+            while self._unacked and _last(self._unacked[0][0]) <= receipt.last_producer_sequence:
+                _, size = self._unacked.popleft()
+                self._unacked_bytes -= size
+                self._sent = max(0, self._sent - 1)
+                dropped = True
         if dropped:
             self.last_receipt = Receipt.from_proto(receipt)
         return dropped
@@ -101,7 +111,8 @@ class Outbox:
 
     def holds(self, producer_sequence: int) -> bool:
         """Tell whether a batch that begins with this number can still be sent."""
-        return any(batch.first_producer_sequence == producer_sequence for batch, _ in self._unacked)
+        with self._lock:
+            return any(batch.first_producer_sequence == producer_sequence for batch, _ in self._unacked)
 
     def fail(self, error: LavantError) -> None:
         """Refuse everything from now on. What had no receipt is given up."""
@@ -132,6 +143,14 @@ class Outbox:
             count += 1
             size += self._queued[0][1]
             yield self._queued.popleft()
+
+
+def _size(event: Event) -> int:
+    size = event.ByteSize() + _FRAMING
+    if size > MAX_BATCH_BYTES:
+        violation = FieldViolation(path="event", description=f"{size} bytes; at most {MAX_BATCH_BYTES}")
+        raise InvalidField(f"event of {size} bytes is too large", violations=(violation,))
+    return size
 
 
 def _last(batch: ProducerBatch) -> int:

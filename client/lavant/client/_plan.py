@@ -1,17 +1,20 @@
 """What a reader asks of a stream."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lavant.client._arguments import check_seconds, choose, duration
 from lavant.client._errors import ResumeTokenInvalid
+from lavant.client._events import Event
 from lavant.v1.event_pb2 import EventType
 from lavant.v1.event_service_pb2 import DeltaMode, StartPosition, StopPosition, StreamEventsRequest
 
 Start = Literal["beginning", "now"]
 Stop = Literal["run_finished", "head"]
 Deltas = Literal["all", "merged", "none"]
+Handler = Callable[[Event], Any]
 
 _STARTS: "dict[str, StartPosition.ValueType]" = {
     "beginning": StartPosition.START_POSITION_BEGINNING,

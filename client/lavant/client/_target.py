@@ -22,6 +22,8 @@ CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 3_000),
     ("grpc.enable_retries", 0),
+    # Every channel is a connection of its own: a server bounds the calls of each.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 _BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lavant.client import _payloads, _scope
 from lavant.client._async.concurrency import monotonic
+from lavant.client._async.messages import Messages
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft, pieces
+from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
 from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
 
@@ -45,7 +46,7 @@ class _Block:
         return monotonic() - self._began
 
 
-class AsyncStep(_Block):
+class AsyncStepBlock(_Block):
     """A unit of work. What is published in the block, also by tasks begun in it, belongs to it.
 
     Set `output` and `usage` to report them. The step fails if the block raises.
@@ -79,37 +80,36 @@ class AsyncStep(_Block):
         )
 
 
-class AsyncMessage(_Block):
+class AsyncMessageBlock(_Block):
     """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
 
     One that becomes too long for an event goes on in further messages; `id` is the first one's.
     """
 
-    def __init__(self, run: "AsyncRunProducer", draft: MessageDraft) -> None:
+    def __init__(self, run: "AsyncRunProducer", messages: Messages, draft: MessageDraft) -> None:
         super().__init__(run)
         self.id = draft.message_id
         self.usage: Usage | None = None
         self.finish_reason = ""
+        self._messages = messages
         self._draft = draft
 
     async def text(self, chunk: str) -> None:
         """Add to its text."""
-        for piece in pieces(chunk):
-            await self._run.add(self._draft, "text", piece)
+        await self._messages.say("text", chunk, self._draft)
 
     async def reasoning(self, chunk: str) -> None:
         """Add to its reasoning."""
-        for piece in pieces(chunk):
-            await self._run.add(self._draft, "reasoning", piece)
+        await self._messages.say("reasoning", chunk, self._draft)
 
     async def _open(self) -> None:
-        await self._run.begin_message(self._draft)
+        await self._messages.begin(self._draft)
 
     async def _close(self, error: BaseException | None) -> None:
-        await self._run.end_message(self._draft, "error" if error else self.finish_reason, self.usage)
+        await self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
 
 
-class AsyncToolCall(_Block):
+class AsyncToolBlock(_Block):
     """A call of a tool. Set `result` to report it; if the block raises, the call failed."""
 
     def __init__(self, run: "AsyncRunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:

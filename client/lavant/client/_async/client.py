@@ -7,9 +7,10 @@ from typing import Self
 import grpc
 
 from lavant.client._arguments import check_seconds
-from lavant.client._async.connection import Connection, Metadata
+from lavant.client._async.calls import Metadata, open_channel
+from lavant.client._async.connection import Connection
 from lavant.client._async.runs import AsyncRuns
-from lavant.client._target import ChannelOption, resolve_target
+from lavant.client._target import ChannelOption, channel_options, resolve_target
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -35,10 +36,9 @@ class AsyncClient:
     ) -> None:
         authorization = [("authorization", f"Bearer {api_key}")] if api_key else []
         self.target = resolve_target(target)
+        chosen = channel_options(self.target, options)
         self._connection = Connection(
-            self.target,
-            credentials=credentials,
-            options=options,
+            lambda: open_channel(self.target, credentials, chosen),
             metadata=[*authorization, *metadata],
             timeout=check_seconds("timeout", timeout),
         )

@@ -1,32 +1,38 @@
-"""All that depends on asyncio itself: waiting, waking, background work, reading with a time limit."""
+"""What depends on asyncio: time, waiting, waking, work in the background."""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from inspect import isawaitable
+from typing import Any
 
-import grpc.aio
-
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-
-if TYPE_CHECKING:
-    from lavant.v1.event_service_pb2 import (
-        PublishEventsRequest,
-        PublishEventsResponse,
-        StreamEventsRequest,
-        StreamEventsResponse,
-    )
-
-    ReadingCall = grpc.aio.UnaryStreamCall[_Request, _Response] | grpc.aio.StreamStreamCall[_Request, _Response]
-    StreamCall = grpc.aio.UnaryStreamCall[StreamEventsRequest, StreamEventsResponse]
-    PublishCall = grpc.aio.StreamStreamCall[PublishEventsRequest, PublishEventsResponse]
-
-sleep = asyncio.sleep
 monotonic = time.monotonic
-Cancelled = asyncio.CancelledError
-ClientClosed = grpc.aio.UsageError
+
+
+class Lock:
+    """Guards nothing: between two awaits nobody else runs."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Clock:
+    """Time as the client knows it. A test has one of its own."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        """Return a block that is cancelled after so long, and raises TimeoutError then."""
+        return asyncio.timeout(seconds)
 
 
 def is_being_cancelled() -> bool:
@@ -35,38 +41,12 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def read(call: "ReadingCall[_Request, _Response]", timeout: float | None = None) -> _Response | None:
-    """Return a call's next message, or None once it ended with OK.
-
-    After `timeout` seconds raises TimeoutError; the call is cancelled then, and of no further use.
-    """
-    async with asyncio.timeout(timeout):
-        message = await call.read()
-    return None if message is grpc.aio.EOF else cast("_Response", message)
-
-
-async def finish(call: "ReadingCall[Any, Any]", timeout: float) -> None:
-    """Read a call to its status, which frees what the server holds for it; cancel it if that takes long."""
-    try:
-        while await read(call, timeout) is not None:
-            pass
-    except (TimeoutError, grpc.RpcError):
-        call.cancel()
-
-
-async def write(call: "grpc.aio.StreamStreamCall[_Request, _Response]", message: _Request) -> bool:
-    """Send a message; tell whether the call took it. If not, the call is over: read its status."""
-    try:
-        await call.write(message)
-    except (asyncio.InvalidStateError, grpc.RpcError):
-        return False
-    return True
-
-
-async def end_writing(call: "grpc.aio.StreamStreamCall[Any, Any]") -> None:
-    """Tell the server that no more messages come, unless the call is over already."""
-    with suppress(asyncio.InvalidStateError, grpc.RpcError):
-        await call.done_writing()
+async def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:
+    """Call a handler of the user's. One that is asynchronous gets `timeout` seconds, then TimeoutError is raised."""
+    result = handler(argument)
+    if isawaitable(result):
+        async with asyncio.timeout(timeout):
+            await result
 
 
 class Signal:
@@ -110,11 +90,12 @@ class Background:
         """Wait for its end; raises what it raised."""
         await self._task
 
-    async def stop(self, grace: float = 0.0) -> None:
-        """Give it `grace` seconds to end by itself, then cancel it; return when it has ended."""
+    async def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
+        """Give it `grace` seconds to end by itself, then hang up on it and cancel it; return when it has ended."""
         try:
             await asyncio.wait((self._task,), timeout=grace)
         finally:
+            hang_up()
             self._task.cancel()
         await asyncio.wait((self._task,))
         if not self._task.cancelled():

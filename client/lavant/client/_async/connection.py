@@ -1,86 +1,98 @@
-"""The channel to the server, and how single calls are made over it."""
+"""The connection to the server: how calls are made over it."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-import grpc
-import grpc.aio
-
-from lavant.client._async.concurrency import Cancelled, ClientClosed, is_being_cancelled, monotonic, sleep
+from lavant.client._async.calls import Call, Channel, Conversation, HungUp, Metadata, SentMetadata, invoke
+from lavant.client._async.channels import Channels
+from lavant.client._async.concurrency import Clock
 from lavant.client._backoff import Backoff
 from lavant.client._errors import LavantError
-from lavant.client._status import from_rpc_error, is_cut
-from lavant.client._target import ChannelOption, channel_options
-from lavant.v1.event_service_pb2_grpc import EventServiceStub
-from lavant.v1.run_service_pb2_grpc import RunServiceStub
+from lavant.client._status import is_cut
+from lavant.v1.event_service_pb2 import (
+    PublishEventsRequest,
+    PublishEventsResponse,
+    StreamEventsRequest,
+    StreamEventsResponse,
+)
+from lavant.v1.run_service_pb2 import WaitRunRequest, WaitRunResponse, WatchRunsRequest, WatchRunsResponse
+
+if TYPE_CHECKING:
+    from lavant.client._async.calls import UnaryMethod
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-Metadata = Sequence[tuple[str, str]]
 
 
 class Connection:
-    """A channel, its stubs, and what every call carries."""
+    """Channels, what every call carries, and the time that calls live by."""
 
     def __init__(
         self,
-        target: str,
+        new_channel: Callable[[], Channel],
         *,
-        credentials: grpc.ChannelCredentials | None,
-        options: Sequence[ChannelOption],
-        metadata: Metadata,
-        timeout: float,
+        metadata: Metadata = (),
+        timeout: float = 30.0,
+        clock: Clock | None = None,
         new_backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
-        self.metadata = _checked(metadata)
-        chosen = channel_options(target, options)
-        self._channel = (
-            grpc.aio.secure_channel(target, credentials, options=chosen)
-            if credentials
-            else grpc.aio.insecure_channel(target, options=chosen)
-        )
-        self.runs = RunServiceStub(self._channel)
-        self.events = EventServiceStub(self._channel)
         self.timeout = timeout
+        self.clock = clock or Clock()
         self.new_backoff = new_backoff
+        self._metadata = _checked(metadata)
+        self._channels = Channels(new_channel)
+        self.runs = self._channels.first.runs
+        self.events = self._channels.first.events
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
-        await self._channel.close()
+        """Close the channels; calls under way are cancelled."""
+        await self._channels.close()
+
+    def stream_events(self, request: StreamEventsRequest) -> Call[StreamEventsResponse]:
+        """Open a stream of events."""
+        lane = self._channels.lane()
+        return Call(lambda: lane.events.StreamEvents(request, metadata=self._metadata), self.clock, lane.release)
+
+    def watch_runs(self, request: WatchRunsRequest) -> Call[WatchRunsResponse]:
+        """Open a stream of runs."""
+        lane = self._channels.lane()
+        return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata), self.clock, lane.release)
+
+    def publish_events(self) -> Conversation[PublishEventsRequest, PublishEventsResponse]:
+        """Begin to publish."""
+        lane = self._channels.lane()
+        return Conversation(lane.events.PublishEvents, self._metadata, self.clock, lane.release)
+
+    async def wait_run(self, request: WaitRunRequest, timeout: float) -> WaitRunResponse:
+        """Wait for a run's end, as long as the request says."""
+        lane = self._channels.lane()
+        try:
+            return await self.call(lane.runs.WaitRun, request, timeout)
+        finally:
+            lane.release()
 
     async def call(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        timeout: float | None = None,
+        self, method: "UnaryMethod[_Request, _Response]", request: _Request, timeout: float | None = None
     ) -> _Response:
         """Make a call within `timeout` seconds (default: the client's), again and again while it is cut off.
 
         For calls that are safe to make twice: all of lavant's are.
         """
-        deadline = monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = self.clock.monotonic() + (self.timeout if timeout is None else timeout)
         backoff = self.new_backoff()
         while True:
             try:
-                return await method(request, timeout=deadline - monotonic(), metadata=self.metadata)
-            except grpc.RpcError as failure:
-                error = from_rpc_error(failure)
-            except ClientClosed:
+                return await invoke(method, request, deadline - self.clock.monotonic(), self._metadata)
+            except HungUp:
                 raise LavantError("the client is closed") from None
-            except Cancelled:
-                if is_being_cancelled():
+            except LavantError as error:
+                delay = backoff.next(error.retry_after)
+                if not is_cut(error) or self.clock.monotonic() + delay >= deadline:
                     raise
-                raise LavantError("the client was closed") from None
-            await self._wait_or_raise(error, backoff, deadline)
-
-    async def _wait_or_raise(self, error: LavantError, backoff: Backoff, deadline: float) -> None:
-        delay = backoff.next(error.retry_after)
-        if not is_cut(error) or monotonic() + delay >= deadline:
-            raise error
-        await sleep(delay)
+            await self.clock.sleep(delay)
 
 
-def _checked(metadata: Metadata) -> Metadata:
+def _checked(metadata: Metadata) -> SentMetadata:
     for key, value in metadata:
         if not key.endswith("-bin") and not (value.isascii() and value.isprintable()):
             # The value may be a secret.

@@ -1,8 +1,6 @@
 """A stream's own time limits."""
 
-from collections.abc import Callable
-
-from lavant.client._async.concurrency import monotonic
+from lavant.client._async.concurrency import Clock
 from lavant.client._errors import IdleTimeout, StreamTimeout
 
 
@@ -12,9 +10,7 @@ class Limits:
     The whole counts from the first wait; idleness only while the reader waits.
     """
 
-    def __init__(
-        self, timeout: float | None, idle_timeout: float | None, clock: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, timeout: float | None, idle_timeout: float | None, clock: Clock) -> None:
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._clock = clock
@@ -23,7 +19,7 @@ class Limits:
 
     def start(self) -> None:
         """Note that the reader begins to wait for an event."""
-        now = self._clock()
+        now = self._clock.monotonic()
         if self._timeout is not None and self._deadline is None:
             self._deadline = now + self._timeout
         if self._idle_timeout is not None:
@@ -32,11 +28,11 @@ class Limits:
     def left(self) -> float | None:
         """Return how long the reader may wait still, None for ever."""
         ends = [end for end in (self._deadline, self._idle_deadline) if end is not None]
-        return max(0.0, min(ends) - self._clock()) if ends else None
+        return max(0.0, min(ends) - self._clock.monotonic()) if ends else None
 
     def check(self) -> None:
         """Raise StreamTimeout or IdleTimeout if that time has come."""
-        now = self._clock()
+        now = self._clock.monotonic()
         if self._deadline is not None and now >= self._deadline:
             raise StreamTimeout(f"the stream did not end within {self._timeout:g} s")
         if self._idle_deadline is not None and now >= self._idle_deadline:

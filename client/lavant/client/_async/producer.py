@@ -2,21 +2,24 @@
 
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from lavant.client import _payloads, _scope
 from lavant.client._arguments import choose, step_kind
-from lavant.client._async.blocks import AsyncMessage, AsyncStep, AsyncToolCall
+from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
-from lavant.client._async.publisher import ProducerOptions, Publisher
+from lavant.client._async.messages import Messages
+from lavant.client._async.publisher import Publisher
 from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft, pieces
+from lavant.client._message import MessageDraft
 from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
+from lavant.client._options import OnError, ProducerOptions
 from lavant.client._states import RunState
+from lavant.v1 import run_pb2
 from lavant.v1.event_pb2 import Event, Role
-from lavant.v1.run_pb2 import RUN_STATE_FAILED
+from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
 _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
@@ -35,16 +38,21 @@ class AsyncRunProducer:
     """
 
     def __init__(
-        self, connection: Connection, create: CreateRunRequest, started: Event, options: ProducerOptions
+        self,
+        connection: Connection,
+        create: CreateRunRequest,
+        started: Event,
+        options: ProducerOptions,
+        on_error: OnError = "log",
     ) -> None:
         self.id = create.run_id
         self.output: Any = None
         self.usage: Usage | None = None
         self._started = started
-        self._publisher = Publisher(connection, create, options)
+        self._publisher = Publisher(connection, create, options, on_error)
+        self._messages = Messages(self, self._publisher, started.run_started.model)
         self._close_timeout = options.close_timeout
-        self._strict = options.strict
-        self._drafts: dict[str, MessageDraft] = {}
+        self._raises = on_error == "raise"
         self._began = 0.0
 
     @property
@@ -74,17 +82,15 @@ class AsyncRunProducer:
 
     async def text(self, chunk: str) -> None:
         """Say more, in the assistant's message that is open in this step, or a new one."""
-        for piece in pieces(chunk):
-            await self.add(await self._draft(), "text", piece)
+        await self._messages.say("text", chunk)
 
     async def reasoning(self, chunk: str) -> None:
         """Reason more, in the assistant's message that is open in this step, or a new one."""
-        for piece in pieces(chunk):
-            await self.add(await self._draft(), "reasoning", piece)
+        await self._messages.say("reasoning", chunk)
 
-    def message(self, role: str = "assistant", model: str = "") -> AsyncMessage:
+    def message(self, role: str = "assistant", model: str = "") -> AsyncMessageBlock:
         """Open a message, for the length of a block. Roles are the contract's: assistant, user, system ..."""
-        return AsyncMessage(self, MessageDraft(new_id(), choose("role", role, _ROLES), model))
+        return AsyncMessageBlock(self, self._messages, MessageDraft(new_id(), choose("role", role, _ROLES), model))
 
     def step(
         self,
@@ -93,13 +99,13 @@ class AsyncRunProducer:
         *,
         input: object = None,  # noqa: A002
         attempt: int = 1,
-    ) -> AsyncStep:
+    ) -> AsyncStepBlock:
         """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ..."""
-        return AsyncStep(self, name, step_kind(kind), input, attempt)
+        return AsyncStepBlock(self, name, step_kind(kind), input, attempt)
 
-    def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolCall:
+    def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolBlock:
         """Call a tool, for the length of a block."""
-        return AsyncToolCall(self, name, arguments, tool_call_id)
+        return AsyncToolBlock(self, name, arguments, tool_call_id)
 
     async def progress(
         self,
@@ -158,41 +164,9 @@ class AsyncRunProducer:
         """Wait until everything queued is durable. Raises ProducerOverloaded after `timeout` seconds."""
         await self._publisher.flush(timeout)
 
-    async def begin_message(self, draft: MessageDraft) -> None:
-        """Make a message the open one of this step; the one before is whole."""
-        await self.end_message()
-        await self._start(draft)
-        self._drafts[_scope.current_step(self)] = draft
-
-    async def add(self, draft: MessageDraft, kind: Literal["text", "reasoning"], chunk: str) -> None:
-        """Say more in a message: what does not fit into it any more, in another one that follows it."""
-        if not draft.has_room(chunk):
-            await self.publish(draft.finish())
-            draft.renew(new_id())
-        if not draft.is_started:
-            await self._start(draft)
-        # Only now: while this waits, another task may say something in the same message.
-        await self._publisher.wait_for_room()
-        event = draft.text(chunk) if kind == "text" else draft.reasoning(chunk)
-        try:
-            self.enqueue(event)
-        except LavantError:
-            draft.take_back()
-            raise
-
-    async def end_message(
-        self, draft: MessageDraft | None = None, finish_reason: str = "", usage: Usage | None = None
-    ) -> None:
-        """Finish the open message of this step, if it is this one, or whichever it is."""
-        step_id = _scope.current_step(self)
-        opened = self._drafts.get(step_id)
-        if opened is None or draft not in (None, opened):
-            return
-        await self._publisher.wait_for_room()
-        if self._drafts.get(step_id) is opened:
-            if opened.is_started:
-                self.enqueue(opened.finish(finish_reason, usage))
-            del self._drafts[step_id]
+    async def end_message(self) -> None:
+        """Finish the message that this step's text has begun, if one is open: what comes next is another one."""
+        await self._messages.end_current()
 
     async def __aenter__(self) -> Self:
         await self._publisher.open()
@@ -216,7 +190,7 @@ class AsyncRunProducer:
         try:
             await self._finish(error)
         except Exception as failure:
-            if error is None or not self._strict:
+            if error is None or not self._raises:
                 self._publisher.refuse(failure)
             else:
                 note = _payloads.error_of(failure).message
@@ -228,31 +202,40 @@ class AsyncRunProducer:
         try:
             await self.end_message()
         finally:
-            await self._publish_finish(error)
+            if self._publisher.lost is None:
+                await self._finish_whole(error)
+            else:
+                await self._finish_as_failed(self._publisher.lost, "not recorded further: ")
 
-    async def _publish_finish(self, error: BaseException | None) -> None:
+    async def _finish_whole(self, error: BaseException | None) -> None:
         described = _payloads.error_of(error) if error else None
         if described is not None and self.cancelled:
             described.message = self.cancel_reason or described.message
-        seconds = monotonic() - self._began
-        state = _payloads.state_of(error)
-        failure = self._publisher.lost
-        if failure is None:
-            try:
-                finished = _payloads.run_finished(state, self.output, described, self.usage, seconds)
-                await self._publisher.finish(finished, self._close_timeout)
-            except ProducerOverloaded:
-                raise
-            except Exception as refused:
-                failure = refused
-            else:
-                return
-        if self._publisher.lost is not None or described is None:
-            state, described = RUN_STATE_FAILED, _payloads.error_of(failure)
-        if self._publisher.lost is not None or not self._strict:
-            described.message = f"not recorded further: {described.message}"
-        await self._publisher.finish(_payloads.run_finished(state, None, described, None, seconds), self._close_timeout)
+        try:
+            await self._publish_finish(_payloads.state_of(error), described, self.output, self.usage)
+        except ProducerOverloaded:
+            raise
+        except Exception as refused:  # What cannot be published are the output, the usage or both.
+            if described is None:
+                await self._finish_as_failed(refused)
+            await self._publish_finish(_payloads.state_of(error), described)
+            raise
+
+    async def _finish_as_failed(self, failure: Exception, prefix: str = "") -> None:
+        described = _payloads.error_of(failure)
+        described.message = f"{prefix}{described.message}"
+        await self._publish_finish(RUN_STATE_FAILED, described)
         raise failure
+
+    async def _publish_finish(
+        self,
+        state: "run_pb2.RunState.ValueType",
+        error: Error | None,
+        output: object = None,
+        usage: Usage | None = None,
+    ) -> None:
+        finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
+        await self._publisher.finish(finished, self._close_timeout)
 
     async def _end_unstarted(self, refused: InvalidField) -> None:
         """End a run whose RunStarted was refused, rather than leave it queued for ever."""
@@ -265,14 +248,3 @@ class AsyncRunProducer:
                 await self._publisher.finish(finished, self._close_timeout)
         finally:
             await self._publisher.close()
-
-    async def _start(self, draft: MessageDraft) -> None:
-        await self.publish(draft.start())
-        draft.is_started = True
-
-    async def _draft(self) -> MessageDraft:
-        draft = self._drafts.get(_scope.current_step(self))
-        if draft is None:
-            draft = MessageDraft(new_id(), model=self._started.run_started.model)
-            await self.begin_message(draft)
-        return draft

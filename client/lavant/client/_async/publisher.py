@@ -1,53 +1,42 @@
 """The way of a run's events from this process to the server: queued, numbered, sent, acknowledged."""
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from lavant.client._async.concurrency import Signal, monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.sender import Sender
 from lavant.client._errors import LavantError, ProducerError, ProducerOverloaded
-from lavant.client._ids import new_id
 from lavant.client._models import Receipt
+from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Outbox
 from lavant.client._payloads import error_of
+from lavant.client._trace import TraceSource, trace_source
 from lavant.v1.event_pb2 import Event
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProducerOptions:
-    """How much a producer holds, in bytes, and how long it waits, in seconds.
-
-    Without `strict`, what it cannot publish is no error: from the first refusal on it logs a warning
-    and drops everything, so that the log has no hole; RunFinished is a failure then, if it can be published.
-    """
-
-    queue_bytes: int = 8 << 20
-    block_timeout: float = 5.0
-    close_timeout: float = 30.0
-    strict: bool = True
-    producer_id: str = field(default_factory=new_id)
-    producer_epoch: int = 1
-    clock: Callable[[], int] = time.time_ns
+_log = logging.getLogger("lavant.client")
 
 
 class Publisher:
-    """One run's queue and its sender. `changed` is notified of receipts, failures and requests to cancel."""
+    """One run's queue and its sender. `changed` is notified of receipts, failures and requests to cancel.
 
-    def __init__(self, connection: Connection, create: CreateRunRequest, options: ProducerOptions) -> None:
+    `on_error="log"`: what cannot be published is no error: from the first refusal on it logs a warning
+    and drops everything, so that the log has no hole; RunFinished is a failure then, if it can be published.
+    """
+
+    def __init__(
+        self, connection: Connection, create: CreateRunRequest, options: ProducerOptions, on_error: OnError
+    ) -> None:
         self.changed = Signal()
         self.cancel_reason: str | None = None
         self.lost: Exception | None = None
         self._connection = connection
         self._create = create
         self._options = options
+        self._raises = on_error == "raise"
         self._outbox = Outbox(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes)
         self._sender: Sender | None = None
+        self._trace: TraceSource = trace_source()
         self._count = 0
         self._opened = False
 
@@ -59,7 +48,7 @@ class Publisher:
     async def open(self) -> None:
         """Create the run and begin to send."""
         self._opened = True
-        timeout = None if self._options.strict else self._options.block_timeout
+        timeout = None if self._raises else self._options.block_timeout
         try:
             await self._connection.call(self._connection.runs.CreateRun, self._create, timeout)
         except LavantError as error:
@@ -85,27 +74,32 @@ class Publisher:
         if not self._has_room():
             await self.changed.wait_for(self._has_room, self._options.block_timeout)
 
-    def enqueue(self, event: Event) -> None:
-        """Queue an event without ever waiting."""
-        if not self._opened:
-            raise RuntimeError("use the run within `async with client.runs.start(...) as run`")
+    def check_room(self) -> None:
+        """Refuse now what `enqueue` would refuse for want of room, or because nothing is taken any more."""
+        self._check_opened()
+        try:
+            self._outbox.check()
+        except LavantError as error:
+            self.refuse(error)
+
+    def enqueue(self, *events: Event) -> None:
+        """Queue events, all or none, without ever waiting."""
+        self._check_opened()
         if self.lost is not None:
             return
-        self._stamp(event)
         try:
-            self._put(event)
+            self._put(events)
         except LavantError as error:
             self.refuse(error)
 
     async def finish(self, event: Event, timeout: float) -> None:
         """Queue the run's last event, also after others were dropped, and wait until all is durable.
 
-        Raises what prevents it, strict or not.
+        Raises what prevents it, whatever `on_error` says.
         """
         deadline = monotonic() + timeout
         await self.changed.wait_for(self._outbox.has_room, timeout)
-        self._stamp(event)
-        self._put(event)
+        self._put((event,))
         await self._drain(max(0.0, deadline - monotonic()))
 
     async def flush(self, timeout: float | None) -> None:
@@ -125,8 +119,8 @@ class Publisher:
             self.changed.notify()
 
     def refuse(self, error: Exception) -> None:
-        """Raise the error if strict; else log the first, and drop every event from now on."""
-        if self._options.strict:
+        """Raise the error, or log the first and drop every event from now on."""
+        if self._raises:
             raise error
         if self.lost is None:
             self.lost = error
@@ -143,17 +137,23 @@ class Publisher:
         if not self._outbox.is_empty:
             raise ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s")
 
+    def _check_opened(self) -> None:
+        if not self._opened:
+            raise RuntimeError("use the run within its block: `async with client.runs.start(...) as run`")
+
+    def _put(self, events: tuple[Event, ...]) -> None:
+        self._outbox.check()
+        for event in events:
+            self._stamp(event)
+        self._outbox.put(*events)
+        self.changed.notify()
+
     def _stamp(self, event: Event) -> None:
         self._count += 1
         event.event_id = event.event_id or f"{self._options.producer_id}.{self._count}"
         if not event.HasField("event_time"):
             event.event_time.FromNanoseconds(self._options.clock())
-
-    def _put(self, event: Event) -> None:
-        if not self._outbox.has_room():
-            raise ProducerOverloaded(f"{self._options.queue_bytes} bytes wait for the server")
-        self._outbox.put(event)
-        self.changed.notify()
+        self._trace(event)
 
     def _cancel(self, reason: str) -> None:
         self.cancel_reason = reason

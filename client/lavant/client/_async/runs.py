@@ -7,16 +7,18 @@ from lavant.client import _payloads
 from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
+from lavant.client._async.limits import Limits
 from lavant.client._async.producer import AsyncRunProducer
-from lavant.client._async.publisher import ProducerOptions
 from lavant.client._async.stream import AsyncRunStream
+from lavant.client._async.subscription import Subscription
 from lavant.client._async.watch import watch_runs
 from lavant.client._errors import WaitTimeout
 from lavant.client._events import Event, wrap
 from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
 from lavant.client._models import Run
-from lavant.client._plan import Deltas, Start, Stop, StreamPlan
+from lavant.client._options import OnError, ProducerOptions, check_on_error
+from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
 from lavant.client._sessions import Sessions
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import (
@@ -103,7 +105,7 @@ class AsyncRuns:
         while True:
             left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - monotonic()))
             request = WaitRunRequest(run_id=run_id, timeout=duration(left))
-            response = await self._connection.call(self._connection.runs.WaitRun, request, left + WAIT_MARGIN)
+            response = await self._connection.wait_run(request, left + WAIT_MARGIN)
             run = Run.from_proto(response.run)
             if run.has_ended:
                 return run
@@ -170,16 +172,21 @@ class AsyncRuns:
         producer_timeout: float | None = None,
         model: str = "",
         version: str = "",
+        on_error: OnError = "log",
         options: ProducerOptions | None = None,
     ) -> AsyncRunProducer:
         """Execute a run in this process, for the length of an `async with` block.
 
         With `producer_timeout`, the server ends the run as ABANDONED once this process has been silent
-        for so many seconds; signs of life are sent by themselves.
+        for so many seconds; signs of life are sent by themselves. `on_error` says what becomes of events
+        that cannot be published: "log" warns once and drops all that follow, so that the agent works on and
+        the log has no hole; "raise" raises from the method that publishes, and at the block's end.
         """
         request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         started = _payloads.run_started(input, version, model)
-        return AsyncRunProducer(self._connection, request, started, options or ProducerOptions())
+        return AsyncRunProducer(
+            self._connection, request, started, options or ProducerOptions(), check_on_error(on_error)
+        )
 
     def stream(
         self,
@@ -197,6 +204,8 @@ class AsyncRuns:
         heartbeat_interval: float = 15.0,
         take_over: bool = False,
         wait_for_run: bool = False,
+        on_event: Handler | Iterable[Handler] = (),
+        handler_timeout: float = 30.0,
     ) -> AsyncRunStream:
         """Read a run's events, the recorded ones first; no call is made before the first event is asked for.
 
@@ -204,10 +213,16 @@ class AsyncRuns:
         `idle_timeout` raise StreamTimeout and IdleTimeout; `reconnect_timeout` is how long a cut stream
         tries to resume before StreamCut. `heartbeat_interval` is 1 to 60. All are in seconds.
 
+        `on_event` handlers are called with every event before it is given out, one after the other: the next
+        event is read when they are done. An asynchronous one that takes longer than `handler_timeout`
+        raises TimeoutError; what a handler raises goes to the reader.
+
         Once a stream was closed, the next one of this client for the same run and consumer gets its
         place at once; while it is open, that one is refused like any other, with ConsumerBusy.
         Raises ValueError or TypeError for arguments that make no sense.
         """
+        check_seconds("handler_timeout", handler_timeout)
+        reconnect_timeout = check_optional_seconds("reconnect_timeout", reconnect_timeout)
         session = self._sessions.begin(run_id, consumer)
         plan = StreamPlan(
             run_id=run_id,
@@ -221,16 +236,27 @@ class AsyncRuns:
             take_over=take_over,
             wait_for_run=wait_for_run,
         )
+        limits = Limits(
+            check_optional_seconds("timeout", timeout),
+            check_optional_seconds("idle_timeout", idle_timeout),
+            self._connection.clock,
+        )
         return AsyncRunStream(
-            self._connection,
-            plan,
+            run_id,
+            lambda token: Subscription(
+                self._connection,
+                plan,
+                session,
+                self._sessions,
+                resume_token=token,
+                limits=limits,
+                reconnect_timeout=reconnect_timeout,
+            ),
             self.get,
-            session=session,
-            sessions=self._sessions,
-            resume_token=resume_token,
-            timeout=check_optional_seconds("timeout", timeout),
-            idle_timeout=check_optional_seconds("idle_timeout", idle_timeout),
-            reconnect_timeout=check_optional_seconds("reconnect_timeout", reconnect_timeout),
+            limits,
+            resume_token=resume_token or "",
+            handlers=[on_event] if callable(on_event) else list(on_event),
+            handler_timeout=handler_timeout,
         )
 
 

@@ -3,27 +3,19 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import grpc
-
-from lavant.client._async.concurrency import (
-    Background,
-    Cancelled,
-    ClientClosed,
-    Signal,
-    end_writing,
-    is_being_cancelled,
-    read,
-    write,
-)
+from lavant.client._async.calls import HungUp
+from lavant.client._async.concurrency import Background, Signal
 from lavant.client._async.connection import Connection
 from lavant.client._async.reconnect import Reconnect
 from lavant.client._errors import LavantError, ProducerError, ProducerGap, Unavailable
 from lavant.client._outbox import Outbox
-from lavant.client._status import from_rpc_error, from_status
+from lavant.client._status import from_status
 from lavant.v1.event_service_pb2 import PublishEventsRequest, PublishEventsResponse
 
 if TYPE_CHECKING:
-    from lavant.client._async.concurrency import PublishCall
+    from lavant.client._async.calls import Conversation
+
+    PublishCall = Conversation[PublishEventsRequest, PublishEventsResponse]
 
 GAPS_WITHOUT_PROGRESS = 5
 CLOSING_GRACE = 1.0
@@ -51,7 +43,8 @@ class Sender:
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._on_cancel_request = on_cancel_request
-        self._reconnect = Reconnect(connection.new_backoff())
+        self._reconnect = Reconnect(connection.new_backoff(), connection.clock, sleep=self._sleep)
+        self._call: PublishCall | None = None
         self._over: LavantError | None = None
         self._gaps = 0
         self._closing = False
@@ -61,7 +54,7 @@ class Sender:
         """End the call in good order. What is not durable by now is given up."""
         self._closing = True
         self._changed.notify()
-        await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0)
+        await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0, self._hang_up)
 
     async def _run(self) -> None:
         try:
@@ -71,8 +64,8 @@ class Sender:
                     await self._reconnect.pause(self._over)
         except LavantError as error:
             self._outbox.fail(error)
-        except ClientClosed:
-            self._outbox.fail(ProducerError("the client was closed"))
+        except HungUp:
+            self._outbox.fail(ProducerError("the client is closed"))
         except Exception as error:
             # Nobody may wait for a sender that is dead.
             self._outbox.fail(ProducerError(f"the sender ended by {error!r}"))
@@ -81,15 +74,15 @@ class Sender:
             self._changed.notify()
 
     async def _converse(self) -> None:
-        call = self._connection.events.PublishEvents(metadata=self._connection.metadata)
         self._outbox.rewind()
         self._over = None
+        call = self._call = self._connection.publish_events()
         replies = Background(lambda: self._receive(call))
         try:
             while not self._is_over() and await self._send_next(call):
                 pass
             if self._over is None:
-                await end_writing(call)
+                await call.end_writing()
             await replies.join()
         finally:
             call.cancel()
@@ -106,21 +99,17 @@ class Sender:
             if self._outbox.is_waiting:
                 return True
             batch = self._outbox.sign_of_life()
-        return await write(call, PublishEventsRequest(batch=batch))
+        return await call.write(PublishEventsRequest(batch=batch))
 
     async def _receive(self, call: "PublishCall") -> None:
         over: LavantError = Unavailable("the server ended the call")
         try:
-            while (response := await read(call)) is not None:
+            while (response := await call.read()) is not None:
                 self._handle(response)
-        except grpc.RpcError as failure:
-            over = from_rpc_error(failure)
         except LavantError as refusal:
             over = refusal
-        except Cancelled:
-            if is_being_cancelled():
-                raise
-            over = ProducerError("the client was closed")
+        except HungUp:
+            over = ProducerError("the client is closed")
         finally:
             self._over = over
             self._changed.notify()
@@ -146,3 +135,10 @@ class Sender:
         if self._gaps > GAPS_WITHOUT_PROGRESS or not self._outbox.holds(expected):
             return refusal
         return Unavailable(refusal.message)
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._changed.wait_for(lambda: self._closing, seconds)
+
+    def _hang_up(self) -> None:
+        if self._call is not None:
+            self._call.cancel()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
+from lavant.client._options import OnError
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import Action, Root, is_running
 
@@ -26,12 +27,15 @@ class Roots:
         name: str | None,
         labels: Mapping[str, str] | None,
         producer_timeout: float | None,
-        options: ProducerOptions,
+        on_error: OnError,
+        options: ProducerOptions | None,
     ) -> None:
         self._client = client
         self._name = name
         self._labels = labels
         self._producer_timeout = producer_timeout
+        self._on_error: OnError = on_error
+        self._strict = on_error == "raise"
         self._options = options
         self._loop = _running_loop()
         self._roots: dict[UUID, Root] = {}
@@ -77,9 +81,7 @@ class Roots:
         outer = _scope.current_run()
         if isinstance(outer, AsyncRunProducer):
             step_id = _scope.current_step(outer)
-            return Root(
-                outer, begun, self._finish_lost, owns_run=False, outer_step_id=step_id, strict=self._options.strict
-            )
+            return Root(outer, begun, self._finish_lost, owns_run=False, outer_step_id=step_id, strict=self._strict)
         try:
             run = self._client.runs.start(
                 begun.name,
@@ -89,16 +91,17 @@ class Roots:
                 conversation_id=begun.conversation_id,
                 producer_timeout=self._producer_timeout,
                 model=begun.model,
+                on_error=self._on_error,
                 options=self._options,
             )
             # In a task of its own: a block entered here would go on in the caller's context when the root is over.
             await asyncio.create_task(_enter(run))
         except Exception:
-            if self._options.strict:
+            if self._strict:
                 raise
             _log.warning("%s is not recorded: its run could not be created", begun.name, exc_info=True)
             return None
-        return Root(run, begun, self._finish_lost, owns_run=True, strict=self._options.strict)
+        return Root(run, begun, self._finish_lost, owns_run=True, strict=self._strict)
 
     async def _finish(self, root: Root, output: object, error: BaseException | None) -> None:
         for run_id, other in list(self._roots.items()):

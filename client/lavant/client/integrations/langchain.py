@@ -14,6 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk, GenerationChunk, LLMResu
 from typing_extensions import override
 
 from lavant.client import AsyncClient, ProducerOptions
+from lavant.client._options import OnError
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_roots import Roots
 
@@ -34,7 +35,7 @@ class LavantCallbackHandler(AsyncCallbackHandler):
     CancelRun cancels the task that the root began in, and the root raises RunCancelled; under `astream`, the
     task may be between two chunks, and gets a CancelledError there. The application never waits for the network while
     it works, only at the root's beginning (until the run is created) and at its end (until all is durable). Unless
-    `options` are strict, what cannot be recorded never fails it: see ProducerOptions.
+    `on_error` is "raise", what cannot be recorded never fails it.
 
     One handler serves any number of roots at a time, in one event loop. What runs in other threads is recorded with the
     root it belongs to, but not a root of its own there: call `ainvoke`, not `invoke`. Inputs of roots that
@@ -44,7 +45,7 @@ class LavantCallbackHandler(AsyncCallbackHandler):
 
     # In the task that calls, in order: the task to cancel, and the block that the root is in, are known there.
     run_inline = True
-    # For RunCancelled, and for what strict options raise; all else is caught before it gets here.
+    # For RunCancelled, and for what on_error="raise" raises; all else is caught before it gets here.
     raise_error = True
 
     def __init__(
@@ -54,6 +55,7 @@ class LavantCallbackHandler(AsyncCallbackHandler):
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         producer_timeout: float | None = 60.0,
+        on_error: OnError = "log",
         options: ProducerOptions | None = None,
     ) -> None:
         self._roots = Roots(
@@ -61,7 +63,8 @@ class LavantCallbackHandler(AsyncCallbackHandler):
             name=name,
             labels=labels,
             producer_timeout=producer_timeout,
-            options=options or ProducerOptions(strict=False),
+            on_error=on_error,
+            options=options,
         )
 
     @override

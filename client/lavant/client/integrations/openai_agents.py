@@ -23,6 +23,7 @@ from agents.run import RunOptions
 from typing_extensions import Unpack, override
 
 from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
+from lavant.client._options import OnError
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, model_name, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
 from lavant.client.integrations._openai_agents_recording import Recording, configured_model
@@ -38,8 +39,8 @@ class LavantRunner:
 
     Text comes as deltas from `run_streamed`, as soon as the application reads them from the stream; else whole.
     CancelRun cancels the agent, and raises RunCancelled. The agent never waits for the network while it works, only at
-    its beginning (until the run is created) and at its end (until all is durable). Unless `options` are strict, what
-    cannot be recorded never fails it: see ProducerOptions. One runner serves any number of runs at a time.
+    its beginning (until the run is created) and at its end (until all is durable). Unless `on_error` is "raise", what
+    cannot be recorded never fails it. One runner serves any number of runs at a time.
 
     A run that waits for approvals ends well; it is resumed as a run of its own. Not recorded: tools that the model's
     provider runs. Of a tool with a `failure_error_function` of its own, a failure is known only while the SDK traces.
@@ -52,13 +53,15 @@ class LavantRunner:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         producer_timeout: float | None = 60.0,
+        on_error: OnError = "log",
         options: ProducerOptions | None = None,
     ) -> None:
         self._client = client
         self._name = name
         self._labels = labels
         self._producer_timeout = producer_timeout
-        self._options = options or ProducerOptions(strict=False)
+        self._on_error: OnError = on_error
+        self._options = options
 
     async def run(
         self,
@@ -101,7 +104,7 @@ class LavantRunner:
         self, agent: Agent[Any], given: str | list[TResponseInputItem] | RunState[Any], options: RunOptions[Any]
     ) -> AsyncIterator[Recording]:
         shown = None if isinstance(given, RunState) else _json.bounded(given)
-        strict = self._options.strict
+        strict = self._on_error == "raise"
         outer = _scope.current_run()
         if isinstance(outer, AsyncRunProducer):
             with Recording(outer, _scope.current_step(outer), options, strict=strict) as recording:
@@ -115,6 +118,7 @@ class LavantRunner:
             conversation_id=_conversation(options),
             producer_timeout=self._producer_timeout,
             model=model_name(agent, configured_model(options)),
+            on_error=self._on_error,
             options=self._options,
         ) as run:
             with Recording(run, "", options, strict=strict) as recording:

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
 from lavant.client._async.concurrency import Background
+from lavant.client._options import OnError
 from lavant.client.integrations._pydantic_ai_recorder import AgentRecorder
 from lavant.client.integrations._pydantic_ai_step import NestedStep
 
@@ -33,8 +34,8 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
     agent becomes a step of that run instead. Each request to a model is a step with one message; each
     tool call is a step too, open until the agents begun in it are done as well. CancelRun cancels the agent.
     The agent never waits for the network while it works, only at its beginning (until the run is created) and
-    at its end (until all is durable). Unless `options` are strict, what cannot be recorded never fails the
-    agent: see ProducerOptions; so it is with an agent that outlives its run. Give a `run_id` only to the
+    at its end (until all is durable). Unless `on_error` is "raise", what cannot be recorded never fails the
+    agent; so it is with an agent that outlives its run. Give a `run_id` only to the
     capabilities of a single run: `agent.run(..., capabilities=[LavantCapability(client, run_id=...)])`.
     """
 
@@ -46,6 +47,7 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
         run_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         producer_timeout: float | None = 60.0,
+        on_error: OnError = "log",
         options: ProducerOptions | None = None,
     ) -> None:
         self._client = client
@@ -53,6 +55,7 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
         self._run_id = run_id
         self._labels = labels
         self._producer_timeout = producer_timeout
+        self._on_error: OnError = on_error
         self._options = options
         self._recorder: AgentRecorder | None = None
 
@@ -75,7 +78,6 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
                     step.usage = recorder.usage
                 step.output = _json.bounded(result.output)
                 return result
-        options = self._options or ProducerOptions(strict=False)
         async with self._client.runs.start(
             name,
             input=_json.bounded(ctx.prompt),
@@ -84,7 +86,8 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
             conversation_id=ctx.conversation_id or "",
             producer_timeout=self._producer_timeout,
             model=ctx.model.model_name,
-            options=options,
+            on_error=self._on_error,
+            options=self._options,
         ) as run:
             self._recorder = AgentRecorder(run)
             result = await _run_until_cancelled(run, ctx, handler)

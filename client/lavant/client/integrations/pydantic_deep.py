@@ -69,7 +69,7 @@ class DeepAgentCapability(LavantCapability[Any]):
                 subagent.agent = _RecordedSubagent(agent, self._of_subagent(subagent.name))
 
     def _of_subagent(self, name: str) -> "DeepAgentCapability":
-        capability = DeepAgentCapability(self._client, name=name, options=self._options)
+        capability = DeepAgentCapability(self._client, name=name, on_error=self._on_error, options=self._options)
         capability._todos_name = f"todos/{name}"
         return capability
 

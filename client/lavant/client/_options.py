@@ -1,0 +1,33 @@
+"""What a producer may be told."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lavant.client._arguments import choose
+from lavant.client._ids import new_id
+
+OnError = Literal["raise", "log"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerOptions:
+    """How much a producer holds, in bytes, and how long it waits, in seconds.
+
+    `block_timeout` is how long one method waits for room in a full queue, `close_timeout` how long the
+    block's end waits until all is durable. `clock` gives the time of events, in nanoseconds.
+    """
+
+    queue_bytes: int = 8 << 20
+    block_timeout: float = 5.0
+    close_timeout: float = 30.0
+    producer_id: str = field(default_factory=new_id)
+    producer_epoch: int = 1
+    clock: Callable[[], int] = time.time_ns
+
+
+def check_on_error(value: OnError) -> OnError:
+    """Return the argument. Raises ValueError for another one."""
+    allowed: dict[str, OnError] = {"raise": "raise", "log": "log"}
+    return choose("on_error", value, allowed)

@@ -1,0 +1,136 @@
+# Made from _async/blocks.py by client/unasync.py: change that one.
+"""What a producer opens and closes: steps, messages, tool calls."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lavant.client import _payloads, _scope
+from lavant.client._ids import new_id
+from lavant.client._message import MessageDraft
+from lavant.client._models import Usage
+from lavant.client._sync.concurrency import monotonic
+from lavant.client._sync.messages import Messages
+from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
+
+if TYPE_CHECKING:
+    from lavant.client._sync.producer import RunProducer
+
+
+class _Block:
+    """Publishes an event when it is entered and one when it is left; the body's own error comes first."""
+
+    def __init__(self, run: "RunProducer") -> None:
+        self._run = run
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = monotonic()
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._close(error)
+        except Exception:
+            if error is None:
+                raise
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _close(self, error: BaseException | None) -> None:
+        raise NotImplementedError
+
+    def _seconds(self) -> float:
+        return monotonic() - self._began
+
+
+class StepBlock(_Block):
+    """A unit of work. What is published in the block, also by tasks begun in it, belongs to it.
+
+    Set `output` and `usage` to report them. The step fails if the block raises.
+    """
+
+    def __init__(
+        self, run: "RunProducer", name: str, kind: "StepKind.ValueType", input_value: object, attempt: int
+    ) -> None:
+        super().__init__(run)
+        self.id = new_id()
+        self.output: Any = None
+        self.usage: Usage | None = None
+        self._parent = ""
+        self._name, self._kind, self._input, self._attempt = name, kind, input_value, attempt
+
+    def _open(self) -> None:
+        self._parent = _scope.current_step(self._run)
+        self._run.end_message()
+        self._run.publish(
+            _payloads.step_started(self.id, self._parent, self._name, self._kind, self._input, self._attempt)
+        )
+        self._scope = _scope.enter(self._run, self.id)
+
+    def _close(self, error: BaseException | None) -> None:
+        try:
+            self._run.end_message()
+        finally:
+            _scope.leave(self._scope)
+        self._run.publish(
+            _payloads.step_finished(self.id, self._parent, self.output, error, self.usage, self._seconds())
+        )
+
+
+class MessageBlock(_Block):
+    """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
+
+    One that becomes too long for an event goes on in further messages; `id` is the first one's.
+    """
+
+    def __init__(self, run: "RunProducer", messages: Messages, draft: MessageDraft) -> None:
+        super().__init__(run)
+        self.id = draft.message_id
+        self.usage: Usage | None = None
+        self.finish_reason = ""
+        self._messages = messages
+        self._draft = draft
+
+    def text(self, chunk: str) -> None:
+        """Add to its text."""
+        self._messages.say("text", chunk, self._draft)
+
+    def reasoning(self, chunk: str) -> None:
+        """Add to its reasoning."""
+        self._messages.say("reasoning", chunk, self._draft)
+
+    def _open(self) -> None:
+        self._messages.begin(self._draft)
+
+    def _close(self, error: BaseException | None) -> None:
+        self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
+
+
+class ToolBlock(_Block):
+    """A call of a tool. Set `result` to report it; if the block raises, the call failed."""
+
+    def __init__(self, run: "RunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:
+        super().__init__(run)
+        self.id = tool_call_id or new_id()
+        self.result: Any = None
+        self._call = _payloads.tool_call(self.id, name, arguments)
+
+    def output(self, text: str) -> None:
+        """Publish more of what the tool writes while it works."""
+        self._run.publish(_payloads.tool_output_delta(self.id, text))
+
+    def _open(self) -> None:
+        self._run.end_message()
+        self._run.publish(_payloads.tool_call_started(self._call))
+
+    def _close(self, error: BaseException | None) -> None:
+        self._run.publish(self._finished(error))
+
+    def _finished(self, error: BaseException | None) -> Event:
+        failed = _payloads.error_of(error) if error else None
+        outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED if error else ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
+        return _payloads.tool_call_finished(self._call, outcome, self.result, failed, self._seconds())

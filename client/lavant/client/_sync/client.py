@@ -1,0 +1,58 @@
+# Made from _async/client.py by client/unasync.py: change that one.
+"""The client: where everything begins."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from lavant.client._arguments import check_seconds
+from lavant.client._sync.calls import Metadata, open_channel
+from lavant.client._sync.connection import Connection
+from lavant.client._sync.runs import Runs
+from lavant.client._target import ChannelOption, channel_options, resolve_target
+
+DEFAULT_TIMEOUT = 30.0
+
+
+class Client:
+    """A connection to a lavant server. Use it with `with`, from any thread.
+
+    `target` is `host:port`, or several of these; by default LAVANT_TARGET, else localhost:7447.
+    `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
+    a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
+    channel options, and win over the client's own. Nothing is dialled before the first call.
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] | None = None,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+        metadata: Metadata = (),
+        options: Sequence[ChannelOption] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        authorization = [("authorization", f"Bearer {api_key}")] if api_key else []
+        self.target = resolve_target(target)
+        chosen = channel_options(self.target, options)
+        self._connection = Connection(
+            lambda: open_channel(self.target, credentials, chosen),
+            metadata=[*authorization, *metadata],
+            timeout=check_seconds("timeout", timeout),
+        )
+        self.runs = Runs(self._connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Streams and producers still open are cut off."""
+        self._connection.close()

@@ -1,0 +1,88 @@
+"""What depends on threads: time, waiting, waking, work in the background."""
+
+import threading
+import time
+from collections.abc import Callable
+from inspect import iscoroutine
+from typing import Any
+
+from lavant.client._sync.alarms import Alarm, Alarms
+
+monotonic = time.monotonic
+Lock = threading.RLock
+
+_alarms = Alarms()
+
+
+class Clock:
+    """Time as the client knows it. A test has one of its own."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def call_in(self, seconds: float, action: Callable[[], None]) -> Alarm:
+        """Call something in so many seconds, in another thread, unless the alarm is cancelled before."""
+        return _alarms.set(seconds, action)
+
+
+def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:  # noqa: ARG001
+    """Call a handler of the user's. It takes the time that it takes: only asynchronous ones can be bounded."""
+    result = handler(argument)
+    if iscoroutine(result):
+        result.close()
+        raise TypeError(f"{handler!r} is asynchronous; give it to a stream of AsyncClient")
+
+
+class Signal:
+    """Wakes those who wait for a change."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+
+    def notify(self) -> None:
+        """Tell all who wait to look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until a condition holds; after `timeout` seconds tell whether it does."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout)
+
+
+class Background:
+    """Work that goes on beside its owner, until it is done or stopped."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lavant", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for its end; raises what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
+        """Give it `grace` seconds to end by itself, then hang up on it until it does; return when it has ended."""
+        self._thread.join(grace)
+        while self._thread.is_alive():
+            hang_up()
+            self._thread.join(_PERSISTENCE)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+
+# A thread cannot be cancelled, only what it waits for; it may just have begun to wait for something else.
+_PERSISTENCE = 0.05

@@ -1,0 +1,251 @@
+# Made from _async/producer.py by client/unasync.py: change that one.
+"""Publishing a run's events."""
+
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from lavant.client import _payloads, _scope
+from lavant.client._arguments import choose, step_kind
+from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
+from lavant.client._ids import new_id
+from lavant.client._message import MessageDraft
+from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
+from lavant.client._options import OnError, ProducerOptions
+from lavant.client._states import RunState
+from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
+from lavant.client._sync.concurrency import monotonic
+from lavant.client._sync.connection import Connection
+from lavant.client._sync.messages import Messages
+from lavant.client._sync.publisher import Publisher
+from lavant.v1 import run_pb2
+from lavant.v1.event_pb2 import Event, Role
+from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
+from lavant.v1.run_service_pb2 import CreateRunRequest
+
+_ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
+
+
+class RunProducer:
+    """A run that this process executes: `with client.runs.start(...) as run`.
+
+    Entering creates the run and publishes RunStarted. Leaving publishes RunFinished and waits until
+    all is durable: SUCCEEDED with `output`; FAILED with the error if the block raised, or if `output` or
+    `usage` cannot be published; CANCELLED if the block was cancelled. Methods queue an event and return;
+    they wait only while the queue is full, and raise ProducerOverloaded after `block_timeout`. Once the
+    server has refused an event for good, they raise what it said. An event is stored exactly once, also
+    over reconnects, but a process that dies takes with it what had no receipt yet. Thread-safe;
+    a thread that did not open a step publishes into the run.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        create: CreateRunRequest,
+        started: Event,
+        options: ProducerOptions,
+        on_error: OnError = "log",
+    ) -> None:
+        self.id = create.run_id
+        self.output: Any = None
+        self.usage: Usage | None = None
+        self._started = started
+        self._publisher = Publisher(connection, create, options, on_error)
+        self._messages = Messages(self, self._publisher, started.run_started.model)
+        self._close_timeout = options.close_timeout
+        self._raises = on_error == "raise"
+        self._began = 0.0
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """Where the last batch ended up, None before the first receipt."""
+        return self._publisher.last_receipt
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return self._publisher.cancel_reason is not None
+
+    @property
+    def cancel_reason(self) -> str:
+        """Why it should stop, for people."""
+        return self._publisher.cancel_reason or ""
+
+    def raise_if_cancelled(self) -> None:
+        """Raise RunCancelled if somebody asked the run to stop: let it leave the block."""
+        if self.cancelled:
+            reason = ErrorInfo(message=self.cancel_reason or "cancelled")
+            raise RunCancelled(RunResult(run_id=self.id, state=RunState.CANCELLED, error=reason))
+
+    def wait_cancelled(self) -> None:
+        """Wait until somebody asks the run to stop."""
+        self._publisher.changed.wait_for(lambda: self.cancelled)
+
+    def text(self, chunk: str) -> None:
+        """Say more, in the assistant's message that is open in this step, or a new one."""
+        self._messages.say("text", chunk)
+
+    def reasoning(self, chunk: str) -> None:
+        """Reason more, in the assistant's message that is open in this step, or a new one."""
+        self._messages.say("reasoning", chunk)
+
+    def message(self, role: str = "assistant", model: str = "") -> MessageBlock:
+        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system ..."""
+        return MessageBlock(self, self._messages, MessageDraft(new_id(), choose("role", role, _ROLES), model))
+
+    def step(
+        self,
+        name: str,
+        kind: str = "workflow",
+        *,
+        input: object = None,  # noqa: A002
+        attempt: int = 1,
+    ) -> StepBlock:
+        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ..."""
+        return StepBlock(self, name, step_kind(kind), input, attempt)
+
+    def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> ToolBlock:
+        """Call a tool, for the length of a block."""
+        return ToolBlock(self, name, arguments, tool_call_id)
+
+    def progress(
+        self,
+        label: str = "",
+        completed: int | None = None,
+        total: int | None = None,
+        *,
+        iteration: int = 0,
+        usage: Usage | None = None,
+    ) -> None:
+        """Tell how far the run is."""
+        self.publish(_payloads.progress(label, completed, total, iteration, usage))
+
+    def error(self, error: BaseException | str) -> None:
+        """Tell what went wrong without ending the run."""
+        described = _payloads.error_said(error) if isinstance(error, str) else _payloads.error_of(error)
+        self.publish(_payloads.error_reported(described))
+
+    def state(self, value: object, name: str = "") -> None:
+        """Publish the whole of a state that readers may rebuild."""
+        self.publish(_payloads.state_snapshot(name, value))
+
+    def custom(self, name: str, value: object = None) -> None:
+        """Publish what no other method says, under a dotted name of your own."""
+        self.publish(_payloads.custom(name, value))
+
+    def artifact(
+        self,
+        name: str,
+        content: bytes | None = None,
+        *,
+        uri: str | None = None,
+        media_type: str = "application/octet-stream",
+        artifact_id: str | None = None,
+        append: bool = False,
+    ) -> str:
+        """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
+        chosen = artifact_id or new_id()
+        self.publish(_payloads.artifact(chosen, name, media_type, content, uri, append))
+        return chosen
+
+    def publish(self, event: Event) -> None:
+        """Queue an event, waiting for room if need be. The event is the producer's from then on."""
+        event.step_id = event.step_id or _scope.current_step(self)
+        self._publisher.publish(event)
+
+    def enqueue(self, event: Event) -> None:
+        """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
+
+        Fills in the id and the time, and the step unless one is set.
+        """
+        event.step_id = event.step_id or _scope.current_step(self)
+        self._publisher.enqueue(event)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything queued is durable. Raises ProducerOverloaded after `timeout` seconds."""
+        self._publisher.flush(timeout)
+
+    def end_message(self) -> None:
+        """Finish the message that this step's text has begun, if one is open: what comes next is another one."""
+        self._messages.end_current()
+
+    def __enter__(self) -> Self:
+        self._publisher.open()
+        self._began = monotonic()
+        try:
+            self.enqueue(self._started)
+        except InvalidField as refused:
+            self._end_unstarted(refused)
+            message = f"run {self.id} has ended: its input cannot be published: {refused}"
+            raise InvalidField(message, violations=refused.violations) from None
+        except LavantError:
+            self._publisher.close()
+            raise
+        self._scope = _scope.enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _scope.leave(self._scope)
+        try:
+            self._finish(error)
+        except Exception as failure:
+            if error is None or not self._raises:
+                self._publisher.refuse(failure)
+            else:
+                note = _payloads.error_of(failure).message
+                error.add_note(f"and run {self.id} could not be finished: {note}")
+        finally:
+            self._publisher.close()
+
+    def _finish(self, error: BaseException | None) -> None:
+        try:
+            self.end_message()
+        finally:
+            if self._publisher.lost is None:
+                self._finish_whole(error)
+            else:
+                self._finish_as_failed(self._publisher.lost, "not recorded further: ")
+
+    def _finish_whole(self, error: BaseException | None) -> None:
+        described = _payloads.error_of(error) if error else None
+        if described is not None and self.cancelled:
+            described.message = self.cancel_reason or described.message
+        try:
+            self._publish_finish(_payloads.state_of(error), described, self.output, self.usage)
+        except ProducerOverloaded:
+            raise
+        except Exception as refused:  # What cannot be published are the output, the usage or both.
+            if described is None:
+                self._finish_as_failed(refused)
+            self._publish_finish(_payloads.state_of(error), described)
+            raise
+
+    def _finish_as_failed(self, failure: Exception, prefix: str = "") -> None:
+        described = _payloads.error_of(failure)
+        described.message = f"{prefix}{described.message}"
+        self._publish_finish(RUN_STATE_FAILED, described)
+        raise failure
+
+    def _publish_finish(
+        self,
+        state: "run_pb2.RunState.ValueType",
+        error: Error | None,
+        output: object = None,
+        usage: Usage | None = None,
+    ) -> None:
+        finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
+        self._publisher.finish(finished, self._close_timeout)
+
+    def _end_unstarted(self, refused: InvalidField) -> None:
+        """End a run whose RunStarted was refused, rather than leave it queued for ever."""
+        try:
+            self._started.run_started.ClearField("input_json")
+            with suppress(LavantError):
+                self.enqueue(self._started)
+                described = _payloads.error_of(refused)
+                finished = _payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)
+                self._publisher.finish(finished, self._close_timeout)
+        finally:
+            self._publisher.close()

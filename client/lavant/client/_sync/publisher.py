@@ -1,0 +1,161 @@
+# Made from _async/publisher.py by client/unasync.py: change that one.
+"""The way of a run's events from this process to the server: queued, numbered, sent, acknowledged."""
+
+import logging
+
+from lavant.client._errors import LavantError, ProducerError, ProducerOverloaded
+from lavant.client._models import Receipt
+from lavant.client._options import OnError, ProducerOptions
+from lavant.client._outbox import Outbox
+from lavant.client._payloads import error_of
+from lavant.client._sync.concurrency import Signal, monotonic
+from lavant.client._sync.connection import Connection
+from lavant.client._sync.sender import Sender
+from lavant.client._trace import TraceSource, trace_source
+from lavant.v1.event_pb2 import Event
+from lavant.v1.run_service_pb2 import CreateRunRequest
+
+_log = logging.getLogger("lavant.client")
+
+
+class Publisher:
+    """One run's queue and its sender. `changed` is notified of receipts, failures and requests to cancel.
+
+    `on_error="log"`: what cannot be published is no error: from the first refusal on it logs a warning
+    and drops everything, so that the log has no hole; RunFinished is a failure then, if it can be published.
+    """
+
+    def __init__(
+        self, connection: Connection, create: CreateRunRequest, options: ProducerOptions, on_error: OnError
+    ) -> None:
+        self.changed = Signal()
+        self.cancel_reason: str | None = None
+        self.lost: Exception | None = None
+        self._connection = connection
+        self._create = create
+        self._options = options
+        self._raises = on_error == "raise"
+        self._outbox = Outbox(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes)
+        self._sender: Sender | None = None
+        self._trace: TraceSource = trace_source()
+        self._count = 0
+        self._opened = False
+
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """Where the last batch ended up."""
+        return self._outbox.last_receipt
+
+    def open(self) -> None:
+        """Create the run and begin to send."""
+        self._opened = True
+        timeout = None if self._raises else self._options.block_timeout
+        try:
+            self._connection.call(self._connection.runs.CreateRun, self._create, timeout)
+        except LavantError as error:
+            self._outbox.fail(error)
+            self.refuse(error)
+            return
+        silence = self._create.producer_timeout.ToMilliseconds() / 1000
+        self._sender = Sender(
+            self._connection,
+            self._outbox,
+            self.changed,
+            heartbeat=silence / 3 or None,
+            on_cancel_request=self._cancel,
+        )
+
+    def publish(self, event: Event) -> None:
+        """Queue an event, waiting for room if need be."""
+        self.wait_for_room()
+        self.enqueue(event)
+
+    def wait_for_room(self) -> None:
+        """Wait until an event can be queued, or for too long: then `enqueue` raises ProducerOverloaded."""
+        if not self._has_room():
+            self.changed.wait_for(self._has_room, self._options.block_timeout)
+
+    def check_room(self) -> None:
+        """Refuse now what `enqueue` would refuse for want of room, or because nothing is taken any more."""
+        self._check_opened()
+        try:
+            self._outbox.check()
+        except LavantError as error:
+            self.refuse(error)
+
+    def enqueue(self, *events: Event) -> None:
+        """Queue events, all or none, without ever waiting."""
+        self._check_opened()
+        if self.lost is not None:
+            return
+        try:
+            self._put(events)
+        except LavantError as error:
+            self.refuse(error)
+
+    def finish(self, event: Event, timeout: float) -> None:
+        """Queue the run's last event, also after others were dropped, and wait until all is durable.
+
+        Raises what prevents it, whatever `on_error` says.
+        """
+        deadline = monotonic() + timeout
+        self.changed.wait_for(self._outbox.has_room, timeout)
+        self._put((event,))
+        self._drain(max(0.0, deadline - monotonic()))
+
+    def flush(self, timeout: float | None) -> None:
+        """Wait until everything queued is durable."""
+        try:
+            self._drain(timeout)
+        except LavantError as error:
+            self.refuse(error)
+
+    def close(self) -> None:
+        """End the call. What is not durable by now is given up, and nothing is taken any more."""
+        try:
+            if self._sender is not None:
+                self._sender.close()
+        finally:
+            self._outbox.fail(ProducerError(f"run {self._create.run_id}: its block was left"))
+            self.changed.notify()
+
+    def refuse(self, error: Exception) -> None:
+        """Raise the error, or log the first and drop every event from now on."""
+        if self._raises:
+            raise error
+        if self.lost is None:
+            self.lost = error
+            _log.warning("run %s is not recorded any further: %s", self._create.run_id, error_of(error).message)
+        self.changed.notify()
+
+    def _has_room(self) -> bool:
+        return self.lost is not None or self._outbox.has_room()
+
+    def _drain(self, timeout: float | None) -> None:
+        self.changed.wait_for(lambda: self._outbox.is_empty or self._outbox.failure is not None, timeout)
+        if self._outbox.failure is not None:
+            raise self._outbox.failure
+        if not self._outbox.is_empty:
+            raise ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s")
+
+    def _check_opened(self) -> None:
+        if not self._opened:
+            raise RuntimeError("use the run within its block: `with client.runs.start(...) as run`")
+
+    def _put(self, events: tuple[Event, ...]) -> None:
+        self._outbox.check()
+        for event in events:
+            self._stamp(event)
+        self._outbox.put(*events)
+        self.changed.notify()
+
+    def _stamp(self, event: Event) -> None:
+        self._count += 1
+        event.event_id = event.event_id or f"{self._options.producer_id}.{self._count}"
+        if not event.HasField("event_time"):
+            event.event_time.FromNanoseconds(self._options.clock())
+        self._trace(event)
+
+    def _cancel(self, reason: str) -> None:
+        self.cancel_reason = reason
+        self.changed.notify()

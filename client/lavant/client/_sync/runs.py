@@ -1,0 +1,281 @@
+# Made from _async/runs.py by client/unasync.py: change that one.
+"""Runs: creating, finding, waiting for, reading, publishing."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+from lavant.client import _payloads
+from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
+from lavant.client._errors import WaitTimeout
+from lavant.client._events import Event, wrap
+from lavant.client._filter import run_filter
+from lavant.client._ids import new_id
+from lavant.client._models import Run
+from lavant.client._options import OnError, ProducerOptions, check_on_error
+from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
+from lavant.client._sessions import Sessions
+from lavant.client._sync.concurrency import monotonic
+from lavant.client._sync.connection import Connection
+from lavant.client._sync.limits import Limits
+from lavant.client._sync.producer import RunProducer
+from lavant.client._sync.stream import RunStream
+from lavant.client._sync.subscription import Subscription
+from lavant.client._sync.watch import watch_runs
+from lavant.v1.event_service_pb2 import ListEventsRequest
+from lavant.v1.run_service_pb2 import (
+    CancelRunRequest,
+    CreateRunRequest,
+    DeleteRunRequest,
+    GetRunRequest,
+    ListRunsRequest,
+    WaitRunRequest,
+)
+
+LONGEST_WAIT = 50.0
+WAIT_MARGIN = 10.0
+
+
+class Runs:
+    """What can be done with runs; found at `client.runs`.
+
+    Calls are made again while the server is out of reach, within the client's timeout: each may be
+    made twice without harm. Raises RunNotFound for a run that does not exist or is not yours.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sessions = Sessions()
+
+    def create(
+        self,
+        name: str,
+        *,
+        run_id: str | None = None,
+        kind: str = "agent",
+        labels: Mapping[str, str] | None = None,
+        parent_run_id: str = "",
+        conversation_id: str = "",
+        producer_timeout: float | None = None,
+    ) -> Run:
+        """Create a run, or find the one that was created in the same way. Raises RunExists if they differ."""
+        request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
+        response = self._connection.call(self._connection.runs.CreateRun, request)
+        return Run.from_proto(response.run)
+
+    def get(self, run_id: str) -> Run:
+        """Tell where a run stands."""
+        response = self._connection.call(self._connection.runs.GetRun, GetRunRequest(run_id=run_id))
+        return Run.from_proto(response.run)
+
+    def list(
+        self,
+        *,
+        kinds: Iterable[str] = (),
+        states: Iterable[str] = (),
+        names: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        conversation_id: str = "",
+        parent_run_id: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+    ) -> Iterator[Run]:
+        """Give the runs that match, the newest first, page by page."""
+        matching = run_filter(
+            kinds=kinds,
+            states=states,
+            names=names,
+            labels=labels,
+            conversation_id=conversation_id,
+            parent_run_id=parent_run_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        request = ListRunsRequest(filter=matching, page_size=page_size)
+        while True:
+            response = self._connection.call(self._connection.runs.ListRuns, request)
+            for run in response.runs:
+                yield Run.from_proto(run)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def wait(self, run_id: str, timeout: float | None = None) -> Run:
+        """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds."""
+        deadline = None if timeout is None else monotonic() + check_seconds("timeout", timeout)
+        while True:
+            left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - monotonic()))
+            request = WaitRunRequest(run_id=run_id, timeout=duration(left))
+            response = self._connection.wait_run(request, left + WAIT_MARGIN)
+            run = Run.from_proto(response.run)
+            if run.has_ended:
+                return run
+            if deadline is not None and monotonic() >= deadline:
+                raise WaitTimeout(f"run {run_id} is {run.state.value} after {timeout:g} s")
+
+    def watch(
+        self,
+        *,
+        kinds: Iterable[str] = (),
+        states: Iterable[str] = (),
+        names: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        conversation_id: str = "",
+        parent_run_id: str = "",
+        resume_token: str = "",
+    ) -> Iterator[Run]:
+        """Give the runs that match as they stand, then each as it is created or changes state; never ends.
+
+        Reconnects by itself. A run may be given twice in the same state.
+        """
+        matching = run_filter(
+            kinds=kinds,
+            states=states,
+            names=names,
+            labels=labels,
+            conversation_id=conversation_id,
+            parent_run_id=parent_run_id,
+        )
+        return watch_runs(self._connection, matching, resume_token)
+
+    def cancel(self, run_id: str, reason: str = "") -> Run:
+        """Ask a run's producer to stop; it may take its time. An ended run stays as it is."""
+        request = CancelRunRequest(run_id=run_id, reason=reason)
+        response = self._connection.call(self._connection.runs.CancelRun, request)
+        return Run.from_proto(response.run)
+
+    def delete(self, run_id: str) -> None:
+        """Delete an ended run and its log. Raises RunNotEnded for one that has not."""
+        self._connection.call(self._connection.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
+
+    def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> Iterator[Event]:
+        """Give the events recorded so far, in order, page by page; also those that come while it does."""
+        request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
+        while True:
+            response = self._connection.call(self._connection.events.ListEvents, request)
+            for event in response.events:
+                yield wrap(event)
+            # A page may be empty in the middle of a log, where none of many events match: then its token has moved.
+            if response.next_page_token in ("", request.page_token):
+                return
+            request.page_token = response.next_page_token
+
+    def start(
+        self,
+        name: str,
+        *,
+        input: object = None,  # noqa: A002
+        run_id: str | None = None,
+        kind: str = "agent",
+        labels: Mapping[str, str] | None = None,
+        parent_run_id: str = "",
+        conversation_id: str = "",
+        producer_timeout: float | None = None,
+        model: str = "",
+        version: str = "",
+        on_error: OnError = "log",
+        options: ProducerOptions | None = None,
+    ) -> RunProducer:
+        """Execute a run in this process, for the length of an `with` block.
+
+        With `producer_timeout`, the server ends the run as ABANDONED once this process has been silent
+        for so many seconds; signs of life are sent by themselves. `on_error` says what becomes of events
+        that cannot be published: "log" warns once and drops all that follow, so that the agent works on and
+        the log has no hole; "raise" raises from the method that publishes, and at the block's end.
+        """
+        request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
+        started = _payloads.run_started(input, version, model)
+        return RunProducer(self._connection, request, started, options or ProducerOptions(), check_on_error(on_error))
+
+    def stream(
+        self,
+        run_id: str,
+        *,
+        consumer: str | None = None,
+        resume_token: str | None = None,
+        start: Start = "beginning",
+        stop: Stop = "run_finished",
+        types: Iterable[str] = (),
+        deltas: Deltas = "all",
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        reconnect_timeout: float | None = 60.0,
+        heartbeat_interval: float = 15.0,
+        take_over: bool = False,
+        wait_for_run: bool = False,
+        on_event: Handler | Iterable[Handler] = (),
+        handler_timeout: float = 30.0,
+    ) -> RunStream:
+        """Read a run's events, the recorded ones first; no call is made before the first event is asked for.
+
+        `consumer` names the reader: at most one stream per run and name; None makes one up. `timeout` and
+        `idle_timeout` raise StreamTimeout and IdleTimeout; `reconnect_timeout` is how long a cut stream
+        tries to resume before StreamCut. `heartbeat_interval` is 1 to 60. All are in seconds.
+
+        `on_event` handlers are called with every event before it is given out, one after the other: the next
+        event is read when they are done. An asynchronous one that takes longer than `handler_timeout`
+        raises TimeoutError; what a handler raises goes to the reader.
+
+        Once a stream was closed, the next one of this client for the same run and consumer gets its
+        place at once; while it is open, that one is refused like any other, with ConsumerBusy.
+        Raises ValueError or TypeError for arguments that make no sense.
+        """
+        check_seconds("handler_timeout", handler_timeout)
+        reconnect_timeout = check_optional_seconds("reconnect_timeout", reconnect_timeout)
+        session = self._sessions.begin(run_id, consumer)
+        plan = StreamPlan(
+            run_id=run_id,
+            consumer_id=consumer or f"anonymous-{new_id()}",
+            session_id=session.id,
+            start=start,
+            stop=stop,
+            types=event_types(types),
+            deltas=deltas,
+            heartbeat_interval=heartbeat_interval,
+            take_over=take_over,
+            wait_for_run=wait_for_run,
+        )
+        limits = Limits(
+            check_optional_seconds("timeout", timeout),
+            check_optional_seconds("idle_timeout", idle_timeout),
+            self._connection.clock,
+        )
+        return RunStream(
+            run_id,
+            lambda token: Subscription(
+                self._connection,
+                plan,
+                session,
+                self._sessions,
+                resume_token=token,
+                limits=limits,
+                reconnect_timeout=reconnect_timeout,
+            ),
+            self.get,
+            limits,
+            resume_token=resume_token or "",
+            handlers=[on_event] if callable(on_event) else list(on_event),
+            handler_timeout=handler_timeout,
+        )
+
+
+def _create_request(
+    name: str,
+    run_id: str | None,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent_run_id: str,
+    conversation_id: str,
+    producer_timeout: float | None,
+) -> CreateRunRequest:
+    return CreateRunRequest(
+        run_id=run_id or new_id(),
+        kind=run_kind(kind),
+        name=name,
+        labels=labels,
+        parent_run_id=parent_run_id,
+        conversation_id=conversation_id,
+        producer_timeout=(
+            None if producer_timeout is None else duration(check_seconds("producer_timeout", producer_timeout))
+        ),
+    )

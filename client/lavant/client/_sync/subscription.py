@@ -1,0 +1,128 @@
+# Made from _async/subscription.py by client/unasync.py: change that one.
+"""A stream's frames, over as many calls as it takes."""
+
+from lavant.client._errors import LavantError, StreamCut, Unavailable
+from lavant.client._models import Run
+from lavant.client._plan import StreamPlan
+from lavant.client._sessions import Session, Sessions
+from lavant.client._sync.calls import Call, HungUp
+from lavant.client._sync.connection import Connection
+from lavant.client._sync.limits import Limits
+from lavant.client._sync.reconnect import Reconnect
+from lavant.v1.event_service_pb2 import StreamEnd, StreamEndReason, StreamEventsResponse, StreamOpened
+
+MISSED_HEARTBEATS = 3
+STATUS_TIMEOUT = 1.0
+
+
+class Subscription:
+    """Opens the stream, and again from the last frame's token after every cut and every planned end.
+
+    The server hears of each reconnect as the session's next attempt, so that it takes its own place
+    over at once. Silence for three heartbeats is a cut.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        plan: StreamPlan,
+        session: Session,
+        sessions: Sessions,
+        *,
+        resume_token: str,
+        limits: Limits,
+        reconnect_timeout: float | None,
+    ) -> None:
+        self.run: Run | None = None
+        self._connection = connection
+        self._plan = plan
+        self._session = session
+        self._sessions = sessions
+        self._token = resume_token
+        self._limits = limits
+        self._reconnect = Reconnect(connection.new_backoff(), connection.clock, patience=reconnect_timeout)
+        self._heartbeat = plan.heartbeat_interval
+        self._call: Call[StreamEventsResponse] | None = None
+        self._opened = self._ended = self._closed = False
+
+    def next(self) -> StreamEventsResponse | None:
+        """Return the next frame, or None after the last one that was asked for.
+
+        Raises StreamCut if it cannot be had in time or this side closed the stream, StreamTimeout and
+        IdleTimeout by the limits, and what the server refuses with.
+        """
+        while not self._ended:
+            cut: LavantError = Unavailable("the stream ended without saying so")
+            try:
+                frame = self._read()
+            except TimeoutError:
+                cut = Unavailable("no frame for too long")
+            except HungUp:
+                raise StreamCut("the stream or its client was closed") from None
+            except LavantError as failure:
+                cut = failure
+            else:
+                if frame is not None:
+                    self._reconnect.progress()
+                    self._accept(frame)
+                    return frame
+            self._limits.check()
+            self._reconnect.pause(cut, self._limits.left())
+        return None
+
+    def close(self) -> None:
+        """Cancel the call, and let the consumer's next stream continue the session. May be called again."""
+        self._closed = True
+        self._sessions.close(self._session)
+        self._drop_call()
+
+    def _read(self) -> StreamEventsResponse | None:
+        if self._closed:
+            raise HungUp
+        if self._call is None:
+            self._session.attempt += 1
+            request = self._plan.request(self._session.attempt, self._token, opened=self._opened)
+            self._call = self._connection.stream_events(request)
+        frame = None
+        try:
+            frame = self._call.read(self._patience())
+        finally:
+            if frame is None:
+                self._drop_call()
+        return frame
+
+    def _accept(self, frame: StreamEventsResponse) -> None:
+        self._token = frame.resume_token
+        if frame.HasField("opened"):
+            self._accept_opened(frame.opened)
+        elif frame.HasField("end"):
+            self._accept_end(frame.end)
+
+    def _accept_opened(self, opened: StreamOpened) -> None:
+        self._opened = True
+        self._sessions.opened(self._session)
+        self.run = Run.from_proto(opened.run) if opened.HasField("run") else None
+        self._heartbeat = opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
+
+    def _accept_end(self, end: StreamEnd) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.finish(STATUS_TIMEOUT)
+        if not end.reconnect and end.reason != StreamEndReason.STREAM_END_REASON_IDLE:
+            self._ended = True
+            self.close()
+            return
+        delay = end.retry_delay.ToMilliseconds() / 1000
+        if delay:
+            self._reconnect.pause(Unavailable("draining", retry_after=delay), self._limits.left())
+
+    def _drop_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _patience(self) -> float:
+        """How long the next frame may take: some heartbeats, which come also while a run is waited for."""
+        watchdog = MISSED_HEARTBEATS * self._heartbeat
+        left = self._limits.left()
+        return watchdog if left is None else min(watchdog, left)
