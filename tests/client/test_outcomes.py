@@ -51,10 +51,25 @@ async def tool_calls(stream: AsyncRunStream) -> None:
 
 
 # How a run is read to its end. What is told without an exception is the state that it returns, or success.
+async def steps(stream: AsyncRunStream) -> None:
+    """Every step."""
+    async for _ in stream.steps:
+        pass
+
+
+async def progress(stream: AsyncRunStream) -> None:
+    """Every report of progress."""
+    async for _ in stream.progress:
+        pass
+
+
 VIEWS: dict[str, Callable[[AsyncRunStream], Awaitable[object]]] = {
     "iteration": iterated,
     "text_chunks": text_chunks,
     "tool_calls": tool_calls,
+    "steps": steps,
+    "progress": progress,
+    "collect": lambda stream: stream.collect(),
     "text": lambda stream: stream.text(),
     "result": lambda stream: stream.result(),
 }

@@ -22,7 +22,7 @@ from lavant.client import (
     StreamDisplaced,
     Unavailable,
 )
-from lavant.client._status import from_status, is_cut, raise_for_state
+from lavant.client._status import from_status, is_cut, raise_unless_succeeded
 from lavant.v1.error_pb2 import ErrorReason
 
 
@@ -104,11 +104,11 @@ def test_only_cuts_are_worth_another_call(failure: Status, expected: bool) -> No
 )
 def test_outcomes_are_never_mistaken_for_success(state: RunState, kind: type[LavantError]) -> None:
     with pytest.raises(kind):
-        raise_for_state(RunResult(run_id="r", state=state))
+        raise_unless_succeeded(RunResult(run_id="r", state=state))
 
 
 def test_success_is_no_error() -> None:
-    raise_for_state(RunResult(run_id="r", state=RunState.SUCCEEDED))
+    raise_unless_succeeded(RunResult(run_id="r", state=RunState.SUCCEEDED))
 
 
 def test_errors_know_their_reason_without_a_server() -> None:

@@ -44,14 +44,17 @@ from lavant.client._models import (
     ErrorInfo,
     EvaluationSummary,
     FieldViolation,
+    Progress,
     Receipt,
     Run,
     RunResult,
+    Step,
     ToolCall,
     Usage,
 )
 from lavant.client._options import ProducerOptions
-from lavant.client._states import RunKind, RunState, ToolCallOutcome
+from lavant.client._recording import Recording
+from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
 from lavant.client._sync.client import Client
 from lavant.client._sync.producer import RunProducer
@@ -84,8 +87,10 @@ __all__ = [
     "ProducerGap",
     "ProducerOptions",
     "ProducerOverloaded",
+    "Progress",
     "QuotaExceeded",
     "Receipt",
+    "Recording",
     "ResumeTokenInvalid",
     "Run",
     "RunAbandoned",
@@ -105,7 +110,9 @@ __all__ = [
     "Runs",
     "SlowConsumer",
     "StaleAttempt",
+    "Step",
     "StepBlock",
+    "StepKind",
     "StoreEpochChanged",
     "StreamCut",
     "StreamDisplaced",

@@ -1,6 +1,6 @@
 """What people read: immutable values, with JSON decoded and times as datetime."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -10,8 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel, ConfigDict
 
 from lavant.client import _json
-from lavant.client._states import RunKind, RunState, ToolCallOutcome, kind_of, state_of
-from lavant.v1 import event_service_pb2, run_pb2
+from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome, kind_of, state_of
+from lavant.v1 import event_pb2, event_service_pb2, run_pb2
 
 
 class _Frozen(BaseModel):
@@ -55,6 +55,11 @@ class Usage(_Frozen):
     reasoning_output_tokens: int = 0
     requests: int = 0
     cost_usd: float | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """What went in and came out."""
+        return self.input_tokens + self.output_tokens
 
     @classmethod
     def from_proto(cls, proto: run_pb2.TokenUsage) -> Self:
@@ -194,6 +199,63 @@ class ToolCall(_Frozen):
     outcome: ToolCallOutcome | None = None
     error: ErrorInfo | None = None
     step_id: str = ""
+    duration: timedelta | None = None
+
+
+class Progress(_Frozen):
+    """How far a run is. Units done and in all are None where they are not known."""
+
+    label: str = ""
+    completed: int | None = None
+    total: int | None = None
+    iteration: int = 0
+    usage: Usage | None = None
+
+    @classmethod
+    def from_proto(cls, proto: event_pb2.ProgressReported) -> Self:
+        """Read it from the contract's ProgressReported."""
+        return cls(
+            label=proto.label,
+            completed=proto.completed if proto.HasField("completed") else None,
+            total=proto.total if proto.HasField("total") else None,
+            iteration=proto.iteration,
+            usage=Usage.from_proto(proto.usage) if proto.HasField("usage") else None,
+        )
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, from 0 to 1; None where it is not known."""
+        return min(1.0, max(0.0, self.completed / self.total)) if self.completed is not None and self.total else None
+
+
+class Step(_Frozen):
+    """A unit of a run's work, with all that was done within it. `state` is None if it never ended.
+
+    `text` and `tool_calls` are what was said and called in this very step, not in its `children`.
+    """
+
+    id: str
+    parent_id: str = ""
+    name: str = ""
+    kind: StepKind = StepKind.UNSPECIFIED
+    attempt: int = 1
+    state: RunState | None = None
+    input: Any = None
+    output: Any = None
+    error: ErrorInfo | None = None
+    usage: Usage | None = None
+    duration: timedelta | None = None
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    children: tuple["Step", ...] = ()
+
+    def walk(self) -> Iterator["Step"]:
+        """Give this step and all below it, each before its children."""
+        waiting = [self]
+        while waiting:
+            step = waiting.pop()
+            yield step
+            waiting.extend(reversed(step.children))
 
 
 def _time(proto: Message, field: str) -> datetime | None:
@@ -206,6 +268,13 @@ def to_datetime(value: Timestamp) -> datetime:
     return value.ToDatetime(tzinfo=UTC)
 
 
+def to_timedelta(value: Duration) -> timedelta:
+    """Read a duration; one beyond what Python can say is the longest that it can."""
+    try:
+        return value.ToTimedelta()
+    except OverflowError:
+        return timedelta.max if value.seconds > 0 else timedelta.min
+
+
 def _duration(proto: Message, field: str) -> timedelta | None:
-    value: Duration = getattr(proto, field)
-    return value.ToTimedelta() if proto.HasField(field) else None
+    return to_timedelta(getattr(proto, field)) if proto.HasField(field) else None

@@ -1,25 +1,36 @@
 """What readers make of events: text, and tool calls with their results. Pure."""
 
 from lavant.client import _json
-from lavant.client._events import Event
-from lavant.client._models import ErrorInfo, ToolCall
+from lavant.client._events import Event, ToolCallFinishedEvent, ToolCallStartedEvent
+from lavant.client._models import ErrorInfo, ToolCall, to_timedelta
 from lavant.client._states import outcome_of
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import Role
+
+
+def is_assistant(role: "Role.ValueType") -> bool:
+    """Whether it is an assistant who speaks; a role that is not set is taken as one."""
+    return role in (Role.ROLE_ASSISTANT, Role.ROLE_UNSPECIFIED)
+
+
+def text_of(finished: event_pb2.MessageFinished) -> str:
+    """Return the text of a whole message."""
+    return "".join(part.text for part in finished.parts)
 
 
 class TextProjection:
     """Collects what a run's assistants say, message by message.
 
     `add` returns the text to show next. A message without deltas gives its text when it is whole.
-    When a step is tried again, what its earlier attempts said is dropped from `text`; what was
-    shown of it is shown.
+    When a step is tried again, what its earlier attempts said, in steps below it too, is dropped
+    from `text`; what was shown of it is shown.
     """
 
     def __init__(self) -> None:
         self._messages: dict[str, list[str]] = {}
         self._steps: dict[str, str] = {}
-        self._others: set[str] = set()
+        self._silent: set[str] = set()
+        self._parents: dict[str, str] = {}
 
     @property
     def text(self) -> str:
@@ -30,37 +41,61 @@ class TextProjection:
         """Take an event; return the text that it adds."""
         match event.type:
             case "text_delta":
-                return self._delta(event.data)
+                return self._delta(event.data, event)
             case "message_started":
                 self._start(event.data, event.step_id)
             case "message_finished":
-                return self._finish(event.data)
-            case "step_started" if event.data.attempt > 1:
-                self._drop(event.data.step_id)
+                return self._finish(event.data, event.step_id)
+            case "step_started":
+                self._begin(event.data)
         return ""
 
     def _start(self, started: event_pb2.MessageStarted, step_id: str) -> None:
         self._steps[started.message_id] = step_id
-        if started.role not in (Role.ROLE_ASSISTANT, Role.ROLE_UNSPECIFIED):
-            self._others.add(started.message_id)
+        if is_assistant(started.role):
+            self._silent.discard(started.message_id)
+        else:
+            self._silent.add(started.message_id)
 
-    def _delta(self, delta: event_pb2.TextDelta) -> str:
-        if delta.message_id in self._others:
+    def _delta(self, delta: event_pb2.TextDelta, event: Event) -> str:
+        message_id = delta.message_id
+        if message_id in self._silent:
             return ""
-        self._messages.setdefault(delta.message_id, []).append(delta.text)
+        chunks = self._messages.get(message_id)
+        if chunks is None:
+            chunks = self._messages[message_id] = []
+            self._steps.setdefault(message_id, event.step_id)
+        chunks.append(delta.text)
         return delta.text
 
-    def _finish(self, finished: event_pb2.MessageFinished) -> str:
-        if finished.role not in (Role.ROLE_ASSISTANT, Role.ROLE_UNSPECIFIED):
+    def _finish(self, finished: event_pb2.MessageFinished, step_id: str) -> str:
+        message_id = finished.message_id
+        if message_id in self._silent or not is_assistant(finished.role):
             return ""
-        whole = "".join(part.text for part in finished.parts)
-        shown = finished.message_id in self._messages
-        self._messages[finished.message_id] = [whole]
+        whole = text_of(finished)
+        shown = message_id in self._messages
+        self._messages[message_id] = [whole]
+        self._steps.setdefault(message_id, step_id)
         return "" if shown else whole
 
+    def _begin(self, started: event_pb2.StepStarted) -> None:
+        if started.attempt > 1:
+            self._drop(started.step_id)
+        self._parents.pop(started.step_id, None)
+        self._parents[started.step_id] = started.parent_step_id
+
     def _drop(self, step_id: str) -> None:
-        for message_id in [m for m, step in self._steps.items() if step == step_id]:
+        dropped = {step_id}
+        # Parents come before their children: one pass finds all that are below.
+        for child, parent in self._parents.items():
+            if parent in dropped:
+                dropped.add(child)
+        for child in dropped:
+            self._parents.pop(child, None)
+        for message_id in [m for m, step in self._steps.items() if step in dropped]:
             self._messages.pop(message_id, None)
+            del self._steps[message_id]
+            self._silent.add(message_id)
 
 
 class ToolCallProjection:
@@ -72,28 +107,36 @@ class ToolCallProjection:
     def add(self, event: Event) -> ToolCall | None:
         """Take an event; return the call that it completes, if it does."""
         if event.type == "tool_call_started":
-            call = event.data.call
-            self._open[call.tool_call_id] = ToolCall(
-                id=call.tool_call_id,
-                name=call.tool_name,
-                arguments=_json.decode(call.arguments_json),
-                step_id=event.step_id,
-            )
+            self._open[event.data.call.tool_call_id] = started_call(event)
         elif event.type == "tool_call_finished":
-            return self._close(event.data)
+            return finished_call(self._open.pop(event.data.tool_call_id, None), event)
         return None
 
     def unfinished(self) -> tuple[ToolCall, ...]:
         """Return the calls that were never completed; their outcome is None."""
         return tuple(self._open.values())
 
-    def _close(self, finished: event_pb2.ToolCallFinished) -> ToolCall:
-        unseen = ToolCall(id=finished.tool_call_id, name=finished.tool_name, arguments=None)
-        call = self._open.pop(finished.tool_call_id, unseen)
-        return call.model_copy(
-            update={
-                "result": _json.decode(finished.result_json),
-                "outcome": outcome_of(finished.outcome),
-                "error": ErrorInfo.from_proto(finished.error) if finished.HasField("error") else None,
-            }
-        )
+
+def started_call(event: ToolCallStartedEvent) -> ToolCall:
+    """Read a call that begins."""
+    call = event.data.call
+    return ToolCall(
+        id=call.tool_call_id,
+        name=call.tool_name,
+        arguments=_json.decode(call.arguments_json),
+        step_id=event.step_id,
+    )
+
+
+def finished_call(started: ToolCall | None, event: ToolCallFinishedEvent) -> ToolCall:
+    """Complete a call by its end. One whose start was not read has no arguments."""
+    finished = event.data
+    call = started or ToolCall(id=finished.tool_call_id, name=finished.tool_name, arguments=None, step_id=event.step_id)
+    return call.model_copy(
+        update={
+            "result": _json.decode(finished.result_json),
+            "outcome": outcome_of(finished.outcome),
+            "error": ErrorInfo.from_proto(finished.error) if finished.HasField("error") else None,
+            "duration": to_timedelta(finished.duration) if finished.HasField("duration") else None,
+        }
+    )

@@ -1,8 +1,19 @@
-"""The contract's enums, as people read them. A value that this release does not know is UNSPECIFIED."""
+"""The contract's enums, as people read them, and the words by which people pass them.
+
+A value that this release does not know is UNSPECIFIED.
+"""
 
 from enum import StrEnum
+from typing import Literal
 
 from lavant.v1 import event_pb2, run_pb2
+
+RunStateName = Literal[
+    "queued", "running", "input_required", "succeeded", "failed", "cancelled", "timed_out", "abandoned"
+]
+RunKindName = Literal["agent", "evaluation"]
+StepKindName = Literal["agent", "model_request", "tool", "workflow", "retrieval", "guardrail", "evaluator"]
+RoleName = Literal["assistant", "user", "system", "tool"]
 
 
 class RunState(StrEnum):
@@ -32,6 +43,19 @@ class RunKind(StrEnum):
     EVALUATION = "evaluation"
 
 
+class StepKind(StrEnum):
+    """What kind of work a step is."""
+
+    UNSPECIFIED = "unspecified"
+    AGENT = "agent"
+    MODEL_REQUEST = "model_request"
+    TOOL = "tool"
+    WORKFLOW = "workflow"
+    RETRIEVAL = "retrieval"
+    GUARDRAIL = "guardrail"
+    EVALUATOR = "evaluator"
+
+
 class ToolCallOutcome(StrEnum):
     """How a tool call ended."""
 
@@ -52,6 +76,11 @@ def kind_of(number: "run_pb2.RunKind.ValueType") -> RunKind:
     return _KINDS.get(number, RunKind.UNSPECIFIED)
 
 
+def step_kind_of(number: "event_pb2.StepKind.ValueType") -> StepKind:
+    """Name a step's kind."""
+    return _STEP_KINDS.get(number, StepKind.UNSPECIFIED)
+
+
 def outcome_of(number: "event_pb2.ToolCallOutcome.ValueType") -> ToolCallOutcome:
     """Name a tool call's outcome."""
     return _OUTCOMES.get(number, ToolCallOutcome.UNSPECIFIED)
@@ -59,6 +88,7 @@ def outcome_of(number: "event_pb2.ToolCallOutcome.ValueType") -> ToolCallOutcome
 
 _STATES = {run_pb2.RunState.Value(f"RUN_STATE_{state.name}"): state for state in RunState}
 _KINDS = {run_pb2.RunKind.Value(f"RUN_KIND_{kind.name}"): kind for kind in RunKind}
+_STEP_KINDS = {event_pb2.StepKind.Value(f"STEP_KIND_{kind.name}"): kind for kind in StepKind}
 _OUTCOMES = {
     event_pb2.ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{outcome.name}"): outcome for outcome in ToolCallOutcome
 }

@@ -88,7 +88,7 @@ def is_cut(error: errors.LavantError) -> bool:
     return error.code in _CUT_CODES or any(text in error.message for text in _CUT_TEXTS)
 
 
-def raise_for_state(result: RunResult) -> None:
+def raise_unless_succeeded(result: RunResult) -> None:
     """Raise the outcome of a run that ended other than well."""
     if result.state is RunState.SUCCEEDED:
         return

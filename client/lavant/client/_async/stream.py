@@ -11,10 +11,12 @@ from lavant.client._async.limits import Limits
 from lavant.client._async.subscription import Subscription
 from lavant.client._errors import RunNotEnded
 from lavant.client._events import Event, wrap
-from lavant.client._models import Run, RunResult, ToolCall
+from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
 from lavant.client._plan import Handler, split_token
 from lavant.client._projections import TextProjection, ToolCallProjection
-from lavant.client._status import raise_for_state
+from lavant.client._recording import Recording, RecordingProjection
+from lavant.client._status import raise_unless_succeeded
+from lavant.client._steps import StepProjection
 from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
 from lavant.v1.run_pb2 import RunFinished
 
@@ -50,6 +52,7 @@ class AsyncRunStream:
         self._frame_token = self._token
         self._subscription = new_subscription(self._token)
         self._buffer: deque[Event] = deque()
+        self._last: Event | None = None  # the last one handed out of a frame that holds more
         self._last_sequence = self._handed_out
         self._text = TextProjection()
         self._chunk = ""
@@ -70,7 +73,8 @@ class AsyncRunStream:
         other deltas: an event that reaches beyond that sequence is given whole, text that was handed
         out included.
         """
-        return f"{self._token}~{self._handed_out}" if self._handed_out else self._token
+        handed_out = self._last.sequence if self._last is not None else self._handed_out
+        return f"{self._token}~{handed_out}" if handed_out else self._token
 
     @property
     def last_sequence(self) -> int:
@@ -104,6 +108,43 @@ class AsyncRunStream:
             yield call
         await self.result()
 
+    @property
+    async def steps(self) -> AsyncIterator[Step]:
+        """Steps, each once it is done, with those within it as its children; raises at the end as `result` does.
+
+        An inner step comes before the one that it is part of. Steps that never ended come last, as trees,
+        without a state.
+        """
+        steps = StepProjection()
+        async for event in self:
+            if step := steps.add(event):
+                yield step
+        for step in steps.unfinished():
+            yield step
+        await self.result()
+
+    @property
+    async def progress(self) -> AsyncIterator[Progress]:
+        """How far the run is, as it reports it; raises at the end as `result` does."""
+        async for event in self:
+            if event.type == "progress_reported":
+                yield Progress.from_proto(event.data)
+        await self.result()
+
+    async def collect(self, *, raise_for_state: bool = True) -> Recording:
+        """Read to the end; return all of the run in one value. Holds all of its events in memory.
+
+        Raises as `result` does; with raise_for_state=False, a run that ended other than well is returned too.
+        Holds what this call reads, not what the stream has handed out before.
+        """
+        collected = RecordingProjection()
+        async for event in self:
+            collected.add(event)
+        result = await self._find_result()
+        if raise_for_state:
+            raise_unless_succeeded(result)
+        return collected.recording(result)
+
     async def text(self) -> str:
         """Read to the end; return what the run's assistants said. Raises as `result` does.
 
@@ -122,7 +163,7 @@ class AsyncRunStream:
         async for _ in self:
             pass
         result = await self._find_result()
-        raise_for_state(result)
+        raise_unless_succeeded(result)
         return result
 
     async def aclose(self) -> None:
@@ -147,15 +188,17 @@ class AsyncRunStream:
     async def __anext__(self) -> Event:
         if not self._buffer:
             await self._fill()
-        event = self._buffer.popleft()
-        if self._buffer:
-            self._handed_out = event.sequence
-        else:
-            self._token, self._handed_out = self._frame_token, 0
+        event = self._last = self._buffer.popleft()
+        if not self._buffer:
+            self._token, self._handed_out, self._last = self._frame_token, 0, None
         self._chunk = self._text.add(event)
+        if self._handlers:
+            await self._call_handlers(event)
+        return event
+
+    async def _call_handlers(self, event: Event) -> None:
         for handler in self._handlers:
             await call_handler(handler, event, self._handler_timeout)
-        return event
 
     async def _fill(self) -> None:
         self._limits.start()

@@ -9,10 +9,12 @@ from typing import Self
 
 from lavant.client._errors import RunNotEnded
 from lavant.client._events import Event, wrap
-from lavant.client._models import Run, RunResult, ToolCall
+from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
 from lavant.client._plan import Handler, split_token
 from lavant.client._projections import TextProjection, ToolCallProjection
-from lavant.client._status import raise_for_state
+from lavant.client._recording import Recording, RecordingProjection
+from lavant.client._status import raise_unless_succeeded
+from lavant.client._steps import StepProjection
 from lavant.client._sync.concurrency import call_handler
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.subscription import Subscription
@@ -51,6 +53,7 @@ class RunStream:
         self._frame_token = self._token
         self._subscription = new_subscription(self._token)
         self._buffer: deque[Event] = deque()
+        self._last: Event | None = None  # the last one handed out of a frame that holds more
         self._last_sequence = self._handed_out
         self._text = TextProjection()
         self._chunk = ""
@@ -71,7 +74,8 @@ class RunStream:
         other deltas: an event that reaches beyond that sequence is given whole, text that was handed
         out included.
         """
-        return f"{self._token}~{self._handed_out}" if self._handed_out else self._token
+        handed_out = self._last.sequence if self._last is not None else self._handed_out
+        return f"{self._token}~{handed_out}" if handed_out else self._token
 
     @property
     def last_sequence(self) -> int:
@@ -105,6 +109,43 @@ class RunStream:
             yield call
         self.result()
 
+    @property
+    def steps(self) -> Iterator[Step]:
+        """Steps, each once it is done, with those within it as its children; raises at the end as `result` does.
+
+        An inner step comes before the one that it is part of. Steps that never ended come last, as trees,
+        without a state.
+        """
+        steps = StepProjection()
+        for event in self:
+            if step := steps.add(event):
+                yield step
+        for step in steps.unfinished():
+            yield step
+        self.result()
+
+    @property
+    def progress(self) -> Iterator[Progress]:
+        """How far the run is, as it reports it; raises at the end as `result` does."""
+        for event in self:
+            if event.type == "progress_reported":
+                yield Progress.from_proto(event.data)
+        self.result()
+
+    def collect(self, *, raise_for_state: bool = True) -> Recording:
+        """Read to the end; return all of the run in one value. Holds all of its events in memory.
+
+        Raises as `result` does; with raise_for_state=False, a run that ended other than well is returned too.
+        Holds what this call reads, not what the stream has handed out before.
+        """
+        collected = RecordingProjection()
+        for event in self:
+            collected.add(event)
+        result = self._find_result()
+        if raise_for_state:
+            raise_unless_succeeded(result)
+        return collected.recording(result)
+
     def text(self) -> str:
         """Read to the end; return what the run's assistants said. Raises as `result` does.
 
@@ -123,7 +164,7 @@ class RunStream:
         for _ in self:
             pass
         result = self._find_result()
-        raise_for_state(result)
+        raise_unless_succeeded(result)
         return result
 
     def close(self) -> None:
@@ -148,15 +189,17 @@ class RunStream:
     def __next__(self) -> Event:
         if not self._buffer:
             self._fill()
-        event = self._buffer.popleft()
-        if self._buffer:
-            self._handed_out = event.sequence
-        else:
-            self._token, self._handed_out = self._frame_token, 0
+        event = self._last = self._buffer.popleft()
+        if not self._buffer:
+            self._token, self._handed_out, self._last = self._frame_token, 0, None
         self._chunk = self._text.add(event)
+        if self._handlers:
+            self._call_handlers(event)
+        return event
+
+    def _call_handlers(self, event: Event) -> None:
         for handler in self._handlers:
             call_handler(handler, event, self._handler_timeout)
-        return event
 
     def _fill(self) -> None:
         self._limits.start()

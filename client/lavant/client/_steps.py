@@ -1,0 +1,234 @@
+"""What readers make of events: a run's steps, with what was said and called in each. Pure."""
+
+from collections.abc import Iterator
+
+from lavant.client import _json
+from lavant.client._events import Event, MessageStartedEvent, ToolCallFinishedEvent, ToolCallStartedEvent
+from lavant.client._models import ErrorInfo, Step, ToolCall, Usage, to_timedelta
+from lavant.client._projections import finished_call, is_assistant, started_call, text_of
+from lavant.client._states import state_of, step_kind_of
+from lavant.v1 import event_pb2
+
+
+class StepProjection:
+    """Builds steps: each is given when it is done, after its children, with all that began in it.
+
+    What of it is still open by then is unfinished in what is given; a step that ends after its
+    parent is given by itself. When a step is tried again, what belonged to its earlier attempts is
+    dropped: it is neither given any more nor part of what is. A step whose start was not read, as
+    on a stream that was resumed, has only its end; its children are outermost steps.
+    Any order of events is accepted.
+
+    Unless `keep`, outermost steps are forgotten once they are done and given.
+    """
+
+    def __init__(self, *, keep: bool = True) -> None:
+        self._keep = keep
+        self._roots: list[_Node] = []
+        self._open: dict[str, _Node] = {}
+        self._messages: dict[str, _Message | None] = {}
+        self._callers: dict[str, _Node] = {}
+
+    def add(self, event: Event) -> Step | None:
+        """Take an event; return the step that it completes, if it does."""
+        match event.type:
+            case "text_delta":
+                if message := self._message(event.data.message_id, event):
+                    message.chunks.append(event.data.text)
+                    message.node.changed()
+            case "message_started":
+                self._start_message(event)
+            case "message_finished":
+                self._finish_message(event.data, event)
+            case "tool_call_started":
+                self._start_call(event)
+            case "tool_call_finished":
+                self._finish_call(event)
+            case "step_started":
+                self._start(event.data)
+            case "step_finished":
+                return self._finish(event.data, event.step_id)
+        return None
+
+    def roots(self) -> tuple[Step, ...]:
+        """Return the outermost steps as they stand, in the order of their starts."""
+        return tuple(node.as_step() for node in self._roots)
+
+    def unfinished(self) -> tuple[Step, ...]:
+        """Return the steps that have not ended and are within no other such, as trees; their state is None."""
+        return tuple(node.as_step() for node in self._open.values() if node.is_held and not node.is_within_open)
+
+    def _start(self, started: event_pb2.StepStarted) -> None:
+        if earlier := self._open.pop(started.step_id, None):
+            self._drop(earlier)
+        parent = self._open.get(started.parent_step_id)
+        siblings = self._roots if parent is None else parent.children
+        if started.attempt > 1:
+            for node in [node for node in siblings if node.id == started.step_id]:
+                self._drop(node)
+        node = self._open[started.step_id] = _Node(started.step_id, started.parent_step_id, started, parent)
+        siblings.append(node)
+        if parent is not None:
+            parent.changed()
+
+    def _finish(self, finished: event_pb2.StepFinished, outer_id: str) -> Step | None:
+        node = self._open.pop(finished.step_id, None)
+        if node is None:
+            node = _Node(finished.step_id, outer_id if outer_id != finished.step_id else "")
+            self._roots.append(node)
+        node.finished = finished
+        node.changed()
+        if not self._keep and node in self._roots:
+            self._roots.remove(node)
+        return node.as_step() if node.is_held else None
+
+    def _drop(self, node: "_Node") -> None:
+        node.is_dropped = True
+        siblings = self._roots if node.parent is None else node.parent.children
+        if node in siblings:
+            siblings.remove(node)
+        if node.parent is not None:
+            node.parent.changed()
+
+    def _start_message(self, event: MessageStartedEvent) -> None:
+        self._messages.pop(event.data.message_id, None)
+        if is_assistant(event.data.role):
+            self._message(event.data.message_id, event)
+        else:
+            self._messages[event.data.message_id] = None
+
+    def _finish_message(self, finished: event_pb2.MessageFinished, event: Event) -> None:
+        if is_assistant(finished.role) and (message := self._message(finished.message_id, event)):
+            message.chunks[:] = [text_of(finished)]
+            message.node.changed()
+        self._messages.pop(finished.message_id, None)
+
+    def _message(self, message_id: str, event: Event) -> "_Message | None":
+        """Return what a message adds to; None if it is no assistant's, or in no step that is known."""
+        try:
+            return self._messages[message_id]
+        except KeyError:
+            node = self._open.get(event.step_id)
+            message = self._messages[message_id] = None if node is None else _Message(node)
+            return message
+
+    def _start_call(self, event: ToolCallStartedEvent) -> None:
+        if node := self._open.get(event.step_id):
+            self._callers[event.data.call.tool_call_id] = node
+            node.call(started_call(event))
+
+    def _finish_call(self, event: ToolCallFinishedEvent) -> None:
+        call_id = event.data.tool_call_id
+        if node := self._callers.pop(call_id, None):
+            node.call(finished_call(node.calls[call_id], event))
+
+
+class _Message:
+    """What was said of a message so far, and where."""
+
+    __slots__ = ("chunks", "node")
+
+    def __init__(self, node: "_Node") -> None:
+        self.node = node
+        self.chunks: list[str] = []
+        node.messages.append(self)
+
+
+class _Node:
+    """A step that may change.
+
+    It remembers the step last made of it: if there is one, then there is one of each child, and
+    without one its parent has none. So a change is told upwards only as far as needed, and a step
+    is made anew only where something changed.
+    """
+
+    __slots__ = (
+        "calls",
+        "children",
+        "finished",
+        "id",
+        "is_dropped",
+        "messages",
+        "parent",
+        "parent_id",
+        "started",
+        "step",
+    )
+
+    def __init__(
+        self,
+        step_id: str,
+        parent_id: str,
+        started: event_pb2.StepStarted | None = None,
+        parent: "_Node | None" = None,
+    ) -> None:
+        self.id = step_id
+        self.parent_id = parent_id
+        self.parent = parent
+        self.started = started
+        self.finished: event_pb2.StepFinished | None = None
+        self.is_dropped = False
+        self.children: list[_Node] = []
+        self.messages: list[_Message] = []
+        self.calls: dict[str, ToolCall] = {}
+        self.step: Step | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it belongs to no attempt that was dropped."""
+        return not self.is_dropped and not any(node.is_dropped for node in self._above())
+
+    @property
+    def is_within_open(self) -> bool:
+        """Whether a step above it has not ended."""
+        return any(node.finished is None for node in self._above())
+
+    def call(self, call: ToolCall) -> None:
+        """Set a call as it stands."""
+        self.calls[call.id] = call
+        self.changed()
+
+    def changed(self) -> None:
+        """Forget the steps that were made of it and of those above."""
+        node: _Node | None = self
+        while node is not None and node.step is not None:
+            node.step = None
+            node = node.parent
+
+    def as_step(self) -> Step:
+        """Return it as it stands. Without recursion: steps may lie deeper than Python's stack."""
+        waiting = [self]
+        while waiting:
+            node = waiting[-1]
+            if missing := [child for child in node.children if child.step is None]:
+                waiting += missing
+            else:
+                waiting.pop()
+                step = node.step = node._make()
+        return step
+
+    def _above(self) -> "Iterator[_Node]":
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def _make(self) -> Step:
+        started = self.started or event_pb2.StepStarted()
+        finished = self.finished or event_pb2.StepFinished()
+        return Step(
+            id=self.id,
+            parent_id=self.parent_id,
+            name=started.name,
+            kind=step_kind_of(started.kind),
+            attempt=started.attempt or 1,
+            state=state_of(finished.state) if self.finished else None,
+            input=_json.decode(started.input_json),
+            output=_json.decode(finished.output_json),
+            error=ErrorInfo.from_proto(finished.error) if finished.HasField("error") else None,
+            usage=Usage.from_proto(finished.usage) if finished.HasField("usage") else None,
+            duration=to_timedelta(finished.duration) if finished.HasField("duration") else None,
+            text="".join("".join(message.chunks) for message in self.messages),
+            tool_calls=tuple(self.calls.values()),
+            children=tuple(child.step for child in self.children if child.step is not None),
+        )
