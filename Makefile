@@ -21,6 +21,7 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/basedpyright --project tests/typing
 	protos/check
 	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree

@@ -1,0 +1,45 @@
+"""What users write, for the type checkers: both are strict about it."""
+
+from lavant.client import AsyncClient, Client, RunFailed, Usage
+
+
+async def main() -> None:
+    async with AsyncClient("localhost:7447") as client:
+        async with client.runs.start("agent", input={"a": 1}, producer_timeout=60) as run:
+            await run.text("x")
+            async with run.tool("search", {"q": "x"}) as tool:
+                tool.result = 1
+            async with run.step("plan") as step:
+                step.usage = Usage(input_tokens=1)
+            run.output = {"answer": 1}
+        async with client.runs.stream(run.id, consumer="ui") as stream:
+            async for event in stream:
+                if event.type == "text_delta":
+                    print(event.data.text)
+        async for chunk in client.runs.stream(run.id).text_chunks:
+            print(chunk)
+        async for step in client.runs.stream(run.id).steps:
+            print(step.kind, [inner.duration for inner in step.walk()])
+        async for progress in client.runs.stream(run.id).progress:
+            print(progress.fraction)
+        recording = await client.runs.stream(run.id).collect()
+        print(recording.text, recording.total_steps)
+        async for call in client.runs.stream(run.id).tool_calls:
+            print(call.name, call.duration)
+        try:
+            result = await client.runs.stream(run.id).result()
+            print(result.state, result.usage)
+        except RunFailed as failed:
+            print(failed.result.error)
+        async for found in client.runs.list(states=["running"]):
+            print(found.id)
+
+
+def blocking() -> None:
+    with Client() as client:
+        with client.runs.start("agent") as run:
+            run.text("x")
+        for event in client.runs.stream(run.id, on_event=print):
+            if event.type == "run_finished":
+                print(event.data.state)
+        print(client.runs.stream(run.id).text())
