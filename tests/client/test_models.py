@@ -1,14 +1,17 @@
 """What people read, built from the contract's messages."""
 
+import typing
 from datetime import timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from pydantic import ValidationError
 
-from lavant.client import Run, RunKind, RunState, ToolCallOutcome, Usage
+from lavant.client import Progress, Run, RunKind, RunState, Step, StepKind, ToolCallOutcome, Usage
 from lavant.client._ids import new_id
 from lavant.client._json import checked, decode, encode
+from lavant.client._models import to_timedelta
+from lavant.client._states import RoleName, RunKindName, RunStateName, StepKindName, step_kind_of
 from lavant.v1 import event_pb2, run_pb2
 
 
@@ -59,7 +62,76 @@ def test_states_are_the_contracts(state: RunState) -> None:
 def test_no_value_of_the_contract_is_missing() -> None:
     assert len(RunState) == len(run_pb2.RunState.keys())
     assert len(RunKind) == len(run_pb2.RunKind.keys())
+    assert len(StepKind) == len(event_pb2.StepKind.keys())
     assert len(ToolCallOutcome) == len(event_pb2.ToolCallOutcome.keys())
+
+
+@pytest.mark.parametrize("kind", list(StepKind))
+def test_kinds_of_steps_are_the_contracts(kind: StepKind) -> None:
+    assert step_kind_of(event_pb2.StepKind.Value(f"STEP_KIND_{kind.name}")) is kind
+
+
+def test_a_kind_of_the_future_is_unspecified() -> None:
+    future = event_pb2.StepStarted.FromString(b"\x20\x63").kind
+    assert step_kind_of(future) is StepKind.UNSPECIFIED
+
+
+@pytest.mark.parametrize(
+    ("words", "contract"),
+    [
+        (RunStateName, run_pb2.RunState),
+        (RunKindName, run_pb2.RunKind),
+        (StepKindName, event_pb2.StepKind),
+        (RoleName, event_pb2.Role),
+    ],
+)
+def test_words_are_the_contracts(words: object, contract: typing.Any) -> None:
+    names = [name.removeprefix(contract.Name(0).removesuffix("UNSPECIFIED")) for name in contract.keys()]  # noqa: SIM118
+    assert [*typing.get_args(words)] == [name.lower() for name in names[1:]]
+
+
+def progress(**fields: typing.Any) -> Progress:
+    return Progress.from_proto(event_pb2.ProgressReported(**fields))
+
+
+def test_progress_is_read() -> None:
+    usage = run_pb2.TokenUsage(input_tokens=1)
+    read = progress(label="rows", completed=0, total=4, iteration=2, usage=usage)
+    assert read == Progress(label="rows", completed=0, total=4, iteration=2, usage=Usage(input_tokens=1))
+    assert progress(label="rows") == Progress(label="rows")
+
+
+@pytest.mark.parametrize(
+    ("fields", "fraction"),
+    [
+        ({"completed": 1, "total": 4}, 0.25),
+        ({"completed": 0, "total": 4}, 0.0),
+        ({"completed": 5, "total": 4}, 1.0),
+        ({"completed": -1, "total": 4}, 0.0),
+        ({"completed": 0, "total": 0}, None),
+        ({"completed": 1}, None),
+        ({"total": 4}, None),
+    ],
+)
+def test_a_fraction_is_told_where_it_can_be(fields: dict[str, int], fraction: float | None) -> None:
+    assert progress(**fields).fraction == fraction
+
+
+def test_steps_are_walked_parents_first() -> None:
+    step = Step(id="a", children=(Step(id="b", children=(Step(id="c"),)), Step(id="d")))
+    assert [each.id for each in step.walk()] == ["a", "b", "c", "d"]
+
+
+def test_a_duration_beyond_pythons_is_its_longest() -> None:
+    assert to_timedelta(Duration(seconds=315_576_000_000)) == timedelta(seconds=315_576_000_000)
+    assert to_timedelta(Duration(seconds=2**60)) == timedelta.max
+    assert to_timedelta(Duration(seconds=-(2**60))) == timedelta.min
+
+
+def test_tokens_are_those_in_and_out() -> None:
+    usage = Usage(input_tokens=3, output_tokens=2, cache_read_input_tokens=1, reasoning_output_tokens=1)
+    assert usage.total_tokens == 5
+    assert "total_tokens" not in usage.model_dump()
 
 
 def test_usages_add_up() -> None:

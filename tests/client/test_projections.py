@@ -1,5 +1,7 @@
 """Text and tool calls, out of events."""
 
+from datetime import timedelta
+
 from lavant.client import Event, ToolCallOutcome, _payloads
 from lavant.client._events import wrap
 from lavant.client._message import MessageDraft
@@ -38,6 +40,44 @@ def test_a_retried_step_drops_what_its_earlier_attempt_said() -> None:
     assert text.text == "right"
 
 
+def began(step: str, parent: str = "", attempt: int = 1) -> Event:
+    return wrap(_payloads.step_started(step, parent, "n", event_pb2.STEP_KIND_AGENT, None, attempt))
+
+
+def test_a_retry_drops_what_was_said_in_steps_below() -> None:
+    text = TextProjection()
+    first = [began("a"), began("b", "a"), began("c", "b"), *spoken("wrong", step="c", name="1")]
+    beside = [began("x"), *spoken("beside ", step="x", name="2")]
+    second = [began("a", attempt=2), began("b", "a"), *spoken("right", step="b", name="3")]
+    for event in [*first, *beside, *second]:
+        text.add(event)
+    assert text.text == "beside right"
+
+
+def test_a_message_of_a_dropped_attempt_stays_dropped() -> None:
+    text = TextProjection()
+    start, delta, finish = spoken("wrong", step="a", name="1")
+    shown = [text.add(event) for event in (began("a"), start, delta, began("a", attempt=2), delta, finish)]
+    assert shown == ["", "", "wrong", "", "", ""]
+    assert text.text == ""
+
+
+def test_a_message_that_is_said_again_under_its_id_counts() -> None:
+    text = TextProjection()
+    again = [began("a", attempt=2), *spoken("right", step="a", name="1")]
+    for event in [began("a"), *spoken("wrong", step="a", name="1")[:2], *again]:
+        text.add(event)
+    assert text.text == "right"
+
+
+def test_a_message_whose_start_was_not_read_is_dropped_with_its_step() -> None:
+    text = TextProjection()
+    _, delta, _ = spoken("wrong", step="a", name="1")
+    assert text.add(delta) == "wrong"
+    text.add(began("a", attempt=2))
+    assert text.text == ""
+
+
 def test_a_message_has_parts_in_their_order() -> None:
     draft = MessageDraft("m")
     indexes = [draft.reasoning("a").reasoning_delta.part_index, draft.text("b").text_delta.part_index]
@@ -58,9 +98,21 @@ def test_calls_are_paired_with_their_results() -> None:
     failed = _payloads.tool_call_finished(
         second, event_pb2.TOOL_CALL_OUTCOME_FAILED, None, _payloads.error_of(ValueError("no"))
     )
+    failed.tool_call_finished.duration.FromMilliseconds(1500)
     done = calls.add(wrap(failed))
     assert done is not None
     assert (done.name, done.arguments, done.outcome) == ("read", {"n": 1}, ToolCallOutcome.FAILED)
+    assert done.duration == timedelta(seconds=1.5)
     assert done.error is not None
     assert (done.error.message, done.error.type) == ("no", "ValueError")
     assert [(call.name, call.outcome) for call in calls.unfinished()] == [("search", None)]
+
+
+def test_a_call_whose_start_was_not_read_has_its_end() -> None:
+    finished = _payloads.tool_call_finished(
+        _payloads.tool_call("1", "search", {"q": "Oslo"}), event_pb2.TOOL_CALL_OUTCOME_SUCCEEDED, "cold"
+    )
+    finished.step_id = "s"
+    done = ToolCallProjection().add(wrap(finished))
+    assert done is not None
+    assert (done.name, done.arguments, done.result, done.step_id) == ("search", None, "cold", "s")

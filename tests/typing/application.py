@@ -18,8 +18,8 @@ async def main() -> None:
                     print(event.data.text)
         async for chunk in client.runs.stream(run.id).text_chunks:
             print(chunk)
-        async for step in client.runs.stream(run.id).steps:
-            print(step.kind, [inner.duration for inner in step.walk()])
+        async for done in client.runs.stream(run.id).steps:
+            print(done.kind, [inner.duration for inner in done.walk()])
         async for progress in client.runs.stream(run.id).progress:
             print(progress.fraction)
         recording = await client.runs.stream(run.id).collect()

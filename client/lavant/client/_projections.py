@@ -31,6 +31,9 @@ class TextProjection:
         self._steps: dict[str, str] = {}
         self._silent: set[str] = set()
         self._parents: dict[str, str] = {}
+        # While deltas of one message follow each other: the message, and what it has said. Most events are such.
+        self._speaking: str | None = None
+        self._said: list[str] = []
 
     @property
     def text(self) -> str:
@@ -39,9 +42,10 @@ class TextProjection:
 
     def add(self, event: Event) -> str:
         """Take an event; return the text that it adds."""
+        if event.type == "text_delta":
+            return self._delta(event.proto.text_delta, event)
+        self._speaking = None
         match event.type:
-            case "text_delta":
-                return self._delta(event.data, event)
             case "message_started":
                 self._start(event.data, event.step_id)
             case "message_finished":
@@ -58,15 +62,19 @@ class TextProjection:
             self._silent.add(started.message_id)
 
     def _delta(self, delta: event_pb2.TextDelta, event: Event) -> str:
-        message_id = delta.message_id
+        message_id, text = delta.message_id, delta.text
+        if message_id == self._speaking:
+            self._said.append(text)
+            return text
         if message_id in self._silent:
             return ""
         chunks = self._messages.get(message_id)
         if chunks is None:
             chunks = self._messages[message_id] = []
             self._steps.setdefault(message_id, event.step_id)
-        chunks.append(delta.text)
-        return delta.text
+        chunks.append(text)
+        self._speaking, self._said = message_id, chunks
+        return text
 
     def _finish(self, finished: event_pb2.MessageFinished, step_id: str) -> str:
         message_id = finished.message_id

@@ -119,8 +119,8 @@ class StepProjection:
 
     def _finish_call(self, event: ToolCallFinishedEvent) -> None:
         call_id = event.data.tool_call_id
-        if node := self._callers.pop(call_id, None):
-            node.call(finished_call(node.calls[call_id], event))
+        if node := self._callers.pop(call_id, None) or self._open.get(event.step_id):
+            node.call(finished_call(node.calls.get(call_id), event))
 
 
 class _Message:
