@@ -109,6 +109,50 @@ def test_an_attempt_that_ended_is_replaced_within_its_parent() -> None:
     assert [step.attempt for step in steps.roots()[0].walk()] == [1, 2]
 
 
+def test_what_is_told_of_a_step_follows_its_changes() -> None:
+    steps = StepProjection()
+    seen = []
+    for event in [began("a"), began("b", "a"), *said("b", "cold"), *called("b", "1"), ended("b", "a"), ended("a")]:
+        steps.add(event)
+        ((_, *below),) = (list(root.walk()) for root in steps.roots())
+        seen += [(each.text, [call.outcome for call in each.tool_calls], each.state) for each in below]
+    done = ToolCallOutcome.SUCCEEDED
+    assert seen == [
+        ("", [], None),
+        ("", [], None),
+        ("c", [], None),
+        ("cold", [], None),
+        ("cold", [], None),
+        ("cold", [None], None),
+        ("cold", [done], None),
+        ("cold", [done], RunState.SUCCEEDED),
+        ("cold", [done], RunState.SUCCEEDED),
+    ]
+
+
+def test_the_end_of_a_message_tells_all_of_it() -> None:
+    start, _, _, finish = said("a", "cold")
+    steps = StepProjection()
+    given_by(steps, [began("a"), start])
+    assert steps.roots()[0].text == ""
+    steps.add(finish)
+    assert steps.roots()[0].text == "cold"
+
+
+def test_a_retry_elsewhere_leaves_its_first_place() -> None:
+    steps = StepProjection()
+    given_by(steps, [began("a"), began("b"), began("c", "a")])
+    assert [[each.id for each in root.walk()] for root in steps.roots()] == [["a", "c"], ["b"]]
+    steps.add(began("c", "b", 2))
+    assert [[each.id for each in root.walk()] for root in steps.roots()] == [["a"], ["b", "c"]]
+
+
+def test_a_call_whose_start_was_not_read_is_in_the_step_of_its_end() -> None:
+    steps = StepProjection()
+    (step,) = given_by(steps, [began("a"), called("a", "1")[1], ended("a")])
+    assert [(call.id, call.name, call.arguments) for call in step.tool_calls] == [("1", "look", None)]
+
+
 def test_steps_that_are_done_are_forgotten_unless_they_are_kept() -> None:
     steps = StepProjection(keep=False)
     events = [began("a"), began("b", "a"), ended("b", "a"), ended("a"), ended("unseen"), began("c")]
@@ -206,7 +250,11 @@ def planned(plan: Plan) -> object:
 def test_the_trees_are_those_that_were_planned(log: tuple[list[Plan], list[Event]]) -> None:
     plans, events = log
     steps = StepProjection()
-    last_given = {step.id: step for step in given_by(steps, events)}
+    last_given: dict[str, Step] = {}
+    for event in events:
+        steps.roots()  # what is told in between must not stay when it changes
+        if step := steps.add(event):
+            last_given[step.id] = step
     assert sorted(map(told, steps.roots()), key=str) == [planned(plan) for plan in plans]
     assert [told(last_given[plan.id]) for plan in plans] == [planned(plan) for plan in plans]
     assert steps.unfinished() == ()

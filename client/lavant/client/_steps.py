@@ -197,6 +197,8 @@ class _Node:
 
     def as_step(self) -> Step:
         """Return it as it stands. Without recursion: steps may lie deeper than Python's stack."""
+        if self.step is not None:
+            return self.step
         waiting = [self]
         while waiting:
             node = waiting[-1]
