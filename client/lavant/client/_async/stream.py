@@ -115,7 +115,7 @@ class AsyncRunStream:
         An inner step comes before the one that it is part of. Steps that never ended come last, as trees,
         without a state.
         """
-        steps = StepProjection()
+        steps = StepProjection(keep=False)
         async for event in self:
             if step := steps.add(event):
                 yield step
