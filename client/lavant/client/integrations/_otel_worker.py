@@ -1,0 +1,79 @@
+"""The thread that records what spans tell, in order. Nobody who tells it something waits for it."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+Action = Callable[[], None]
+
+
+class Worker:
+    """Does actions one after the other in a daemon thread, which begins with the first one.
+
+    Holds at most `limit` of them, besides those that are `urgent`. What an action raises is kept for `wait`
+    if `raises`, else logged.
+    """
+
+    def __init__(self, limit: int, *, raises: bool = False) -> None:
+        self._limit = limit
+        self._raises = raises
+        self._actions: deque[Action] = deque()
+        self._changed = threading.Condition()
+        self._told = self._done = 0
+        self._closed = False
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def tell(self, action: Action, *, urgent: bool = False) -> bool:
+        """Queue an action; False if there is no room."""
+        with self._changed:
+            if self._closed or (len(self._actions) >= self._limit and not urgent):
+                return False
+            self._actions.append(action)
+            self._told += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="lavant-spans", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return True
+
+    def close(self) -> None:
+        """Take no more; what is queued will be done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all that is queued by now is done; False after `timeout` seconds. Raises what an action raised."""
+        with self._changed:
+            told = self._told
+            done = self._changed.wait_for(lambda: self._done >= told, timeout)
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return done
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._actions or self._closed)
+                if not self._actions:
+                    return
+                action = self._actions.popleft()
+            failure = self._do(action)
+            with self._changed:
+                self._failure = self._failure or failure
+                self._done += 1
+                self._changed.notify_all()
+
+    def _do(self, action: Action) -> Exception | None:
+        try:
+            action()
+        except Exception as failure:
+            if self._raises:
+                return failure
+            _log.warning("a span could not be recorded", exc_info=True)
+        return None
