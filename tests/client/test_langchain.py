@@ -36,7 +36,7 @@ from lavant.client import (
     ToolCallOutcome,
     Usage,
 )
-from lavant.client.integrations.langchain import LavantCallbackHandler
+from lavant.client.integrations.langchain import AsyncLavantCallbackHandler
 from lavant.v1 import run_pb2
 from lavant.v1.event_pb2 import RunStarted, StepStarted
 from support.server import ServerProcess
@@ -97,7 +97,7 @@ HI: Any = {"messages": [("user", "hi")]}
 
 
 def recorded(client: AsyncClient, **options: Any) -> RunnableConfig:
-    return {"callbacks": [LavantCallbackHandler(client, **options)]}
+    return {"callbacks": [AsyncLavantCallbackHandler(client, **options)]}
 
 
 async def newest(client: AsyncClient) -> Run:

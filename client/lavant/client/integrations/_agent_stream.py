@@ -49,6 +49,12 @@ class AgentStream(AsyncIterator[StreamEvent], Generic[ResultT]):
     The agent begins with the first event that is asked for, or when the stream is awaited. What it raises
     reaches the reader after the last event. Leaving `async with`, `aclose`, cancelling the reader or
     dropping the stream stops the agent at once; the first three wait until it has stopped. For one reader.
+
+    Example:
+        async with run_stream(agent, "How is it in Oslo?") as stream:
+            kinds = [event.event_type async for event in stream]
+        assert (kinds[0], kinds[-1]) == ("agent_start", "agent_end")
+        assert stream.result.output == "It is cold."
     """
 
     def __init__(self, run: Callable[[Feed], Coroutine[Any, Any, ResultT]]) -> None:

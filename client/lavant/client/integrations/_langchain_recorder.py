@@ -84,6 +84,10 @@ class RootRecorder:
         else:
             opened.step = within
 
+    def step_of(self, key: UUID) -> str:
+        """Return the id of a step at work; empty: there is none."""
+        return self._steps.step_of(key) if key in self._open else ""
+
     def token(self, key: UUID, text: object, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
         """A model said more."""
         if answer := self._answer(key):

@@ -35,7 +35,7 @@ class Root:
         strict: bool = False,
     ) -> None:
         self.key: UUID = begun.key
-        self._run = run
+        self.run = run
         self._owns_run = owns_run
         self._strict = strict
         self._on_lost = on_lost
@@ -59,6 +59,10 @@ class Root:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._catch_up)
 
+    def step_of(self, key: UUID) -> str:
+        """Return the id of a step that was begun; empty while it is not recorded yet."""
+        return self._recorder.step_of(key)
+
     async def finish(self, output: object, error: BaseException | None) -> None:
         """End it, and its run with it. Raises RunCancelled if it is CancelRun that ended it."""
         self._has_ended = True
@@ -67,15 +71,15 @@ class Root:
         await self._watching.stop()
         self.record(lambda recorder: recorder.end(self.key, output, error))
         if self._owns_run:
-            self._run.output = _json.bounded(value_of(output))
-            await self._run.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+            self.run.output = _json.bounded(value_of(output))
+            await self.run.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
         if self._has_cancelled and self._task is not None and not self._task.done():
             others = self._task.uncancel() > self._was_cancelling
             if isinstance(error, asyncio.CancelledError) and not others:
-                self._run.raise_if_cancelled()
+                self.run.raise_if_cancelled()
 
     async def _cancel_when_asked(self) -> None:
-        await self._run.wait_cancelled()
+        await self.run.wait_cancelled()
         if self._task is not None and not self._has_ended:
             self._has_cancelled = True
             self._task.cancel()
@@ -93,7 +97,7 @@ class Root:
             except Exception:
                 if self._strict:
                     raise
-                _log.warning("run %s: something could not be recorded", self._run.id, exc_info=True)
+                _log.warning("run %s: something could not be recorded", self.run.id, exc_info=True)
 
 
 def is_running(loop: asyncio.AbstractEventLoop) -> bool:

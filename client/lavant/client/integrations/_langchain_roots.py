@@ -10,6 +10,7 @@ from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json,
 from lavant.client._options import OnError
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import Action, Root, is_running
+from lavant.client.integrations._langchain_scopes import ToolScopes
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Roots:
         self._roots: dict[UUID, Root] = {}
         self._ignored: dict[UUID, None] = {}
         self._finishing: set[asyncio.Task[None]] = set()
+        self._tools = ToolScopes()
 
     def record(self, run_id: UUID, action: Action) -> None:
         """Record something within a root."""
@@ -53,15 +55,18 @@ class Roots:
         if root is not None:
             self._roots[begun.key] = root
             root.record(lambda recorder: recorder.begin(begun))
+            self._tools.enter(root, begun)
             return
         root = None if begun.parent in self._ignored else await self._open(begun)
         if root is None:
             self._ignore(begun.key)
             return
         self._roots[begun.key] = root
+        self._tools.enter(root, begun)
 
     async def end(self, run_id: UUID, output: object = None, error: BaseException | None = None) -> None:
         """Something ended: with a root, its run."""
+        self._tools.leave(run_id)
         root = self._roots.get(run_id)
         if root is None:
             self._ignored.pop(run_id, None)

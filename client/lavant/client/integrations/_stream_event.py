@@ -7,7 +7,11 @@ from typing import Any
 
 
 class StreamEventType(StrEnum):
-    """What an event is about."""
+    """What an event is about.
+
+    Example:
+        assert StreamEventType("tool_start") is StreamEventType.TOOL_START
+    """
 
     LLM_CHUNK = "llm_chunk"
     TOOL_START = "tool_start"
@@ -21,7 +25,12 @@ class StreamEventType(StrEnum):
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """One thing that happened while an agent worked. What is in `data` depends on the type: see the factories."""
+    """One thing that happened while an agent worked. What is in `data` depends on the type: see the factories.
+
+    Example:
+        event = llm_chunk_event("It is cold.")
+        assert (event.event_type, event.data) == ("llm_chunk", {"text": "It is cold."})
+    """
 
     event_type: StreamEventType
     timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -29,19 +38,31 @@ class StreamEvent:
 
 
 def llm_chunk_event(text: str, **extra: Any) -> StreamEvent:
-    """The model said more."""
+    """The model said more.
+
+    Example:
+        assert llm_chunk_event("It is").data == {"text": "It is"}
+    """
     return StreamEvent(StreamEventType.LLM_CHUNK, data={"text": text, **extra})
 
 
 def tool_start_event(tool_name: str, args: dict[str, Any] | None = None, **extra: Any) -> StreamEvent:
-    """A tool is called."""
+    """A tool is called.
+
+    Example:
+        assert tool_start_event("search_web", {"q": "Oslo"}).data["args"] == {"q": "Oslo"}
+    """
     return StreamEvent(StreamEventType.TOOL_START, data={"tool_name": tool_name, "args": args or {}, **extra})
 
 
 def tool_end_event(
     tool_name: str, result: Any = None, error: str | None = None, duration_seconds: float = 0.0, **extra: Any
 ) -> StreamEvent:
-    """A tool is done: with a result, or with an error."""
+    """A tool is done: with a result, or with an error.
+
+    Example:
+        assert tool_end_event("search_web", error="no network").data["error"] == "no network"
+    """
     data = {"tool_name": tool_name, "result": result, **_known(error=error), "duration_seconds": duration_seconds}
     return StreamEvent(StreamEventType.TOOL_END, data={**data, **extra})
 
@@ -53,23 +74,39 @@ def progress_event(
     max_iterations: int | None = None,
     **extra: Any,
 ) -> StreamEvent:
-    """How far the agent is. What is not known is left out."""
+    """How far the agent is. What is not known is left out.
+
+    Example:
+        assert progress_event(2, total_tokens=900).data == {"iteration": 2, "total_tokens": 900}
+    """
     known = _known(total_tokens=total_tokens, total_cost_usd=total_cost_usd, max_iterations=max_iterations)
     return StreamEvent(StreamEventType.PROGRESS, data={"iteration": iteration, **known, **extra})
 
 
 def partial_result_event(result: Any, complete: bool = False, **extra: Any) -> StreamEvent:
-    """A result before the end. For your own use: an agent of pydantic-ai gives none."""
+    """A result before the end. For your own use: an agent of pydantic-ai gives none.
+
+    Example:
+        assert partial_result_event(["Oslo"]).data == {"result": ["Oslo"], "complete": False}
+    """
     return StreamEvent(StreamEventType.PARTIAL_RESULT, data={"result": result, "complete": complete, **extra})
 
 
 def error_event(error: str, exception_type: str = "", **extra: Any) -> StreamEvent:
-    """The agent failed."""
+    """The agent failed.
+
+    Example:
+        assert error_event("no such city", "LookupError").data["exception_type"] == "LookupError"
+    """
     return StreamEvent(StreamEventType.ERROR, data={"error": error, "exception_type": exception_type, **extra})
 
 
 def agent_start_event(agent_name: str, prompt: Any = None, **extra: Any) -> StreamEvent:
-    """The agent is at work."""
+    """The agent is at work.
+
+    Example:
+        assert agent_start_event("weather-agent", "How is it?").data["prompt"] == "How is it?"
+    """
     return StreamEvent(StreamEventType.AGENT_START, data={"agent_name": agent_name, "prompt": prompt, **extra})
 
 
@@ -82,7 +119,11 @@ def agent_end_event(
     duration_seconds: float = 0.0,
     **extra: Any,
 ) -> StreamEvent:
-    """The agent is done, well or not."""
+    """The agent is done, well or not.
+
+    Example:
+        assert agent_end_event("weather-agent", total_iterations=2).data["success"]
+    """
     data = {"agent_name": agent_name, "success": success, "total_iterations": total_iterations}
     known = _known(total_tokens=total_tokens, total_cost_usd=total_cost_usd)
     return StreamEvent(StreamEventType.AGENT_END, data={**data, **known, "duration_seconds": duration_seconds, **extra})

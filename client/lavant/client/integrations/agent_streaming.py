@@ -65,6 +65,11 @@ class StreamOptions(TypedDict, total=False):
 
     With `client` it is recorded, under `run_id` and with `labels`: see LavantCapability. The others go to
     `agent.run` as they are.
+
+    Example:
+        options = StreamOptions(client=client, labels={"team": "weather"})
+        assert "".join([text async for text in stream_text(agent, "How is it?", **options)]) == "It is cold."
+        assert (await anext(client.runs.list())).labels == {"team": "weather"}
     """
 
     client: AsyncClient | None
@@ -90,6 +95,13 @@ def run_stream(
     fails gives an ERROR, then AGENT_END with `success` False, then raises. Tool events carry a
     `tool_call_id`, and TOOL_END an `outcome`: success, retried, failed, denied, interrupted, cancelled,
     or deferred. An agent that a tool runs is not seen, only the tool; let the tool stream it, or record it.
+
+    Example:
+        async with run_stream(agent, "How is it in Oslo?") as stream:
+            async for event in stream:
+                if event.event_type is StreamEventType.LLM_CHUNK:
+                    print(event.data["text"], end="")
+        assert stream.result.output == "It is cold."
     """
     return _stream(agent, prompt, deps, message_history, options, leave_out=())
 
@@ -102,7 +114,12 @@ def run_stream_with_tools(
     emit_progress: bool = True,
     **options: Unpack[StreamOptions],
 ) -> AgentStream[AgentRunResult[OutputT]]:
-    """Stream as `run_stream` does, without PROGRESS if it is not wanted."""
+    """Stream as `run_stream` does, without PROGRESS if it is not wanted.
+
+    Example:
+        events = [event.event_type async for event in run_stream_with_tools(agent, "How is it?", emit_progress=False)]
+        assert StreamEventType.TOOL_END in events and StreamEventType.PROGRESS not in events
+    """
     leave_out = () if emit_progress else (StreamEventType.PROGRESS,)
     return _stream(agent, prompt, deps, message_history, options, leave_out)
 
@@ -114,7 +131,12 @@ async def stream_text(
     message_history: History = None,
     **options: Unpack[StreamOptions],
 ) -> AsyncGenerator[str, None]:
-    """Stream only what the model says."""
+    """Stream only what the model says.
+
+    Example:
+        async for text in stream_text(agent, "How is it in Oslo?"):
+            print(text, end="")
+    """
     async with run_stream(agent, prompt, deps, message_history, **options) as stream:
         async for event in stream:
             if event.event_type is StreamEventType.LLM_CHUNK:
@@ -132,6 +154,10 @@ async def stream_tool_calls(
 
     The result is never None, so that the two can be told apart: "" stands for a tool that returned None,
     and of a call that did not succeed it is what went wrong.
+
+    Example:
+        async for name, arguments, result in stream_tool_calls(agent, "How is it in Oslo?"):
+            print(name, arguments, "begins" if result is None else result)
     """
     calls: dict[str, dict[str, Any]] = {}
     async with run_stream(agent, prompt, deps, message_history, **options) as stream:
@@ -153,7 +179,12 @@ async def collect_stream_result(
     on_event: Callable[[StreamEvent], Awaitable[None] | None] | None = None,
     **options: Unpack[StreamOptions],
 ) -> tuple[AgentRunResult[OutputT], list[StreamEvent]]:
-    """Run an agent to its end; return its result and all its events. `on_event` gets each as it comes."""
+    """Run an agent to its end; return its result and all its events. `on_event` gets each as it comes.
+
+    Example:
+        result, events = await collect_stream_result(agent, "How is it in Oslo?", on_event=print)
+        assert (result.output, events[-1].event_type) == ("It is cold.", "agent_end")
+    """
     events: list[StreamEvent] = []
     async with run_stream(agent, prompt, deps, message_history, **options) as stream:
         async for event in stream:

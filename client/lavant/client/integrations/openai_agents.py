@@ -44,6 +44,12 @@ class LavantRunner:
 
     A run that waits for approvals ends well; it is resumed as a run of its own. Not recorded: tools that the model's
     provider runs. Of a tool with a `failure_error_function` of its own, a failure is known only while the SDK traces.
+
+    Example:
+        agent = Agent("weather-agent", model=model)
+        await LavantRunner(client, labels={"team": "weather"}).run(agent, "How is it in Oslo?")
+        run = await anext(client.runs.list(labels={"team": "weather"}))
+        assert await client.runs.stream(run.id).text() == "It is cold."
     """
 
     def __init__(
@@ -132,6 +138,12 @@ class LavantHooks(RecordingHooks):
 
     For an agent that is a tool: `agent.as_tool(..., hooks=LavantHooks())`, and with `on_stream=hooks.on_stream` its
     text comes as deltas. For one that a tool's code runs: `Runner.run(agent, ..., hooks=LavantHooks())`.
+
+    Example:
+        forecaster = Agent("forecaster", model=model)
+        tool = forecaster.as_tool("forecast", "Tells the weather.", hooks=LavantHooks())
+        agent = Agent("weather-agent", model=calling_model, tools=[tool])
+        await LavantRunner(client).run(agent, "How is it in Oslo?")
     """
 
     @override

@@ -45,6 +45,14 @@ class LavantSpanProcessor(SpanProcessor):
     With `on_error="raise"`, `force_flush` and `shutdown` raise what could not be recorded, else it is logged.
     Tool arguments are recorded if the span has them when it begins. CancelRun does not stop the application.
     Close the client after the provider's `shutdown`.
+
+    Example:
+        provider = TracerProvider()
+        provider.add_span_processor(LavantSpanProcessor(client))
+        with provider.get_tracer("app").start_as_current_span("weather-agent"):
+            pass
+        provider.shutdown()
+        assert next(client.runs.list()).name == "weather-agent"
     """
 
     def __init__(

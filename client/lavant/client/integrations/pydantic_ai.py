@@ -37,6 +37,12 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
     at its end (until all is durable). Unless `on_error` is "raise", what cannot be recorded never fails the
     agent; so it is with an agent that outlives its run. Give a `run_id` only to the
     capabilities of a single run: `agent.run(..., capabilities=[LavantCapability(client, run_id=...)])`.
+
+    Example:
+        agent = Agent(model, name="weather-agent", capabilities=[LavantCapability(client)])
+        await agent.run("How is it in Oslo?")
+        run = await anext(client.runs.list())
+        assert (run.name, run.state) == ("weather-agent", "succeeded")
     """
 
     def __init__(

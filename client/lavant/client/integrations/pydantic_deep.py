@@ -27,6 +27,11 @@ class DeepAgentCapability(LavantCapability[Any]):
     tool, if it begins later. One that records itself is left alone. Whenever a tool has changed the todo list,
     the whole of it is published as the state "todos", a subagent's own list as "todos/NAME". Of subagents that
     the tool `delegate` makes up, only that tool is recorded.
+
+    Example:
+        agent = create_deep_agent(model, name="planner", capabilities=[DeepAgentCapability(client)], **offline)
+        await agent.run("Plan the day.", deps=DeepAgentDeps())
+        assert (await anext(client.runs.list())).name == "planner"
     """
 
     _todos_name = "todos"
