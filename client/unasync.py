@@ -24,6 +24,7 @@ WORDS = [
     (r"\baclose\b", "close"),
     (r"\banext\b", "next"),
     (r"\bAsync([A-Z]\w+)", r"\1"),
+    (r"ServiceAsyncStub\b", "ServiceStub"),
     (r"in one event loop", "from any thread"),
     (
         r"For one event loop;(\s+)not thread-safe\.",

@@ -1,8 +1,10 @@
 """How a run ended is told alike by every way to read it, and a cut connection is never taken for an end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from random import Random
+from typing import Any, Protocol
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -10,11 +12,15 @@ from google.protobuf.duration_pb2 import Duration
 from lavant.client import (
     AsyncClient,
     AsyncRunStream,
+    Client,
+    Event,
+    Run,
     RunAbandoned,
     RunCancelled,
     RunFailed,
     RunNotSucceeded,
     RunState,
+    RunStream,
     RunTimedOut,
     StreamCut,
     Unavailable,
@@ -29,51 +35,9 @@ from support.proxy import Proxy
 from support.server import Server
 
 BEGUN = [run_started(), message_started(), text_delta(), tool_begun(), tool_done()]
-
-
-async def iterated(stream: AsyncRunStream) -> RunState:
-    state = ""
-    async for event in stream:
-        if event.type == "run_finished":
-            state = run_pb2.RunState.Name(event.data.state).removeprefix("RUN_STATE_").lower()
-    assert state, "the iteration ended before the run"
-    return RunState(state)
-
-
-async def text_chunks(stream: AsyncRunStream) -> None:
-    async for _ in stream.text_chunks:
-        pass
-
-
-async def tool_calls(stream: AsyncRunStream) -> None:
-    async for _ in stream.tool_calls:
-        pass
-
-
-# How a run is read to its end. What is told without an exception is the state that it returns, or success.
-async def steps(stream: AsyncRunStream) -> None:
-    """Every step."""
-    async for _ in stream.steps:
-        pass
-
-
-async def progress(stream: AsyncRunStream) -> None:
-    """Every report of progress."""
-    async for _ in stream.progress:
-        pass
-
-
-VIEWS: dict[str, Callable[[AsyncRunStream], Awaitable[object]]] = {
-    "iteration": iterated,
-    "text_chunks": text_chunks,
-    "tool_calls": tool_calls,
-    "steps": steps,
-    "progress": progress,
-    "collect": lambda stream: stream.collect(),
-    "text": lambda stream: stream.text(),
-    "result": lambda stream: stream.result(),
-}
-# How a run may end, and what all views but iteration raise then.
+WHOLE = ["text", "result", "collect"]
+VIEWS = ["events", "text_chunks", "tool_calls", "steps", "progress", *WHOLE]
+# How a run may end, and what all views but the events themselves raise then.
 OUTCOMES: dict[RunState, type[RunNotSucceeded] | None] = {
     RunState.SUCCEEDED: None,
     RunState.FAILED: RunFailed,
@@ -81,15 +45,75 @@ OUTCOMES: dict[RunState, type[RunNotSucceeded] | None] = {
     RunState.TIMED_OUT: RunTimedOut,
     RunState.ABANDONED: RunAbandoned,
 }
+
+
+class Reader(Protocol):
+    """A client of one flavour, with a stream of the run."""
+
+    stream: AsyncRunStream | RunStream
+
+    async def read(self, view: str) -> Any:
+        """Read the stream to its end, by one of its views: what it gives, or all that it gives."""
+        ...
+
+    async def wait(self) -> Run:
+        """Wait for the run's end."""
+        ...
+
+    async def close(self) -> None:
+        """Close the client."""
+        ...
+
+
+class AsyncReader:
+    def __init__(self, target: str, **settings: Any) -> None:
+        self._client = AsyncClient(target)
+        self.stream = self._client.runs.stream("run", **settings)
+
+    async def read(self, view: str) -> Any:
+        found = getattr(self.stream, view)
+        return await found() if view in WHOLE else [item async for item in found]
+
+    async def wait(self) -> Run:
+        return await self._client.runs.wait("run", PATIENCE)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class BlockingReader:
+    def __init__(self, target: str, **settings: Any) -> None:
+        self._client = Client(target)
+        self.stream = self._client.runs.stream("run", **settings)
+
+    async def read(self, view: str) -> Any:
+        def work() -> Any:
+            found = getattr(self.stream, view)
+            return found() if view in WHOLE else list(found)
+
+        return await asyncio.to_thread(work)
+
+    async def wait(self) -> Run:
+        return await asyncio.to_thread(self._client.runs.wait, "run", PATIENCE)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._client.close)
+
+
+New = Callable[..., Reader]
 views = pytest.mark.parametrize("view", VIEWS)
 outcomes = pytest.mark.parametrize("state", OUTCOMES)
+pytestmark = pytest.mark.parametrize("new", [AsyncReader, BlockingReader])
 
 
-@pytest.fixture
-async def timed_client(timed_server: Server) -> AsyncIterator[AsyncClient]:
-    """A client of a server whose clock is the test's."""
-    async with AsyncClient(timed_server.target) as opened:
-        yield opened
+@asynccontextmanager
+async def opened(new: New, target: str, **settings: Any) -> AsyncIterator[Reader]:
+    """A reader, closed at the block's end."""
+    reader = new(target, **settings)
+    try:
+        yield reader
+    finally:
+        await reader.close()
 
 
 async def let_end(server: Server, clock: ManualClock, state: RunState) -> None:
@@ -103,52 +127,61 @@ async def let_end(server: Server, clock: ManualClock, state: RunState) -> None:
         await append(server.stubs, [run_finished(run_pb2.RunState.Value(f"RUN_STATE_{state.name}"))], first=6)
 
 
+def state_in(events: list[Event]) -> RunState:
+    """The state that a run's last event tells."""
+    assert events[-1].type == "run_finished", "the stream ended before the run"
+    return RunState(run_pb2.RunState.Name(events[-1].data.state).removeprefix("RUN_STATE_").lower())
+
+
 @views
 @outcomes
 async def test_a_stream_tells_how_the_run_ended(
-    timed_server: Server, timed_client: AsyncClient, clock: ManualClock, view: str, state: RunState
+    timed_server: Server, clock: ManualClock, new: New, view: str, state: RunState
 ) -> None:
     await let_end(timed_server, clock, state)
     raised = OUTCOMES[state]
-    stream = timed_client.runs.stream("run")
-    if view == "iteration":
-        assert await iterated(stream) is state
-    elif raised is None:
-        await VIEWS[view](stream)
-    else:
-        with pytest.raises(raised) as caught:
-            await VIEWS[view](stream)
-        assert caught.value.result.state is state
+    async with opened(new, timed_server.target) as reader:
+        if view == "events":
+            assert state_in(await reader.read(view)) is state
+        elif raised is None:
+            await reader.read(view)
+        else:
+            with pytest.raises(raised) as caught:
+                await reader.read(view)
+            assert caught.value.result.state is state
 
 
 @outcomes
 async def test_waiting_tells_how_the_run_ended(
-    timed_server: Server, timed_client: AsyncClient, clock: ManualClock, state: RunState
+    timed_server: Server, clock: ManualClock, new: New, state: RunState
 ) -> None:
     await let_end(timed_server, clock, state)
-    run = await timed_client.runs.wait("run", PATIENCE)
+    async with opened(new, timed_server.target) as reader:
+        run = await reader.wait()
     assert (run.state, run.has_ended) == (state, True)
 
 
 @views
-async def test_a_cut_is_no_end(server: Server, view: str) -> None:
+async def test_a_cut_is_no_end(server: Server, new: New, view: str) -> None:
     await create(server.stubs)
     await append(server.stubs, BEGUN)
-    async with Proxy(server.target, Random(1)) as proxy, AsyncClient(proxy.target) as client:
-        stream = client.runs.stream("run", reconnect_timeout=0.1)
-        reading = asyncio.ensure_future(VIEWS[view](stream))
-        await until(lambda: stream.last_sequence == len(BEGUN))
+    async with (
+        Proxy(server.target, Random(1)) as proxy,
+        opened(new, proxy.target, reconnect_timeout=0.1) as reader,
+    ):
+        reading = asyncio.ensure_future(reader.read(view))
+        await until(lambda: reader.stream.last_sequence == len(BEGUN))
         proxy.vanish()
         with pytest.raises(StreamCut):
             await reading
-        token = stream.resume_token
-    async with AsyncClient(server.target) as client:
+        token = reader.stream.resume_token
+    async with opened(new, server.target, resume_token=token) as reader:
         await append(server.stubs, [run_finished()], first=6)
-        assert [event.sequence async for event in client.runs.stream("run", resume_token=token)] == [6]
+        assert [event.sequence for event in await reader.read("events")] == [6]
 
 
 @views
-async def test_a_server_that_was_never_there_is_no_end(view: str) -> None:
-    async with AsyncClient("127.0.0.1:1") as client:
+async def test_a_server_that_was_never_there_is_no_end(new: New, view: str) -> None:
+    async with opened(new, "127.0.0.1:1", reconnect_timeout=0.1) as reader:
         with pytest.raises(Unavailable):
-            await VIEWS[view](client.runs.stream("run", reconnect_timeout=0.1))
+            await reader.read(view)

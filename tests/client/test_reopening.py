@@ -118,7 +118,7 @@ def test_a_session_is_continued_once_it_is_closed() -> None:
 
 def test_a_session_is_of_one_run_and_consumer_and_forgotten_when_many_came_since() -> None:
     sessions = Sessions(limit=2)
-    begun = {key: sessions.begin(*key) for key in (("r", "a"), ("r", "b"), ("s", "a"), ("r", None))}
+    begun = {key: sessions.begin(*key) for key in (("r", "a"), ("r", "b"), ("s", "a"), ("r", ""))}
     for session in begun.values():
         sessions.opened(session)
         sessions.close(session)

@@ -193,7 +193,7 @@ def test_it_gives_up_in_time() -> None:
         call.send_response(opened())
         acted.await_read(2)
         cut(call)
-        for delay in (1.0, 2.0, 4.0):
+        for delay in (1.0, 2.0, 2.0):
             acted.nap(delay)
             cut(acted.call()[1])
     assert isinstance(acted.error, StreamCut)

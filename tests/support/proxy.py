@@ -22,7 +22,7 @@ class Proxy:
     `most_up` and `most_down` bound the bytes to and from the server, None: without end; `least` bounds both.
     In between, small numbers come as often as large ones. A connection ends by RST, by FIN, or for the
     client alone: the server still believes in that one. One in eight is refused. `cuts` counts what
-    really hit, by manner.
+    really hit, by manner; `connections` those that were let in.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Proxy:
         self._writers: set[StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self.connections = 0
+        self._dead = 0
         self._is_gone = False
         self._held = 0
 
@@ -69,11 +71,19 @@ class Proxy:
         self._held = 0
         self._flowing.set()
 
+    def black_hole(self) -> None:
+        """Lose without a word what comes over the connections there are, either way; new ones work."""
+        self._dead = self.connections
+
+    def cut(self) -> None:
+        """Cut the connections there are."""
+        for writer in self._writers:
+            _reset(writer)
+
     def vanish(self) -> None:
         """Cut every connection and refuse new ones, for good: as if the server were gone."""
         self._is_gone = True
-        for writer in self._writers:
-            _reset(writer)
+        self.cut()
 
     async def __aenter__(self) -> Self:
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -100,14 +110,15 @@ class Proxy:
             self.cuts["refused"] += 1
             _reset(writer)
             return
-        up, down = self._bytes_until_cut(self._most_up), self._bytes_until_cut(self._most_down)
-        manner = self._random.choice(MANNERS)
-        task = asyncio.create_task(self._link(reader, writer, up, down, manner))
+        self.connections += 1
+        task = asyncio.create_task(self._link(reader, writer, self.connections))
         self._links.add(task)
         task.add_done_callback(self._links.discard)
 
-    async def _link(self, reader: StreamReader, writer: StreamWriter, up: float, down: float, manner: str) -> None:
+    async def _link(self, reader: StreamReader, writer: StreamWriter, number: int) -> None:
         host, _, port = self._server
+        up, down = self._bytes_until_cut(self._most_up), self._bytes_until_cut(self._most_down)
+        manner = self._random.choice(MANNERS)
         try:
             server_reader, server_writer = await asyncio.open_connection(host, int(port))
         except OSError:
@@ -115,8 +126,8 @@ class Proxy:
             return
         self._writers.add(server_writer)
         pumps = {
-            asyncio.create_task(self._pump(reader, server_writer, up)),
-            asyncio.create_task(self._pump(server_reader, writer, down)),
+            asyncio.create_task(self._pump(reader, server_writer, up, number)),
+            asyncio.create_task(self._pump(server_reader, writer, down, number)),
         }
         try:
             done, _pending = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -137,10 +148,15 @@ class Proxy:
             if manner == "reset":
                 _reset(server_writer)
 
-    async def _pump(self, reader: StreamReader, writer: StreamWriter, left: float) -> bool:
+    async def _pump(self, reader: StreamReader, writer: StreamWriter, left: float, number: int) -> bool:
         """Pass bytes on; tell whether as many have passed as may, rather than that one side has ended."""
         with suppress(ConnectionError):
-            while data := await reader.read(_CHUNK):
+            while True:
+                data = await reader.read(_CHUNK)
+                if number <= self._dead:
+                    await asyncio.Event().wait()
+                if not data:
+                    return False
                 if not self._flowing.is_set():
                     self._held += len(data)
                     await self._flowing.wait()

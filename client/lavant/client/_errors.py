@@ -48,6 +48,12 @@ class LavantError(Exception):
 
     `reason` is the contract's ErrorReason without its prefix, or None where the server gave none;
     `code` is the status code; `retry_after` is in seconds; `metadata` is what else the server told.
+
+    Example:
+        try:
+            await client.runs.get("no-such-run")
+        except LavantError as error:
+            assert (error.reason, error.code.name) == ("RUN_NOT_FOUND", "NOT_FOUND")
     """
 
     default_reason: ClassVar[str | None] = None
@@ -72,7 +78,14 @@ class LavantError(Exception):
 
 
 class RunNotSucceeded(LavantError):
-    """The run ended in another state than SUCCEEDED; `result` tells how."""
+    """The run ended in another state than SUCCEEDED; `result` tells how.
+
+    Example:
+        try:
+            await client.runs.stream(failed_id).result()
+        except RunNotSucceeded as ended:
+            assert ended.result.state in ("failed", "cancelled", "timed_out", "abandoned")
+    """
 
     def __init__(self, result: "RunResult") -> None:
         detail = result.error.message if result.error else ""
@@ -81,158 +94,393 @@ class RunNotSucceeded(LavantError):
 
 
 class RunFailed(RunNotSucceeded):
-    """The run ended by an error."""
+    """The run ended by an error.
+
+    Example:
+        try:
+            await client.runs.stream(failed_id).text()
+        except RunFailed as failed:
+            assert failed.result.error.message == "no such city"
+    """
 
 
 class RunCancelled(RunNotSucceeded):
-    """The run ended because someone asked."""
+    """The run ended because someone asked.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            await client.runs.cancel(run.id, "no longer needed")
+            await run.wait_cancelled()
+            try:
+                run.raise_if_cancelled()
+            except RunCancelled as cancelled:
+                assert cancelled.result.error.message == "no longer needed"
+    """
 
 
 class RunTimedOut(RunNotSucceeded):
-    """The run's own time limit passed."""
+    """The run's own time limit passed.
+
+    Example:
+        try:
+            output = (await client.runs.stream(run_id).result()).output
+        except RunTimedOut:
+            output = "no answer in time"
+    """
 
 
 class RunAbandoned(RunNotSucceeded):
-    """The server ended the run because its producer fell silent."""
+    """The server ended the run because its producer fell silent.
+
+    Example:
+        try:
+            output = (await client.runs.stream(run_id).result()).output
+        except RunAbandoned:
+            output = "the agent's process died"
+    """
 
 
 class StreamError(LavantError):
-    """A stream gives no more events. It says nothing about how the run ended."""
+    """A stream gives no more events. It says nothing about how the run ended.
+
+    Example:
+        stream = client.runs.stream(run_id)
+        try:
+            text = await stream.text()
+        except StreamError:
+            later = stream.resume_token
+    """
 
 
 class StreamCut(StreamError):
-    """The connection was lost and not regained in time, or the stream was closed. The token still works."""
+    """The connection was lost and not regained in time, or the stream was closed. The token still works.
+
+    Example:
+        stream = client.runs.stream(run_id, reconnect_timeout=300)
+        try:
+            text = await stream.text()
+        except StreamCut:
+            later = stream.resume_token
+    """
 
 
 class StreamDisplaced(StreamError):
-    """Another stream of this consumer took this one's place."""
+    """Another stream of this consumer took this one's place.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            first = client.runs.stream(run.id, consumer="ui")
+            assert (await anext(first)).type == "run_started"
+            second = client.runs.stream(run.id, consumer="ui", take_over=True)
+            assert (await anext(second)).type == "run_started"
+            try:
+                await first.result()
+            except StreamDisplaced:
+                pass  # It is read elsewhere now: do not open it again.
+    """
 
     default_reason = "STREAM_DISPLACED"
 
 
 class StaleAttempt(StreamError):
-    """A newer attempt of the same session is already streaming."""
+    """A newer attempt of the same session is already streaming.
+
+    Example:
+        try:
+            text = await client.runs.stream(run_id, consumer="ui").text()
+        except StaleAttempt:
+            pass  # A newer stream of this very session is at work.
+    """
 
     default_reason = "STALE_ATTEMPT"
 
 
 class SlowConsumer(StreamError):
-    """The reader accepted nothing for too long. The library resumes by itself."""
+    """The reader accepted nothing for too long. The library resumes by itself.
+
+    Example:
+        async for event in client.runs.stream(run_id, reconnect_timeout=None):
+            pass  # However long this takes, SlowConsumer is met within: the stream resumes.
+    """
 
     default_reason = "SLOW_CONSUMER"
 
 
 class ConsumerBusy(StreamError):
-    """Another session streams this run as this consumer: wait for `retry_after` seconds, or take over."""
+    """Another session streams this run as this consumer: wait for `retry_after` seconds, or take over.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            async with client.runs.stream(run.id, consumer="ui") as holder:
+                assert (await anext(holder)).type == "run_started"
+                try:
+                    await anext(client.runs.stream(run.id, consumer="ui"))
+                except ConsumerBusy as busy:
+                    assert 0 < busy.retry_after <= 15
+    """
 
     default_reason = "CONSUMER_BUSY"
 
 
 class ResumeTokenInvalid(StreamError):
-    """The resume token is damaged, forged, or of another run. Begin anew."""
+    """The resume token is damaged, forged, or of another run. Begin anew.
+
+    Example:
+        try:
+            text = await client.runs.stream(run_id, resume_token="damaged").text()
+        except ResumeTokenInvalid:
+            text = await client.runs.stream(run_id).text()
+    """
 
     default_reason = "RESUME_TOKEN_INVALID"
 
 
 class StoreEpochChanged(StreamError):
-    """The resume token is of another life of the store. Begin anew."""
+    """The resume token is of another life of the store. Begin anew.
+
+    Example:
+        stream = client.runs.stream(run_id, resume_token=token)
+        try:
+            last = (await stream.result()).state
+        except StoreEpochChanged:  # The store was restored from a backup since.
+            last = (await client.runs.stream(run_id).result()).state
+    """
 
     default_reason = "STORE_EPOCH_CHANGED"
 
 
 class StreamTimeout(StreamError, TimeoutError):
-    """The stream's own `timeout` passed before it came to its end."""
+    """The stream's own `timeout` passed before it came to its end.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            try:
+                await client.runs.stream(run.id, timeout=0.1).result()
+            except StreamTimeout:
+                pass  # It goes on; a stream with the token reads on.
+    """
 
 
 class IdleTimeout(StreamError, TimeoutError):
-    """No event came for the stream's own `idle_timeout`."""
+    """No event came for the stream's own `idle_timeout`.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            try:
+                await client.runs.stream(run.id, idle_timeout=0.1).result()
+            except IdleTimeout:
+                assert not (await client.runs.get(run.id)).has_ended
+    """
 
 
 class ProducerError(LavantError):
-    """Events of a producer will not become durable."""
+    """Events of a producer will not become durable.
+
+    Example:
+        try:
+            async with client.runs.start("agent", on_error="raise") as run:
+                await run.text("It is cold.")
+        except ProducerError as lost:
+            print("not recorded:", lost)
+    """
 
 
 class ProducerGap(ProducerError):
-    """The server misses events before these, and they are no longer held here."""
+    """The server misses events before these, and they are no longer held here.
+
+    Example:
+        try:
+            async with client.runs.start("agent", on_error="raise") as run:
+                await run.text("It is cold.")
+        except ProducerGap:
+            pass  # The server was restored to a time before what was acknowledged: begin another run.
+    """
 
     default_reason = "PRODUCER_GAP"
 
 
 class ProducerFenced(ProducerError):
-    """A newer epoch of this producer is at work."""
+    """A newer epoch of this producer is at work.
+
+    Example:
+        try:
+            async with client.runs.start("agent", on_error="raise") as run:
+                await run.text("It is cold.")
+        except ProducerFenced:
+            pass  # Another process took the run over: stop.
+    """
 
     default_reason = "PRODUCER_FENCED"
 
 
 class ProducerConflict(ProducerError):
-    """This producer sequence was stored with other content."""
+    """This producer sequence was stored with other content.
+
+    Example:
+        try:
+            async with client.runs.start("agent", on_error="raise") as run:
+                await run.text("It is cold.")
+        except ProducerConflict:
+            pass  # Two processes publish under one producer_id: give each its own.
+    """
 
     default_reason = "PRODUCER_CONFLICT"
 
 
 class ProducerOverloaded(ProducerError):
-    """The queue stayed full, or its events could not be made durable in time."""
+    """The queue stayed full, or its events could not be made durable in time.
+
+    Example:
+        options = ProducerOptions(queue_bytes=32 << 20, block_timeout=1)
+        try:
+            async with client.runs.start("agent", on_error="raise", options=options) as run:
+                await run.text("It is cold.")
+        except ProducerOverloaded:
+            pass  # The server was gone for longer than the queue could hold.
+    """
 
 
 class RunNotFound(LavantError):
-    """No such run, or not yours."""
+    """No such run, or not yours.
+
+    Example:
+        try:
+            await client.runs.get("no-such-run")
+        except RunNotFound as error:
+            assert "no-such-run" in str(error)
+    """
 
     default_reason = "RUN_NOT_FOUND"
 
 
 class RunExists(LavantError):
-    """The run_id is taken by a run with other settings."""
+    """The run_id is taken by a run with other settings.
+
+    Example:
+        await client.runs.create("weather-agent", run_id="nightly")
+        try:
+            await client.runs.create("another-agent", run_id="nightly")
+        except RunExists as error:
+            assert error.code.name == "ALREADY_EXISTS"
+    """
 
     default_reason = "RUN_EXISTS"
 
 
 class RunSealed(LavantError):
-    """The run has ended; nothing follows."""
+    """The run has ended; nothing follows.
+
+    Example:
+        try:
+            async with client.runs.start("agent", run_id=run_id, on_error="raise") as run:
+                await run.text("Once more.")
+        except (RunSealed, RunExists):
+            pass  # It has ended: begin another run.
+    """
 
     default_reason = "RUN_SEALED"
 
 
 class RunNotEnded(LavantError):
-    """The run has not ended yet."""
+    """The run has not ended yet.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            try:
+                await client.runs.delete(run.id)
+            except RunNotEnded:
+                await client.runs.cancel(run.id, "to be deleted")
+    """
 
     default_reason = "RUN_NOT_ENDED"
 
 
 class WaitTimeout(LavantError, TimeoutError):
-    """The run did not end within the time given. It goes on."""
+    """The run did not end within the time given. It goes on.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            try:
+                await client.runs.wait(run.id, timeout=0.1)
+            except WaitTimeout:
+                assert (await client.runs.get(run.id)).state == "running"
+    """
 
 
 class InvalidField(LavantError):
-    """A field is missing, malformed or too large; `violations` says which and why."""
+    """A field is missing, malformed or too large; `violations` says which and why.
+
+    Example:
+        try:
+            await client.runs.create("")
+        except InvalidField as error:
+            assert error.violations[0].path == "name"
+    """
 
     default_reason = "INVALID_FIELD"
 
 
 class QuotaExceeded(LavantError):
-    """Too many streams or calls, or no room to store."""
+    """Too many streams or calls, or no room to store.
+
+    Example:
+        try:
+            await client.runs.create("weather-agent")
+        except QuotaExceeded as error:
+            print("try again in", error.retry_after or 60, "seconds")
+    """
 
     default_reason = "QUOTA_EXCEEDED"
 
 
 class Unauthenticated(LavantError):
-    """No credentials, or not valid ones."""
+    """No credentials, or not valid ones.
+
+    Example:
+        try:
+            run = await client.runs.get(run_id)
+        except Unauthenticated:
+            raise SystemExit("pass api_key= to the client")
+    """
 
     default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(LavantError):
-    """The credentials do not allow it."""
+    """The credentials do not allow it.
+
+    Example:
+        try:
+            await client.runs.cancel(run_id)
+        except PermissionDenied:
+            print("this key may only read")
+    """
 
     default_reason = "PERMISSION_DENIED"
 
 
 class Unavailable(LavantError):
-    """The server cannot be reached, is starting or draining, or has lost its store."""
+    """The server cannot be reached, is starting or draining, or has lost its store.
+
+    Example:
+        async with AsyncClient("127.0.0.1:9", timeout=0.2) as nowhere:
+            try:
+                await nowhere.runs.get(run_id)
+            except Unavailable as error:
+                assert error.code.name == "UNAVAILABLE"
+    """
 
     default_reason = "UNAVAILABLE"
 
 
 class DataLoss(LavantError):
-    """A stored record is damaged. Nothing wrong is ever served."""
+    """A stored record is damaged. Nothing wrong is ever served.
+
+    Example:
+        try:
+            text = await client.runs.stream(run_id).text()
+        except DataLoss:
+            raise SystemExit("restore the store from a backup")
+    """
 
     default_reason = "DATA_LOSS"

@@ -1,9 +1,17 @@
 """Events as people read them: thin typed views over the contract's messages.
 
 `if event.type == "text_delta":` tells a type checker that `event.data` is a TextDelta.
+
+Example:
+    async for event in client.runs.stream(run_id):
+        match event.type:
+            case "text_delta":
+                print(event.data.text, end="")
+            case "tool_call_started":
+                print(event.data.call.tool_name)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Generic, Literal, TypeAlias, TypeVar, get_args
 
@@ -28,11 +36,10 @@ def _fields(payload: Message) -> Iterator[str]:
 class _EventView(Generic[_Payload]):
     """One record of a run's log. Reading a field reads the message: nothing is copied."""
 
+    # Without an __init__ of its own, which would be most of what a view costs: `views` sets this.
     __slots__ = ("proto",)
     type: str
-
-    def __init__(self, proto: event_pb2.Event) -> None:
-        self.proto = proto
+    proto: event_pb2.Event
 
     @property
     def data(self) -> _Payload:
@@ -272,11 +279,24 @@ Event: TypeAlias = (
 )
 
 
-_VIEWS = {view.type: view for view in get_args(Event)}
+_VIEWS: dict[str | None, type[Event]] = {view.type: view for view in get_args(Event)}
+_VIEWS[None] = UnknownEvent
+
+
+def views(protos: Iterable[event_pb2.Event]) -> list[Event]:
+    """Return the views that fit the events' payloads."""
+    wrapped: list[Event] = []
+    kind, last_name = _VIEWS[None], None
+    for proto in protos:
+        name = proto.WhichOneof("payload")
+        if name != last_name:  # Neighbours are mostly of a kind, and a new string is dear to look up.
+            kind, last_name = _VIEWS[name], name
+        view = kind()
+        view.proto = proto
+        wrapped.append(view)
+    return wrapped
 
 
 def wrap(proto: event_pb2.Event) -> Event:
     """Return the view that fits an event's payload."""
-    name = proto.WhichOneof("payload")
-    view: Event = _VIEWS[name or "unknown"](proto)
-    return view
+    return views((proto,))[0]

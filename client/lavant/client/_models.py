@@ -19,14 +19,27 @@ class _Frozen(BaseModel):
 
 
 class FieldViolation(_Frozen):
-    """A request's field that breaks a rule: its path, and the rule."""
+    """A request's field that breaks a rule: its path, and the rule.
+
+    Example:
+        try:
+            await client.runs.create("")
+        except InvalidField as error:
+            [violation] = error.violations
+            assert (violation.path, violation.description) == ("name", "must be 1 to 256 characters long")
+    """
 
     path: str
     description: str
 
 
 class ErrorInfo(_Frozen):
-    """What went wrong, for people and for programs."""
+    """What went wrong, for people and for programs.
+
+    Example:
+        run = await client.runs.get(failed_id)
+        assert (run.result.error.type, run.result.error.message) == ("LookupError", "no such city")
+    """
 
     message: str
     type: str = ""
@@ -45,7 +58,12 @@ class ErrorInfo(_Frozen):
 
 
 class Usage(_Frozen):
-    """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes."""
+    """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes.
+
+    Example:
+        used = Usage(input_tokens=812, output_tokens=64) + Usage(input_tokens=40, output_tokens=6, cost_usd=0.01)
+        assert (used.total_tokens, used.cost_usd) == (922, 0.01)
+    """
 
     model: str = ""
     input_tokens: int = 0
@@ -87,7 +105,12 @@ class Usage(_Frozen):
 
 
 class EvaluationSummary(_Frozen):
-    """What an evaluation's rows add up to."""
+    """What an evaluation's rows add up to.
+
+    Example:
+        summary = EvaluationSummary(rows_succeeded=9, rows_failed=1, mean_scores={"correctness": 0.8})
+        assert summary.mean_scores["correctness"] >= 0.8
+    """
 
     rows_succeeded: int
     rows_failed: int
@@ -102,7 +125,12 @@ class EvaluationSummary(_Frozen):
 
 
 class RunResult(_Frozen):
-    """How a run ended."""
+    """How a run ended.
+
+    Example:
+        result = await client.runs.stream(run_id).result()
+        assert (result.state, result.output) == ("succeeded", {"answer": "cold"})
+    """
 
     run_id: str
     state: RunState
@@ -127,7 +155,13 @@ class RunResult(_Frozen):
 
 
 class Run(_Frozen):
-    """One execution of an agent or of an evaluation, as it stands."""
+    """One execution of an agent or of an evaluation, as it stands.
+
+    Example:
+        run = await client.runs.get(run_id)
+        assert (run.name, run.state, run.has_ended) == ("weather-agent", "succeeded", True)
+        assert run.ended - run.created < timedelta(minutes=5)
+    """
 
     id: str
     kind: RunKind
@@ -171,7 +205,14 @@ class Run(_Frozen):
 
 
 class Receipt(_Frozen):
-    """Where a batch ended up in a run's log."""
+    """Where a batch ended up in a run's log.
+
+    Example:
+        async with client.runs.start("agent") as run:
+            await run.text("It is cold.")
+            await run.flush()
+            assert run.last_receipt.last_sequence == 3  # run_started, message_started, text_delta
+    """
 
     last_producer_sequence: int
     first_sequence: int
@@ -190,7 +231,13 @@ class Receipt(_Frozen):
 
 
 class ToolCall(_Frozen):
-    """A tool's call and its result, paired. `outcome` is None if the call never ended."""
+    """A tool's call and its result, paired. `outcome` is None if the call never ended.
+
+    Example:
+        async for call in client.runs.stream(run_id).tool_calls:
+            assert (call.name, call.arguments, call.result) == ("search_web", {"q": "Oslo"}, ["-3 °C"])
+            assert call.outcome is ToolCallOutcome.SUCCEEDED
+    """
 
     id: str
     name: str
@@ -203,7 +250,13 @@ class ToolCall(_Frozen):
 
 
 class Progress(_Frozen):
-    """How far a run is. Units done and in all are None where they are not known."""
+    """How far a run is. Units done and in all are None where they are not known.
+
+    Example:
+        async with client.runs.start("indexer") as run:
+            await run.progress("pages", completed=3, total=4)
+        assert [step.fraction async for step in client.runs.stream(run.id).progress] == [0.75]
+    """
 
     label: str = ""
     completed: int | None = None
@@ -232,6 +285,11 @@ class Step(_Frozen):
     """A unit of a run's work, with all that was done within it. `state` is None if it never ended.
 
     `text` and `tool_calls` are what was said and called in this very step, not in its `children`.
+
+    Example:
+        recording = await client.runs.stream(run_id).collect()
+        names = [step.name for root in recording.steps for step in root.walk()]
+        assert names == ["plan"]
     """
 
     id: str

@@ -17,6 +17,11 @@ class ProducerOptions:
 
     `block_timeout` is how long one method waits for room in a full queue, `close_timeout` how long the
     block's end waits until all is durable. `clock` gives the time of events, in nanoseconds.
+
+    Example:
+        patient = ProducerOptions(queue_bytes=64 << 20, block_timeout=30, close_timeout=120)
+        async with client.runs.start("agent", options=patient) as run:
+            await run.text("It is cold.")
     """
 
     queue_bytes: int = 8 << 20

@@ -59,7 +59,11 @@ class Outbox:
         if self.failure is not None:
             raise self.failure
         if not self.has_room():
-            raise ProducerOverloaded(f"{self._queued_bytes + self._unacked_bytes} bytes wait for the server")
+            waiting = self._queued_bytes + self._unacked_bytes
+            raise ProducerOverloaded(
+                f"the queue is full: {waiting} bytes wait for the server. Is it in reach? "
+                "ProducerOptions has queue_bytes and block_timeout"
+            )
 
     def put(self, *events: Event) -> None:
         """Take events, all or none. Raises InvalidField for one too large for any batch, and after a failure, that."""
@@ -109,6 +113,16 @@ class Outbox:
         """Send everything without a receipt again, from the first: the call that carried it is gone."""
         self._sent = 0
 
+    def drop(self) -> None:
+        """Forget what is not durable and the failure; what comes next takes the first free number."""
+        with self._lock:
+            if self._unacked:
+                self._next_sequence = self._unacked[0][0].first_producer_sequence
+            self._queued.clear()
+            self._unacked.clear()
+            self._queued_bytes = self._unacked_bytes = self._sent = 0
+            self.failure = None
+
     def holds(self, producer_sequence: int) -> bool:
         """Tell whether a batch that begins with this number can still be sent."""
         with self._lock:
@@ -149,7 +163,8 @@ def _size(event: Event) -> int:
     size = event.ByteSize() + _FRAMING
     if size > MAX_BATCH_BYTES:
         violation = FieldViolation(path="event", description=f"{size} bytes; at most {MAX_BATCH_BYTES}")
-        raise InvalidField(f"event of {size} bytes is too large", violations=(violation,))
+        message = f"event of {size} bytes is too large: at most {MAX_BATCH_BYTES}; publish a URI to it, or parts of it"
+        raise InvalidField(message, violations=(violation,))
     return size
 
 

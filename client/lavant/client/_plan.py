@@ -42,7 +42,7 @@ class StreamPlan:
 
     run_id: str
     consumer_id: str
-    session_id: str
+    session_id: str = ""
     start: Start = "beginning"
     stop: Stop = "run_finished"
     types: "tuple[EventType.ValueType, ...]" = ()

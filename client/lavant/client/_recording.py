@@ -16,6 +16,11 @@ class Recording(BaseModel):
     that never did last, without an outcome. `steps` are the outermost; `children` and `walk()` lead
     to the others. `progress` is the last that was reported. `errors` did not end the run; the one
     that did is in `result`. `events` are no part of its JSON.
+
+    Example:
+        recording = await client.runs.stream(run_id).collect()
+        assert recording.text == "It is cold."
+        assert [call.name for call in recording.tool_calls] == ["search_web"]
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)

@@ -28,8 +28,8 @@ class Sessions:
         self._limit = limit
         self._latest: dict[tuple[str, str], Session] = {}
 
-    def begin(self, run_id: str, consumer: str | None) -> Session:
-        """Begin a session for a new stream: a rival of the consumer's streams that are still open."""
+    def begin(self, run_id: str, consumer: str) -> Session:
+        """Begin a session for a new stream: a rival of the consumer's open ones. An unnamed consumer has no others."""
         key = (run_id, consumer) if consumer else None
         latest = self._latest.get(key) if key else None
         if key is None or latest is None or not latest.closed:

@@ -17,7 +17,13 @@ RoleName = Literal["assistant", "user", "system", "tool"]
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """Where a run stands.
+
+    Example:
+        run = await client.runs.get(run_id)
+        assert run.state is RunState.SUCCEEDED
+        assert run.state == "succeeded" and run.state.is_terminal
+    """
 
     UNSPECIFIED = "unspecified"
     QUEUED = "queued"
@@ -36,7 +42,12 @@ class RunState(StrEnum):
 
 
 class RunKind(StrEnum):
-    """What a run executes."""
+    """What a run executes.
+
+    Example:
+        run = await client.runs.create("nightly", kind=RunKind.EVALUATION)
+        assert run.kind == "evaluation"
+    """
 
     UNSPECIFIED = "unspecified"
     AGENT = "agent"
@@ -44,7 +55,12 @@ class RunKind(StrEnum):
 
 
 class StepKind(StrEnum):
-    """What kind of work a step is."""
+    """What kind of work a step is.
+
+    Example:
+        recording = await client.runs.stream(run_id).collect()
+        assert recording.steps[0].kind is StepKind.WORKFLOW
+    """
 
     UNSPECIFIED = "unspecified"
     AGENT = "agent"
@@ -57,7 +73,12 @@ class StepKind(StrEnum):
 
 
 class ToolCallOutcome(StrEnum):
-    """How a tool call ended."""
+    """How a tool call ended.
+
+    Example:
+        calls = [call async for call in client.runs.stream(run_id).tool_calls]
+        assert not [call for call in calls if call.outcome is ToolCallOutcome.FAILED]
+    """
 
     UNSPECIFIED = "unspecified"
     SUCCEEDED = "succeeded"

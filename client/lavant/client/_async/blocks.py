@@ -9,7 +9,7 @@ from lavant.client._async.messages import Messages
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
-from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
+from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
 if TYPE_CHECKING:
     from lavant.client._async.producer import AsyncRunProducer
@@ -50,6 +50,12 @@ class AsyncStepBlock(_Block):
     """A unit of work. What is published in the block, also by tasks begun in it, belongs to it.
 
     Set `output` and `usage` to report them. The step fails if the block raises.
+
+    Example:
+        async with client.runs.start("weather-agent") as run:
+            async with run.step("gpt-5", kind="model_request", input="How is it?") as step:
+                await run.text("It is cold.")
+                step.usage = Usage(input_tokens=812, output_tokens=64)
     """
 
     def __init__(
@@ -65,8 +71,8 @@ class AsyncStepBlock(_Block):
     async def _open(self) -> None:
         self._parent = _scope.current_step(self._run)
         await self._run.end_message()
-        await self._run.publish(
-            _payloads.step_started(self.id, self._parent, self._name, self._kind, self._input, self._attempt)
+        await self._run._publish_made(
+            *(_payloads.step_started, self.id, self._parent, self._name, self._kind, self._input, self._attempt)
         )
         self._scope = _scope.enter(self._run, self.id)
 
@@ -75,8 +81,8 @@ class AsyncStepBlock(_Block):
             await self._run.end_message()
         finally:
             _scope.leave(self._scope)
-        await self._run.publish(
-            _payloads.step_finished(self.id, self._parent, self.output, error, self.usage, self._seconds())
+        await self._run._publish_made(
+            *(_payloads.step_finished, self.id, self._parent, self.output, error, self.usage, self._seconds())
         )
 
 
@@ -84,6 +90,15 @@ class AsyncMessageBlock(_Block):
     """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
 
     One that becomes too long for an event goes on in further messages; `id` is the first one's.
+
+    Example:
+        async with client.runs.start("weather-agent") as run:
+            async with run.message("user") as question:
+                await question.text("How is it in Oslo?")
+            async with run.message(model="gpt-5") as answer:
+                await answer.reasoning("I have no thermometer.")
+                await answer.text("Cold, probably.")
+                answer.finish_reason = "stop"
     """
 
     def __init__(self, run: "AsyncRunProducer", messages: Messages, draft: MessageDraft) -> None:
@@ -110,24 +125,36 @@ class AsyncMessageBlock(_Block):
 
 
 class AsyncToolBlock(_Block):
-    """A call of a tool. Set `result` to report it; if the block raises, the call failed."""
+    """A call of a tool. Set `result` to report it; if the block raises, the call failed.
+
+    Example:
+        async with client.runs.start("weather-agent") as run:
+            async with run.tool("search_web", {"q": "Oslo"}) as tool:
+                await tool.output("searching ...")
+                tool.result = ["-3 °C"]
+    """
 
     def __init__(self, run: "AsyncRunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:
         super().__init__(run)
         self.id = tool_call_id or new_id()
         self.result: Any = None
-        self._call = _payloads.tool_call(self.id, name, arguments)
+        self._name, self._arguments = name, arguments
+        self._call = ToolCall()
 
     async def output(self, text: str) -> None:
         """Publish more of what the tool writes while it works."""
-        await self._run.publish(_payloads.tool_output_delta(self.id, text))
+        await self._run._publish_made(_payloads.tool_output_delta, self.id, text)
 
     async def _open(self) -> None:
         await self._run.end_message()
-        await self._run.publish(_payloads.tool_call_started(self._call))
+        await self._run._publish_made(self._started)
 
     async def _close(self, error: BaseException | None) -> None:
-        await self._run.publish(self._finished(error))
+        await self._run._publish_made(self._finished, error)
+
+    def _started(self) -> Event:
+        self._call = _payloads.tool_call(self.id, self._name, self._arguments)
+        return _payloads.tool_call_started(self._call)
 
     def _finished(self, error: BaseException | None) -> Event:
         failed = _payloads.error_of(error) if error else None

@@ -19,6 +19,8 @@ SentMetadata = tuple[tuple[str, str], ...]
 Channel = grpc.aio.Channel
 
 if TYPE_CHECKING:
+    from lavant.client._async.channels import Lane
+
     UnaryMethod = grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]
     StreamMethod = grpc.aio.UnaryStreamMultiCallable[_Request, _Response]
     ConversationMethod = grpc.aio.StreamStreamMultiCallable[_Request, _Response]
@@ -55,16 +57,15 @@ async def invoke(
 
 
 class Call(Generic[_Response]):
-    """Messages that the server sends over one call. `on_end` is called once, when the call is over.
+    """Messages that the server sends over one call, whose place on its lane is given back once, when it is over.
 
     One reader at a time; anyone may cancel.
     """
 
-    def __init__(
-        self, start: "Callable[[], ReadableCall[_Request, _Response]]", clock: Clock, on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, start: "Callable[[], ReadableCall[_Request, _Response]]", clock: Clock, lane: "Lane") -> None:
+        self.lane = lane
         self._clock = clock
-        self._on_end: Callable[[], None] | None = on_end
+        self._on_end: Callable[[], None] | None = lane.release
         try:
             self._rpc = start()
         except grpc.aio.UsageError:
@@ -97,6 +98,7 @@ class Call(Generic[_Response]):
         if message is grpc.aio.EOF:
             self._end()
             return None
+        self.lane.heard = True
         return cast("_Response", message)
 
     async def finish(self, timeout: float) -> None:
@@ -126,13 +128,13 @@ class Conversation(Call[_Response], Generic[_Request, _Response]):
         method: "ConversationMethod[_Request, _Response]",
         metadata: SentMetadata,
         clock: Clock,
-        on_end: Callable[[], None],
+        lane: "Lane",
     ) -> None:
         def start() -> "grpc.aio.StreamStreamCall[_Request, _Response]":
             self._writer = method(metadata=metadata)
             return self._writer
 
-        super().__init__(start, clock, on_end)
+        super().__init__(start, clock, lane)
 
     async def write(self, message: _Request) -> bool:
         """Send a message; tell whether the call took it. If not, the call is over: read its status."""

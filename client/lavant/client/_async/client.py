@@ -22,6 +22,12 @@ class AsyncClient:
     `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
     a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
     channel options, and win over the client's own. Nothing is dialled before the first call.
+
+    Example:
+        async with AsyncClient(target, timeout=10) as client:
+            async with client.runs.start("weather-agent", input={"city": "Oslo"}) as run:
+                await run.text("It is cold.")
+            assert await client.runs.stream(run.id).text() == "It is cold."
     """
 
     def __init__(

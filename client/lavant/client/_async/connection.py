@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import grpc
+
+from lavant.client._arguments import duration
 from lavant.client._async.calls import Call, Channel, Conversation, HungUp, Metadata, SentMetadata, invoke
-from lavant.client._async.channels import Channels
+from lavant.client._async.channels import Channels, Lane
 from lavant.client._async.concurrency import Clock
 from lavant.client._backoff import Backoff
-from lavant.client._errors import LavantError
+from lavant.client._errors import LavantError, Unavailable
 from lavant.client._status import is_cut
 from lavant.v1.event_service_pb2 import (
     PublishEventsRequest,
@@ -19,9 +22,13 @@ from lavant.v1.run_service_pb2 import WaitRunRequest, WaitRunResponse, WatchRuns
 
 if TYPE_CHECKING:
     from lavant.client._async.calls import UnaryMethod
+    from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
+    from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+
+UNANSWERED = 10.0  # seconds behind its time: no answer comes then, and the connection is dead
 
 
 class Connection:
@@ -41,8 +48,16 @@ class Connection:
         self.new_backoff = new_backoff
         self._metadata = _checked(metadata)
         self._channels = Channels(new_channel)
-        self.runs = self._channels.first.runs
-        self.events = self._channels.first.events
+
+    @property
+    def runs(self) -> "RunServiceAsyncStub":
+        """The calls to runs that are soon over."""
+        return self._channels.first.runs
+
+    @property
+    def events(self) -> "EventServiceAsyncStub":
+        """The calls to events that are soon over."""
+        return self._channels.first.events
 
     async def close(self) -> None:
         """Close the channels; calls under way are cancelled."""
@@ -51,23 +66,38 @@ class Connection:
     def stream_events(self, request: StreamEventsRequest) -> Call[StreamEventsResponse]:
         """Open a stream of events."""
         lane = self._channels.lane()
-        return Call(lambda: lane.events.StreamEvents(request, metadata=self._metadata), self.clock, lane.release)
+        return Call(lambda: lane.events.StreamEvents(request, metadata=self._metadata), self.clock, lane)
 
     def watch_runs(self, request: WatchRunsRequest) -> Call[WatchRunsResponse]:
         """Open a stream of runs."""
         lane = self._channels.lane()
-        return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata), self.clock, lane.release)
+        return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata), self.clock, lane)
 
     def publish_events(self) -> Conversation[PublishEventsRequest, PublishEventsResponse]:
         """Begin to publish."""
         lane = self._channels.lane()
-        return Conversation(lane.events.PublishEvents, self._metadata, self.clock, lane.release)
+        return Conversation(lane.events.PublishEvents, self._metadata, self.clock, lane)
 
-    async def wait_run(self, request: WaitRunRequest, timeout: float) -> WaitRunResponse:
-        """Wait for a run's end, as long as the request says."""
-        lane = self._channels.lane()
+    async def read(self, call: Call[_Response], silence: float, limit: float | None = None) -> _Response | None:
+        """Return a call's next message, or None once the call has ended with OK.
+
+        Raises TimeoutError after `limit` seconds, and Unavailable after `silence` seconds, for no connection
+        that lives is silent for so long: further calls go over another one.
+        """
         try:
-            return await self.call(lane.runs.WaitRun, request, timeout)
+            return await call.read(silence if limit is None else min(silence, limit))
+        except TimeoutError:
+            if limit is not None and limit <= silence:
+                raise
+            self._channels.retire(call.lane)
+            raise Unavailable(f"nothing came for {silence:g} s: the connection is dead") from None
+
+    async def wait_run(self, run_id: str, seconds: float, patience: float) -> WaitRunResponse:
+        """Wait for a run's end, and `patience` seconds more for the answer. Made once: raises what it fails with."""
+        lane = self._channels.lane()
+        request = WaitRunRequest(run_id=run_id, timeout=duration(seconds))
+        try:
+            return await self._ask(lane, lane.runs.WaitRun, request, patience, seconds)
         finally:
             lane.release()
 
@@ -76,20 +106,39 @@ class Connection:
     ) -> _Response:
         """Make a call within `timeout` seconds (default: the client's), again and again while it is cut off.
 
-        For calls that are safe to make twice: all of lavant's are.
+        For calls that are safe to make twice: all of lavant's are. `method` is one of `runs` or `events`.
         """
         deadline = self.clock.monotonic() + (self.timeout if timeout is None else timeout)
         backoff = self.new_backoff()
+        lane = self._channels.first
         while True:
             try:
-                return await invoke(method, request, deadline - self.clock.monotonic(), self._metadata)
-            except HungUp:
-                raise LavantError("the client is closed") from None
+                return await self._ask(lane, method, request, deadline - self.clock.monotonic())
             except LavantError as error:
                 delay = backoff.next(error.retry_after)
                 if not is_cut(error) or self.clock.monotonic() + delay >= deadline:
                     raise
             await self.clock.sleep(delay)
+
+    async def _ask(
+        self,
+        lane: Lane,
+        method: "UnaryMethod[_Request, _Response]",
+        request: _Request,
+        patience: float,
+        work: float = 0.0,
+    ) -> _Response:
+        """Make a call once, whose answer takes the server so many seconds of work, and the way so many more."""
+        try:
+            response = await invoke(method, request, work + patience, self._metadata)
+        except HungUp:
+            raise LavantError("the client is closed") from None
+        except LavantError as error:
+            if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and error.reason is None and patience >= UNANSWERED:
+                self._channels.retire(lane)
+            raise
+        lane.heard = True
+        return response
 
 
 def _checked(metadata: Metadata) -> SentMetadata:

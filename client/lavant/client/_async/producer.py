@@ -1,5 +1,6 @@
 """Publishing a run's events."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,15 @@ class AsyncRunProducer:
     server has refused an event for good, they raise what it said. An event is stored exactly once, also
     over reconnects, but a process that dies takes with it what had no receipt yet. For one event loop;
     not thread-safe.
+
+    Example:
+        async with client.runs.start("weather-agent") as run:
+            async with run.tool("search_web", {"q": "Oslo"}) as tool:
+                tool.result = ["-3 °C"]
+            await run.text("It is cold.")
+            await run.progress("sources", completed=1, total=1)
+            run.usage = Usage(input_tokens=812, output_tokens=64)
+            run.output = {"answer": "cold"}
     """
 
     def __init__(
@@ -117,20 +127,20 @@ class AsyncRunProducer:
         usage: Usage | None = None,
     ) -> None:
         """Tell how far the run is."""
-        await self.publish(_payloads.progress(label, completed, total, iteration, usage))
+        await self._publish_made(_payloads.progress, label, completed, total, iteration, usage)
 
     async def error(self, error: BaseException | str) -> None:
         """Tell what went wrong without ending the run."""
         described = _payloads.error_said(error) if isinstance(error, str) else _payloads.error_of(error)
-        await self.publish(_payloads.error_reported(described))
+        await self._publish_made(_payloads.error_reported, described)
 
     async def state(self, value: object, name: str = "") -> None:
         """Publish the whole of a state that readers may rebuild."""
-        await self.publish(_payloads.state_snapshot(name, value))
+        await self._publish_made(_payloads.state_snapshot, name, value)
 
     async def custom(self, name: str, value: object = None) -> None:
         """Publish what no other method says, under a dotted name of your own."""
-        await self.publish(_payloads.custom(name, value))
+        await self._publish_made(_payloads.custom, name, value)
 
     async def artifact(
         self,
@@ -144,13 +154,22 @@ class AsyncRunProducer:
     ) -> str:
         """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
         chosen = artifact_id or new_id()
-        await self.publish(_payloads.artifact(chosen, name, media_type, content, uri, append))
+        await self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
         return chosen
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be. The event is the producer's from then on."""
         event.step_id = event.step_id or _scope.current_step(self)
         await self._publisher.publish(event)
+
+    async def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
+        """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
+        try:
+            event = make(*arguments)
+        except (TypeError, ValueError) as refused:
+            self._publisher.refuse(refused)
+        else:
+            await self.publish(event)
 
     def enqueue(self, event: Event) -> None:
         """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
@@ -215,17 +234,27 @@ class AsyncRunProducer:
             await self._publish_finish(_payloads.state_of(error), described, self.output, self.usage)
         except ProducerOverloaded:
             raise
-        except Exception as refused:  # What cannot be published are the output, the usage or both.
+        except Exception as refused:  # What cannot be published are the output, the usage, or what came before.
             if described is None:
                 await self._finish_as_failed(refused)
-            await self._publish_finish(_payloads.state_of(error), described)
+            await self._publish_last(_payloads.state_of(error), described)
             raise
 
     async def _finish_as_failed(self, failure: Exception, prefix: str = "") -> None:
         described = _payloads.error_of(failure)
         described.message = f"{prefix}{described.message}"
-        await self._publish_finish(RUN_STATE_FAILED, described)
+        try:
+            await self._publish_last(RUN_STATE_FAILED, described)
+        except Exception as second:
+            if second is not failure:
+                failure.add_note(f"and run {self.id} could not be finished: {_payloads.error_of(second).message}")
         raise failure
+
+    async def _publish_last(self, state: "run_pb2.RunState.ValueType", error: Error | None) -> None:
+        """End the run even if events before its end were refused: also the first one then, if it was among them."""
+        begin = [self._started] if await self._publisher.give_up_refused() else []
+        finished = _payloads.run_finished(state, None, error, None, monotonic() - self._began)
+        await self._publisher.finish(self._close_timeout, *begin, finished)
 
     async def _publish_finish(
         self,
@@ -235,7 +264,7 @@ class AsyncRunProducer:
         usage: Usage | None = None,
     ) -> None:
         finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
-        await self._publisher.finish(finished, self._close_timeout)
+        await self._publisher.finish(self._close_timeout, finished)
 
     async def _end_unstarted(self, refused: InvalidField) -> None:
         """End a run whose RunStarted was refused, rather than leave it queued for ever."""
@@ -245,6 +274,6 @@ class AsyncRunProducer:
                 self.enqueue(self._started)
                 described = _payloads.error_of(refused)
                 finished = _payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)
-                await self._publisher.finish(finished, self._close_timeout)
+                await self._publisher.finish(self._close_timeout, finished)
         finally:
             await self._publisher.close()

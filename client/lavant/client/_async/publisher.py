@@ -4,8 +4,8 @@ import logging
 
 from lavant.client._async.concurrency import Signal, monotonic
 from lavant.client._async.connection import Connection
-from lavant.client._async.sender import Sender
-from lavant.client._errors import LavantError, ProducerError, ProducerOverloaded
+from lavant.client._async.sender import HEARTBEAT, MISSED_HEARTBEATS, Sender
+from lavant.client._errors import InvalidField, LavantError, ProducerError, ProducerOverloaded, QuotaExceeded
 from lavant.client._models import Receipt
 from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Outbox
@@ -55,12 +55,15 @@ class Publisher:
             self._outbox.fail(error)
             self.refuse(error)
             return
+        self._sender = self._new_sender()
+
+    def _new_sender(self) -> Sender:
         silence = self._create.producer_timeout.ToMilliseconds() / 1000
-        self._sender = Sender(
+        return Sender(
             self._connection,
             self._outbox,
             self.changed,
-            heartbeat=silence / 3 or None,
+            heartbeat=min(silence / MISSED_HEARTBEATS / 2 or HEARTBEAT, HEARTBEAT),
             on_cancel_request=self._cancel,
         )
 
@@ -92,14 +95,26 @@ class Publisher:
         except LavantError as error:
             self.refuse(error)
 
-    async def finish(self, event: Event, timeout: float) -> None:
+    async def give_up_refused(self) -> bool:
+        """Drop what the server refused for its content, and what came behind it, so that the run can still end.
+
+        Tells whether the run's first event was among these.
+        """
+        if self._sender is None or not isinstance(self._outbox.failure, InvalidField | QuotaExceeded):
+            return False
+        await self._sender.close()
+        self._outbox.drop()
+        self._sender = self._new_sender()
+        return self._outbox.last_receipt is None
+
+    async def finish(self, timeout: float, *events: Event) -> None:
         """Queue the run's last event, also after others were dropped, and wait until all is durable.
 
         Raises what prevents it, whatever `on_error` says.
         """
         deadline = monotonic() + timeout
         await self.changed.wait_for(self._outbox.has_room, timeout)
-        self._put((event,))
+        self._put(events)
         await self._drain(max(0.0, deadline - monotonic()))
 
     async def flush(self, timeout: float | None) -> None:
@@ -115,7 +130,7 @@ class Publisher:
             if self._sender is not None:
                 await self._sender.close()
         finally:
-            self._outbox.fail(ProducerError(f"run {self._create.run_id}: its block was left"))
+            self._outbox.fail(ProducerError(f"run {self._create.run_id}: its block was left; publish within it"))
             self.changed.notify()
 
     def refuse(self, error: Exception) -> None:
@@ -135,7 +150,8 @@ class Publisher:
         if self._outbox.failure is not None:
             raise self._outbox.failure
         if not self._outbox.is_empty:
-            raise ProducerOverloaded(f"run {self._create.run_id}: no receipt within {timeout:g} s")
+            message = f"run {self._create.run_id}: not all is durable after {timeout:g} s: is the server in reach?"
+            raise ProducerOverloaded(message)
 
     def _check_opened(self) -> None:
         if not self._opened:

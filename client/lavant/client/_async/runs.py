@@ -5,21 +5,21 @@ from datetime import datetime
 
 from lavant.client import _payloads
 from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
-from lavant.client._async.concurrency import monotonic
 from lavant.client._async.connection import Connection
-from lavant.client._async.limits import Limits
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.stream import AsyncRunStream
-from lavant.client._async.subscription import Subscription
+from lavant.client._async.streams import Streams
+from lavant.client._async.wait import wait_for_end
 from lavant.client._async.watch import watch_runs
-from lavant.client._errors import WaitTimeout
 from lavant.client._events import Event, wrap
 from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
+from lavant.client._json import bounded
 from lavant.client._models import Run
 from lavant.client._options import OnError, ProducerOptions, check_on_error
+from lavant.client._outbox import MAX_BATCH_BYTES
 from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
-from lavant.client._sessions import Sessions
+from lavant.v1.event_pb2 import Event as EventProto
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import (
     CancelRunRequest,
@@ -27,11 +27,9 @@ from lavant.v1.run_service_pb2 import (
     DeleteRunRequest,
     GetRunRequest,
     ListRunsRequest,
-    WaitRunRequest,
 )
 
-LONGEST_WAIT = 50.0
-WAIT_MARGIN = 10.0
+_STAMPS = 4_096  # bytes: what publishing adds to an event, its ids and its time
 
 
 class AsyncRuns:
@@ -39,11 +37,18 @@ class AsyncRuns:
 
     Calls are made again while the server is out of reach, within the client's timeout: each may be
     made twice without harm. Raises RunNotFound for a run that does not exist or is not yours.
+
+    Example:
+        run = await client.runs.create("nightly", labels={"team": "weather"})
+        await client.runs.cancel(run.id, "no longer needed")
+        assert [run.name async for run in client.runs.list(labels={"team": "weather"})] == ["nightly"]
+        done = await client.runs.wait(run_id, timeout=300)
+        assert done.state == "succeeded"
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sessions = Sessions()
+        self._streams = Streams(connection, self.get)
 
     async def create(
         self,
@@ -100,17 +105,13 @@ class AsyncRuns:
             request.page_token = response.next_page_token
 
     async def wait(self, run_id: str, timeout: float | None = None) -> Run:
-        """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds."""
-        deadline = None if timeout is None else monotonic() + check_seconds("timeout", timeout)
-        while True:
-            left = LONGEST_WAIT if deadline is None else max(0.0, min(LONGEST_WAIT, deadline - monotonic()))
-            request = WaitRunRequest(run_id=run_id, timeout=duration(left))
-            response = await self._connection.wait_run(request, left + WAIT_MARGIN)
-            run = Run.from_proto(response.run)
-            if run.has_ended:
-                return run
-            if deadline is not None and monotonic() >= deadline:
-                raise WaitTimeout(f"run {run_id} is {run.state.value} after {timeout:g} s")
+        """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds.
+
+        Raises Unavailable where the server was out of reach for as long as the client's own timeout.
+        """
+        return await wait_for_end(
+            self._connection, run_id, None if timeout is None else check_seconds("timeout", timeout)
+        )
 
     def watch(
         self,
@@ -121,11 +122,18 @@ class AsyncRuns:
         labels: Mapping[str, str] | None = None,
         conversation_id: str = "",
         parent_run_id: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
         resume_token: str = "",
     ) -> AsyncIterator[Run]:
         """Give the runs that match as they stand, then each as it is created or changes state; never ends.
 
         Reconnects by itself. A run may be given twice in the same state.
+
+        Example:
+            async for run in client.runs.watch(kinds=["agent"]):
+                print(run.name, run.state)
+                break
         """
         matching = run_filter(
             kinds=kinds,
@@ -134,6 +142,8 @@ class AsyncRuns:
             labels=labels,
             conversation_id=conversation_id,
             parent_run_id=parent_run_id,
+            created_after=created_after,
+            created_before=created_before,
         )
         return watch_runs(self._connection, matching, resume_token)
 
@@ -181,9 +191,15 @@ class AsyncRuns:
         for so many seconds; signs of life are sent by themselves. `on_error` says what becomes of events
         that cannot be published: "log" warns once and drops all that follow, so that the agent works on and
         the log has no hole; "raise" raises from the method that publishes, and at the block's end.
+
+        Example:
+            async with client.runs.start("weather-agent", input={"city": "Oslo"}, producer_timeout=60) as run:
+                async with run.step("plan"):
+                    await run.text("I look outside.")
+                run.output = {"answer": "cold"}
         """
         request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
-        started = _payloads.run_started(input, version, model)
+        started = _started(input, version, model, on_error)
         return AsyncRunProducer(
             self._connection, request, started, options or ProducerOptions(), check_on_error(on_error)
         )
@@ -220,14 +236,18 @@ class AsyncRuns:
         Once a stream was closed, the next one of this client for the same run and consumer gets its
         place at once; while it is open, that one is refused like any other, with ConsumerBusy.
         Raises ValueError or TypeError for arguments that make no sense.
+
+        Example:
+            async with client.runs.stream(run_id, consumer="ui", idle_timeout=3600) as stream:
+                async for event in stream:
+                    if event.type == "text_delta":
+                        print(event.data.text, end="")
         """
         check_seconds("handler_timeout", handler_timeout)
         reconnect_timeout = check_optional_seconds("reconnect_timeout", reconnect_timeout)
-        session = self._sessions.begin(run_id, consumer)
         plan = StreamPlan(
             run_id=run_id,
-            consumer_id=consumer or f"anonymous-{new_id()}",
-            session_id=session.id,
+            consumer_id=consumer or "",
             start=start,
             stop=stop,
             types=event_types(types),
@@ -236,28 +256,27 @@ class AsyncRuns:
             take_over=take_over,
             wait_for_run=wait_for_run,
         )
-        limits = Limits(
-            check_optional_seconds("timeout", timeout),
-            check_optional_seconds("idle_timeout", idle_timeout),
-            self._connection.clock,
-        )
-        return AsyncRunStream(
-            run_id,
-            lambda token: Subscription(
-                self._connection,
-                plan,
-                session,
-                self._sessions,
-                resume_token=token,
-                limits=limits,
-                reconnect_timeout=reconnect_timeout,
-            ),
-            self.get,
-            limits,
-            resume_token=resume_token or "",
+        return self._streams.open(
+            plan,
+            resume_token or "",
+            timeout=check_optional_seconds("timeout", timeout),
+            idle_timeout=check_optional_seconds("idle_timeout", idle_timeout),
+            reconnect_timeout=reconnect_timeout,
             handlers=[on_event] if callable(on_event) else list(on_event),
             handler_timeout=handler_timeout,
         )
+
+
+def _started(input_value: object, version: str, model: str, on_error: OnError) -> EventProto:
+    """Build the first event, in "log" mode with the beginning of input that cannot be published whole."""
+    try:
+        started = _payloads.run_started(input_value, version, model)
+        if on_error == "raise" or started.ByteSize() < MAX_BATCH_BYTES - _STAMPS:
+            return started
+    except ValueError:
+        if on_error == "raise":
+            raise
+    return _payloads.run_started(bounded(input_value), version, model)
 
 
 def _create_request(

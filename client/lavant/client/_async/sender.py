@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     PublishCall = Conversation[PublishEventsRequest, PublishEventsResponse]
 
+HEARTBEAT, SHORTEST_HEARTBEAT = 15.0, 1.0
+MISSED_HEARTBEATS = 3
 GAPS_WITHOUT_PROGRESS = 5
 CLOSING_GRACE = 1.0
 
@@ -26,7 +28,9 @@ class Sender:
 
     Whatever cuts a call, everything without a receipt is sent again over the next one. A refusal that
     trying again cannot mend becomes the outbox's failure. `changed` is notified of receipts and of
-    the failure; notify it of new events. `heartbeat` seconds of silence send a sign of life.
+    the failure; notify it of new events. `heartbeat` seconds without events send a sign of life; so does
+    every new call, for the server to know whose it is. No answer for three of these, of a second each at
+    least, is a cut.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class Sender:
         outbox: Outbox,
         changed: Signal,
         *,
-        heartbeat: float | None,
+        heartbeat: float,
         on_cancel_request: Callable[[str], None],
     ) -> None:
         self._changed = changed
@@ -46,7 +50,7 @@ class Sender:
         self._reconnect = Reconnect(connection.new_backoff(), connection.clock, sleep=self._sleep)
         self._call: PublishCall | None = None
         self._over: LavantError | None = None
-        self._gaps = 0
+        self._calls = self._gaps = 0
         self._closing = False
         self._work = Background(self._run)
 
@@ -66,9 +70,10 @@ class Sender:
             self._outbox.fail(error)
         except HungUp:
             self._outbox.fail(ProducerError("the client is closed"))
-        except Exception as error:
+        except BaseException as error:
             # Nobody may wait for a sender that is dead.
-            self._outbox.fail(ProducerError(f"the sender ended by {error!r}"))
+            if not self._closing:
+                self._outbox.fail(ProducerError(f"the sender ended by {error!r}"))
             raise
         finally:
             self._changed.notify()
@@ -79,6 +84,9 @@ class Sender:
         call = self._call = self._connection.publish_events()
         replies = Background(lambda: self._receive(call))
         try:
+            if self._calls and not self._outbox.has_next():
+                await call.write(PublishEventsRequest(batch=self._outbox.sign_of_life()))
+            self._calls += 1
             while not self._is_over() and await self._send_next(call):
                 pass
             if self._over is None:
@@ -103,8 +111,9 @@ class Sender:
 
     async def _receive(self, call: "PublishCall") -> None:
         over: LavantError = Unavailable("the server ended the call")
+        silence = MISSED_HEARTBEATS * max(self._heartbeat, SHORTEST_HEARTBEAT)
         try:
-            while (response := await call.read()) is not None:
+            while (response := await self._connection.read(call, silence)) is not None:
                 self._handle(response)
         except LavantError as refusal:
             over = refusal

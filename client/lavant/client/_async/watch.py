@@ -10,6 +10,7 @@ from lavant.client._models import Run
 from lavant.v1.run_service_pb2 import RunFilter, WatchRunsRequest
 
 RECONNECT_TIMEOUT = 60.0
+SILENCE = 45.0  # seconds: three of the server's signs of life
 
 
 async def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -> AsyncIterator[Run]:
@@ -20,7 +21,7 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
         try:
             call = connection.watch_runs(WatchRunsRequest(filter=matching, resume_token=resume_token))
             try:
-                while (frame := await call.read()) is not None:
+                while (frame := await connection.read(call, SILENCE, reconnect.left())) is not None:
                     reconnect.progress()
                     for run in frame.runs:
                         yield Run.from_proto(run)
@@ -29,6 +30,8 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
                 call.cancel()
         except HungUp:
             raise StreamCut("the client is closed") from None
+        except TimeoutError:
+            error = Unavailable("the server did not answer")
         except LavantError as failure:
             error = failure
         await reconnect.pause(error)

@@ -10,7 +10,7 @@ from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
 from lavant.client._sync.concurrency import monotonic
 from lavant.client._sync.messages import Messages
-from lavant.v1.event_pb2 import Event, StepKind, ToolCallOutcome
+from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
 if TYPE_CHECKING:
     from lavant.client._sync.producer import RunProducer
@@ -51,6 +51,12 @@ class StepBlock(_Block):
     """A unit of work. What is published in the block, also by tasks begun in it, belongs to it.
 
     Set `output` and `usage` to report them. The step fails if the block raises.
+
+    Example:
+        with client.runs.start("weather-agent") as run:
+            with run.step("gpt-5", kind="model_request", input="How is it?") as step:
+                run.text("It is cold.")
+                step.usage = Usage(input_tokens=812, output_tokens=64)
     """
 
     def __init__(
@@ -66,8 +72,8 @@ class StepBlock(_Block):
     def _open(self) -> None:
         self._parent = _scope.current_step(self._run)
         self._run.end_message()
-        self._run.publish(
-            _payloads.step_started(self.id, self._parent, self._name, self._kind, self._input, self._attempt)
+        self._run._publish_made(
+            *(_payloads.step_started, self.id, self._parent, self._name, self._kind, self._input, self._attempt)
         )
         self._scope = _scope.enter(self._run, self.id)
 
@@ -76,8 +82,8 @@ class StepBlock(_Block):
             self._run.end_message()
         finally:
             _scope.leave(self._scope)
-        self._run.publish(
-            _payloads.step_finished(self.id, self._parent, self.output, error, self.usage, self._seconds())
+        self._run._publish_made(
+            *(_payloads.step_finished, self.id, self._parent, self.output, error, self.usage, self._seconds())
         )
 
 
@@ -85,6 +91,15 @@ class MessageBlock(_Block):
     """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
 
     One that becomes too long for an event goes on in further messages; `id` is the first one's.
+
+    Example:
+        with client.runs.start("weather-agent") as run:
+            with run.message("user") as question:
+                question.text("How is it in Oslo?")
+            with run.message(model="gpt-5") as answer:
+                answer.reasoning("I have no thermometer.")
+                answer.text("Cold, probably.")
+                answer.finish_reason = "stop"
     """
 
     def __init__(self, run: "RunProducer", messages: Messages, draft: MessageDraft) -> None:
@@ -111,24 +126,36 @@ class MessageBlock(_Block):
 
 
 class ToolBlock(_Block):
-    """A call of a tool. Set `result` to report it; if the block raises, the call failed."""
+    """A call of a tool. Set `result` to report it; if the block raises, the call failed.
+
+    Example:
+        with client.runs.start("weather-agent") as run:
+            with run.tool("search_web", {"q": "Oslo"}) as tool:
+                tool.output("searching ...")
+                tool.result = ["-3 °C"]
+    """
 
     def __init__(self, run: "RunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:
         super().__init__(run)
         self.id = tool_call_id or new_id()
         self.result: Any = None
-        self._call = _payloads.tool_call(self.id, name, arguments)
+        self._name, self._arguments = name, arguments
+        self._call = ToolCall()
 
     def output(self, text: str) -> None:
         """Publish more of what the tool writes while it works."""
-        self._run.publish(_payloads.tool_output_delta(self.id, text))
+        self._run._publish_made(_payloads.tool_output_delta, self.id, text)
 
     def _open(self) -> None:
         self._run.end_message()
-        self._run.publish(_payloads.tool_call_started(self._call))
+        self._run._publish_made(self._started)
 
     def _close(self, error: BaseException | None) -> None:
-        self._run.publish(self._finished(error))
+        self._run._publish_made(self._finished, error)
+
+    def _started(self) -> Event:
+        self._call = _payloads.tool_call(self.id, self._name, self._arguments)
+        return _payloads.tool_call_started(self._call)
 
     def _finished(self, error: BaseException | None) -> Event:
         failed = _payloads.error_of(error) if error else None

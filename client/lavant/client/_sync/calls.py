@@ -19,6 +19,8 @@ Channel = grpc.Channel
 if TYPE_CHECKING:
     from grpc import _CallIterator  # what the stubs of gRPC call it
 
+    from lavant.client._sync.channels import Lane
+
     UnaryMethod = grpc.UnaryUnaryMultiCallable[_Request, _Response]
     ConversationMethod = grpc.StreamStreamMultiCallable[_Request, _Response]
 
@@ -51,16 +53,15 @@ def invoke(
 
 
 class Call(Generic[_Response]):
-    """Messages that the server sends over one call. `on_end` is called once, when the call is over.
+    """Messages that the server sends over one call, whose place on its lane is given back once, when it is over.
 
     One reader at a time; anyone may cancel, from any thread.
     """
 
-    def __init__(
-        self, start: "Callable[[], _CallIterator[_Response]]", clock: Clock, on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, start: "Callable[[], _CallIterator[_Response]]", clock: Clock, lane: "Lane") -> None:
+        self.lane = lane
         self._clock = clock
-        self._on_end: Callable[[], None] | None = on_end
+        self._on_end: Callable[[], None] | None = lane.release
         self._hung_up = self._timed_out = False
         try:
             self._rpc = start()
@@ -76,7 +77,7 @@ class Call(Generic[_Response]):
         """
         alarm = None if timeout is None else self._clock.call_in(timeout, self._time_out)
         try:
-            return next(self._rpc)
+            message = next(self._rpc)
         except StopIteration:
             self._end()
             return None
@@ -90,6 +91,8 @@ class Call(Generic[_Response]):
         finally:
             if alarm is not None:
                 alarm.cancel()
+        self.lane.heard = True
+        return message
 
     def finish(self, timeout: float) -> None:
         """Read the call to its status, which frees what the server holds for it; cancel it if that takes long."""
@@ -123,10 +126,10 @@ class Conversation(Call[_Response], Generic[_Request, _Response]):
         method: "ConversationMethod[_Request, _Response]",
         metadata: SentMetadata,
         clock: Clock,
-        on_end: Callable[[], None],
+        lane: "Lane",
     ) -> None:
         self._outgoing: SimpleQueue[_Request | None] = SimpleQueue()
-        super().__init__(lambda: method(iter(self._outgoing.get, None), metadata=metadata), clock, on_end)
+        super().__init__(lambda: method(iter(self._outgoing.get, None), metadata=metadata), clock, lane)
         # gRPC's thread that waits for the next message to send ends with the call.
         if not self._rpc.add_callback(self.end_writing):
             self.end_writing()

@@ -2,6 +2,7 @@
 """The channels to a server: as many as the calls that stay open need."""
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 from lavant.client._sync.calls import Channel
 from lavant.client._sync.concurrency import Lock
@@ -14,12 +15,16 @@ LONG_CALLS_PER_CHANNEL = 80
 
 
 class Lane:
-    """One channel, its stubs, and how many long calls are under way on it."""
+    """One channel, its stubs, and how many long calls are under way on it.
+
+    `heard` tells whether anything ever came over it: until then gRPC itself watches it, while it dials.
+    """
 
     def __init__(self, channel: Channel, lock: Lock) -> None:
         self.channel = channel
         self.runs = RunServiceStub(channel)
         self.events = EventServiceStub(channel)
+        self.heard = False
         self._lock = lock
         self._calls = 0
 
@@ -37,13 +42,21 @@ class Lane:
 
 
 class Channels:
-    """Channels to one server, opened as they are needed and kept until all are closed."""
+    """Channels to one server, opened as they are needed and kept until all are closed.
+
+    All but those whose connection seems dead: such a channel makes no more calls, and closes with its last one.
+    """
 
     def __init__(self, new_channel: Callable[[], Channel]) -> None:
         self._new_channel = new_channel
         self._lock = Lock()
-        self.first = Lane(new_channel(), self._lock)
-        self._lanes = [self.first]
+        self._lanes = [Lane(new_channel(), self._lock)]
+        self._retired: WeakSet[Lane] = WeakSet()
+
+    @property
+    def first(self) -> Lane:
+        """The lane of the calls that are soon over."""
+        return self._lanes[0]
 
     def lane(self) -> Lane:
         """Return a lane with a place for a long call, already taken."""
@@ -56,7 +69,16 @@ class Channels:
             self._lanes.append(lane)
             return lane
 
+    def retire(self, lane: Lane) -> None:
+        """Make no more calls over a connection that has fallen silent. May be called again."""
+        with self._lock:
+            if lane.heard and lane in self._lanes:
+                self._retired.add(lane)
+                self._lanes = [other for other in self._lanes if other is not lane] or [
+                    Lane(self._new_channel(), self._lock)
+                ]
+
     def close(self) -> None:
         """Close them; calls under way are cancelled."""
-        for lane in self._lanes:
+        for lane in [*self._lanes, *self._retired]:
             lane.channel.close()

@@ -23,6 +23,12 @@ class Client:
     `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
     a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
     channel options, and win over the client's own. Nothing is dialled before the first call.
+
+    Example:
+        with Client(target, timeout=10) as client:
+            with client.runs.start("weather-agent", input={"city": "Oslo"}) as run:
+                run.text("It is cold.")
+            assert client.runs.stream(run.id).text() == "It is cold."
     """
 
     def __init__(

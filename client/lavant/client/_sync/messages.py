@@ -31,7 +31,12 @@ class Messages:
 
     def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
         """Say more: what does not fit into the message any more, in another one that follows it."""
-        for piece in pieces(chunk):
+        try:
+            said = list(pieces(chunk))
+        except TypeError as refused:
+            self._publisher.refuse(refused)
+            return
+        for piece in said:
             self._publisher.wait_for_room()
             with self._lock:
                 self._publisher.check_room()

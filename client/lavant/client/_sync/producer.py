@@ -1,6 +1,7 @@
 # Made from _async/producer.py by client/unasync.py: change that one.
 """Publishing a run's events."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,15 @@ class RunProducer:
     server has refused an event for good, they raise what it said. An event is stored exactly once, also
     over reconnects, but a process that dies takes with it what had no receipt yet. Thread-safe;
     a thread that did not open a step publishes into the run.
+
+    Example:
+        with client.runs.start("weather-agent") as run:
+            with run.tool("search_web", {"q": "Oslo"}) as tool:
+                tool.result = ["-3 °C"]
+            run.text("It is cold.")
+            run.progress("sources", completed=1, total=1)
+            run.usage = Usage(input_tokens=812, output_tokens=64)
+            run.output = {"answer": "cold"}
     """
 
     def __init__(
@@ -118,20 +128,20 @@ class RunProducer:
         usage: Usage | None = None,
     ) -> None:
         """Tell how far the run is."""
-        self.publish(_payloads.progress(label, completed, total, iteration, usage))
+        self._publish_made(_payloads.progress, label, completed, total, iteration, usage)
 
     def error(self, error: BaseException | str) -> None:
         """Tell what went wrong without ending the run."""
         described = _payloads.error_said(error) if isinstance(error, str) else _payloads.error_of(error)
-        self.publish(_payloads.error_reported(described))
+        self._publish_made(_payloads.error_reported, described)
 
     def state(self, value: object, name: str = "") -> None:
         """Publish the whole of a state that readers may rebuild."""
-        self.publish(_payloads.state_snapshot(name, value))
+        self._publish_made(_payloads.state_snapshot, name, value)
 
     def custom(self, name: str, value: object = None) -> None:
         """Publish what no other method says, under a dotted name of your own."""
-        self.publish(_payloads.custom(name, value))
+        self._publish_made(_payloads.custom, name, value)
 
     def artifact(
         self,
@@ -145,13 +155,22 @@ class RunProducer:
     ) -> str:
         """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
         chosen = artifact_id or new_id()
-        self.publish(_payloads.artifact(chosen, name, media_type, content, uri, append))
+        self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
         return chosen
 
     def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be. The event is the producer's from then on."""
         event.step_id = event.step_id or _scope.current_step(self)
         self._publisher.publish(event)
+
+    def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
+        """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
+        try:
+            event = make(*arguments)
+        except (TypeError, ValueError) as refused:
+            self._publisher.refuse(refused)
+        else:
+            self.publish(event)
 
     def enqueue(self, event: Event) -> None:
         """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
@@ -216,17 +235,27 @@ class RunProducer:
             self._publish_finish(_payloads.state_of(error), described, self.output, self.usage)
         except ProducerOverloaded:
             raise
-        except Exception as refused:  # What cannot be published are the output, the usage or both.
+        except Exception as refused:  # What cannot be published are the output, the usage, or what came before.
             if described is None:
                 self._finish_as_failed(refused)
-            self._publish_finish(_payloads.state_of(error), described)
+            self._publish_last(_payloads.state_of(error), described)
             raise
 
     def _finish_as_failed(self, failure: Exception, prefix: str = "") -> None:
         described = _payloads.error_of(failure)
         described.message = f"{prefix}{described.message}"
-        self._publish_finish(RUN_STATE_FAILED, described)
+        try:
+            self._publish_last(RUN_STATE_FAILED, described)
+        except Exception as second:
+            if second is not failure:
+                failure.add_note(f"and run {self.id} could not be finished: {_payloads.error_of(second).message}")
         raise failure
+
+    def _publish_last(self, state: "run_pb2.RunState.ValueType", error: Error | None) -> None:
+        """End the run even if events before its end were refused: also the first one then, if it was among them."""
+        begin = [self._started] if self._publisher.give_up_refused() else []
+        finished = _payloads.run_finished(state, None, error, None, monotonic() - self._began)
+        self._publisher.finish(self._close_timeout, *begin, finished)
 
     def _publish_finish(
         self,
@@ -236,7 +265,7 @@ class RunProducer:
         usage: Usage | None = None,
     ) -> None:
         finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
-        self._publisher.finish(finished, self._close_timeout)
+        self._publisher.finish(self._close_timeout, finished)
 
     def _end_unstarted(self, refused: InvalidField) -> None:
         """End a run whose RunStarted was refused, rather than leave it queued for ever."""
@@ -246,6 +275,6 @@ class RunProducer:
                 self.enqueue(self._started)
                 described = _payloads.error_of(refused)
                 finished = _payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)
-                self._publisher.finish(finished, self._close_timeout)
+                self._publisher.finish(self._close_timeout, finished)
         finally:
             self._publisher.close()

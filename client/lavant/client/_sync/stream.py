@@ -1,28 +1,22 @@
 # Made from _async/stream.py by client/unasync.py: change that one.
-"""Reading a run's events."""
+"""Reading a run: its events, and what can be made of them."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from lavant.client._errors import RunNotEnded
-from lavant.client._events import Event, wrap
 from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
-from lavant.client._plan import Handler, split_token
+from lavant.client._plan import Handler
 from lavant.client._projections import TextProjection, ToolCallProjection
 from lavant.client._recording import Recording, RecordingProjection
 from lavant.client._status import raise_unless_succeeded
 from lavant.client._steps import StepProjection
-from lavant.client._sync.concurrency import call_handler
+from lavant.client._sync.event_stream import EventStream
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.subscription import Subscription
-from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
-from lavant.v1.run_pb2 import RunFinished
 
 
-class RunStream:
+class RunStream(EventStream):
     """A run's events, in order, each exactly once; reconnects by itself, unseen.
 
     Iterate over it once, in one thread. Leaving its `with` block cancels the call at once and
@@ -30,6 +24,17 @@ class RunStream:
     that was asked for; a run that failed ends it like one that succeeded, so look at `run_finished`,
     or use `result()`, which raises. Raises StreamCut if it cannot be resumed in time, StreamTimeout and
     IdleTimeout as asked, and what the server refuses with. Closing a stream never cancels the run.
+
+    Example:
+        stream = client.runs.stream(run_id)
+        for event in stream:
+            if event.type == "tool_call_finished":
+                break
+        later = client.runs.stream(run_id, resume_token=stream.resume_token)
+        following = next(later)
+        assert following.sequence == event.sequence + 1
+        result = later.result()
+        assert result.output == {"answer": "cold"}
     """
 
     def __init__(
@@ -37,50 +42,20 @@ class RunStream:
         run_id: str,
         new_subscription: Callable[[str], Subscription],
         get_run: Callable[[str], Run],
+        read_again: "Callable[[str], RunStream]",
         limits: Limits,
         *,
         resume_token: str = "",
         handlers: Sequence[Handler] = (),
         handler_timeout: float = 30.0,
     ) -> None:
-        self.caught_up = False
+        super().__init__(
+            new_subscription, limits, resume_token=resume_token, handlers=handlers, handler_timeout=handler_timeout
+        )
         self._run_id = run_id
         self._get_run = get_run
-        self._limits = limits
-        self._handlers = handlers
-        self._handler_timeout = handler_timeout
-        self._token, self._handed_out = split_token(resume_token)
-        self._frame_token = self._token
-        self._subscription = new_subscription(self._token)
-        self._buffer: deque[Event] = deque()
-        self._last: Event | None = None  # the last one handed out of a frame that holds more
-        self._last_sequence = self._handed_out
-        self._text = TextProjection()
-        self._chunk = ""
-        self._finished: RunFinished | None = None
-
-    @property
-    def run(self) -> Run | None:
-        """The run as it stood when the stream was opened last; None before that, and while it is waited for."""
-        return self._subscription.run
-
-    @property
-    def resume_token(self) -> str:
-        """Where a new stream continues: exactly behind the last event handed out; empty before the first frame.
-
-        Events come in frames, and the server's tokens with frames: while a frame is handed out only in
-        part, this is the token before it, with `~` and the last sequence handed out. Only a stream of
-        this client can be opened with such a token. With deltas="merged" the new stream may merge
-        other deltas: an event that reaches beyond that sequence is given whole, text that was handed
-        out included.
-        """
-        handed_out = self._last.sequence if self._last is not None else self._handed_out
-        return f"{self._token}~{handed_out}" if handed_out else self._token
-
-    @property
-    def last_sequence(self) -> int:
-        """The sequence of the last event received, handed out or not."""
-        return self._last_sequence
+        self._read_again = read_again
+        self._text: str | None = None
 
     @property
     def events(self) -> Self:
@@ -90,9 +65,10 @@ class RunStream:
     @property
     def text_chunks(self) -> Iterator[str]:
         """What the run's assistants say, chunk by chunk; raises at the end as `result` does."""
-        for _ in self:
-            if self._chunk:
-                yield self._chunk
+        text = TextProjection()
+        for event in self:
+            if chunk := text.add(event):
+                yield chunk
         self.result()
 
     @property
@@ -149,11 +125,12 @@ class RunStream:
     def text(self) -> str:
         """Read to the end; return what the run's assistants said. Raises as `result` does.
 
-        That is the text of all events that this stream has handed out, before this call or during it:
-        a stream keeps it.
+        That is the text of all events that this stream has handed out, before this call or during it. What
+        was handed out before is read once more, by a stream of its own: a stream keeps no events.
         """
-        self.result()
-        return self._text.text
+        if self._text is None:
+            self._text = self._read_text()
+        return self._text
 
     def result(self) -> RunResult:
         """Read to the end; return the run's result.
@@ -167,69 +144,20 @@ class RunStream:
         raise_unless_succeeded(result)
         return result
 
-    def close(self) -> None:
-        """End the stream: cancels the call at once. May be called again."""
-        self._subscription.close()
-
-    def __del__(self) -> None:
-        with suppress(RuntimeError, AttributeError):  # __init__ raised.
-            self._subscription.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Event:
-        if not self._buffer:
-            self._fill()
-        event = self._last = self._buffer.popleft()
-        if not self._buffer:
-            self._token, self._handed_out, self._last = self._frame_token, 0, None
-        self._chunk = self._text.add(event)
-        if self._handlers:
-            self._call_handlers(event)
-        return event
-
-    def _call_handlers(self, event: Event) -> None:
-        for handler in self._handlers:
-            call_handler(handler, event, self._handler_timeout)
-
-    def _fill(self) -> None:
-        self._limits.start()
-        while not self._buffer:
-            frame = self._subscription.next()
-            if frame is None:
-                raise StopIteration
-            self._accept(frame)
-
-    def _accept(self, frame: StreamEventsResponse) -> None:
-        self._frame_token = frame.resume_token
-        if frame.HasField("events"):
-            self._accept_events(frame.events)
-        elif frame.HasField("caught_up"):
-            self.caught_up = True
-        if not self._buffer:
-            self._token = self._frame_token
-
-    def _accept_events(self, batch: EventBatch) -> None:
-        events = batch.events
-        if events and events[0].sequence <= self._last_sequence:
-            self._buffer.extend(wrap(event) for event in events if event.sequence > self._last_sequence)
-        else:
-            self._buffer.extend(map(wrap, events))
-        if events:
-            if not self._buffer and events[-1].sequence >= self._handed_out:
-                self._handed_out = 0
-            self._last_sequence = max(self._last_sequence, events[-1].sequence)
-            if events[-1].HasField("run_finished"):
-                self._finished = events[-1].run_finished
+    def _read_text(self) -> str:
+        text = TextProjection()
+        if self._last_sequence == self._begin_sequence:
+            for event in self:
+                text.add(event)
+            self.result()
+            return text.text
+        self.result()
+        with self._read_again(self._begin) as again:
+            for event in again:
+                if event.sequence > self._last_sequence:
+                    break
+                text.add(event)
+        return text.text
 
     def _find_result(self) -> RunResult:
         if self._finished is not None:

@@ -19,7 +19,7 @@ class Subscription:
     """Opens the stream, and again from the last frame's token after every cut and every planned end.
 
     The server hears of each reconnect as the session's next attempt, so that it takes its own place
-    over at once. Silence for three heartbeats is a cut.
+    over at once. Silence for three heartbeats is a cut, after which it calls over another connection.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Subscription:
             try:
                 frame = self._read()
             except TimeoutError:
-                cut = Unavailable("no frame for too long")
+                cut = Unavailable("the server did not answer")
             except HungUp:
                 raise StreamCut("the stream or its client was closed") from None
             except LavantError as failure:
@@ -79,13 +79,15 @@ class Subscription:
     def _read(self) -> StreamEventsResponse | None:
         if self._closed:
             raise HungUp
-        if self._call is None:
+        call, frame = self._call, None
+        if call is None:
             self._session.attempt += 1
             request = self._plan.request(self._session.attempt, self._token, opened=self._opened)
-            self._call = self._connection.stream_events(request)
-        frame = None
+            call = self._call = self._connection.stream_events(request)
         try:
-            frame = self._call.read(self._patience())
+            if self._closed:  # since, by another thread, which did not see the call
+                raise HungUp
+            frame = self._connection.read(call, MISSED_HEARTBEATS * self._heartbeat, self._left())
         finally:
             if frame is None:
                 self._drop_call()
@@ -107,7 +109,8 @@ class Subscription:
     def _accept_end(self, end: StreamEnd) -> None:
         call, self._call = self._call, None
         if call is not None:
-            call.finish(STATUS_TIMEOUT)
+            left = self._limits.left()
+            call.finish(STATUS_TIMEOUT if left is None else min(STATUS_TIMEOUT, left))
         if not end.reconnect and end.reason != StreamEndReason.STREAM_END_REASON_IDLE:
             self._ended = True
             self.close()
@@ -121,8 +124,6 @@ class Subscription:
         if call is not None:
             call.cancel()
 
-    def _patience(self) -> float:
-        """How long the next frame may take: some heartbeats, which come also while a run is waited for."""
-        watchdog = MISSED_HEARTBEATS * self._heartbeat
-        left = self._limits.left()
-        return watchdog if left is None else min(watchdog, left)
+    def _left(self) -> float | None:
+        """How long the next frame may be waited for: by the stream's own limits, and to resume after a cut."""
+        return min((left for left in (self._limits.left(), self._reconnect.left()) if left is not None), default=None)

@@ -11,6 +11,7 @@ from lavant.client._sync.reconnect import Reconnect
 from lavant.v1.run_service_pb2 import RunFilter, WatchRunsRequest
 
 RECONNECT_TIMEOUT = 60.0
+SILENCE = 45.0  # seconds: three of the server's signs of life
 
 
 def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -> Iterator[Run]:
@@ -21,7 +22,7 @@ def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -
         try:
             call = connection.watch_runs(WatchRunsRequest(filter=matching, resume_token=resume_token))
             try:
-                while (frame := call.read()) is not None:
+                while (frame := connection.read(call, SILENCE, reconnect.left())) is not None:
                     reconnect.progress()
                     for run in frame.runs:
                         yield Run.from_proto(run)
@@ -30,6 +31,8 @@ def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -
                 call.cancel()
         except HungUp:
             raise StreamCut("the client is closed") from None
+        except TimeoutError:
+            error = Unavailable("the server did not answer")
         except LavantError as failure:
             error = failure
         reconnect.pause(error)

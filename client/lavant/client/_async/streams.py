@@ -1,0 +1,66 @@
+"""Opens streams of runs."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from lavant.client._async.connection import Connection
+from lavant.client._async.limits import Limits
+from lavant.client._async.stream import AsyncRunStream
+from lavant.client._async.subscription import Subscription
+from lavant.client._ids import new_id
+from lavant.client._models import Run
+from lavant.client._plan import Handler, StreamPlan
+from lavant.client._sessions import Sessions
+
+
+class Streams:
+    """What all streams of a client share: the connection, and whose sessions they continue."""
+
+    def __init__(self, connection: Connection, get_run: Callable[[str], Awaitable[Run]]) -> None:
+        self._connection = connection
+        self._get_run = get_run
+        self._sessions = Sessions()
+
+    def open(
+        self,
+        plan: StreamPlan,
+        resume_token: str = "",
+        *,
+        timeout: float | None,
+        idle_timeout: float | None,
+        reconnect_timeout: float | None,
+        handlers: Sequence[Handler] = (),
+        handler_timeout: float = 30.0,
+    ) -> AsyncRunStream:
+        """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
+        session = self._sessions.begin(plan.run_id, plan.consumer_id)
+        limits = Limits(timeout, idle_timeout, self._connection.clock)
+
+        def subscribe(token: str) -> Subscription:
+            consumer_id = plan.consumer_id or f"anonymous-{new_id()}"
+            return Subscription(
+                self._connection,
+                replace(plan, consumer_id=consumer_id, session_id=session.id),
+                session,
+                self._sessions,
+                resume_token=token,
+                limits=limits,
+                reconnect_timeout=reconnect_timeout,
+            )
+
+        def read_again(token: str) -> AsyncRunStream:
+            again = replace(plan, consumer_id="", deltas="none" if plan.deltas == "none" else "all")
+            return self.open(
+                again, token, timeout=timeout, idle_timeout=idle_timeout, reconnect_timeout=reconnect_timeout
+            )
+
+        return AsyncRunStream(
+            plan.run_id,
+            subscribe,
+            self._get_run,
+            read_again,
+            limits,
+            resume_token=resume_token,
+            handlers=handlers,
+            handler_timeout=handler_timeout,
+        )

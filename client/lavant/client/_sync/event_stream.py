@@ -1,0 +1,138 @@
+# Made from _async/event_stream.py by client/unasync.py: change that one.
+"""A run's events, one after the other, and the position in them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from operator import length_hint
+from types import TracebackType
+from typing import Self
+
+from lavant.client._events import Event, views
+from lavant.client._models import Run
+from lavant.client._plan import Handler, split_token
+from lavant.client._sync.concurrency import call_handler
+from lavant.client._sync.limits import Limits
+from lavant.client._sync.subscription import Subscription
+from lavant.v1 import event_pb2
+from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
+from lavant.v1.run_pb2 import RunFinished
+
+# Many more, alive at once, would cost as much again in garbage collection.
+_VIEWS_AT_ONCE = 100
+
+
+class EventStream(Iterator[Event]):
+    """Hands out events from a position on, and knows behind which one it is. No events are kept."""
+
+    def __init__(
+        self,
+        new_subscription: Callable[[str], Subscription],
+        limits: Limits,
+        *,
+        resume_token: str,
+        handlers: Sequence[Handler],
+        handler_timeout: float,
+    ) -> None:
+        self.caught_up = False
+        self._limits = limits
+        self._handlers = handlers
+        self._handler_timeout = handler_timeout
+        self._token, self._skipped = split_token(resume_token)  # before the frame at hand
+        self._frame_token = self._token  # behind it
+        self._begin = resume_token  # before all that is handed out
+        self._begin_sequence = self._last_sequence = self._skipped
+        self._subscription = new_subscription(self._token)
+        self._frame: Sequence[event_pb2.Event] = ()
+        self._unread: Iterator[event_pb2.Event] = iter(())
+        self._views: Iterator[Event] = iter(())
+        self._finished: RunFinished | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run as it stood when the stream was opened last; None before that, and while it is waited for."""
+        return self._subscription.run
+
+    @property
+    def resume_token(self) -> str:
+        """Where a new stream continues: exactly behind the last event handed out; empty before the first frame.
+
+        Events come in frames, and the server's tokens with frames: while a frame is handed out only in
+        part, this is the token before it, with `~` and the last sequence handed out. Only a stream of
+        this client can be opened with such a token. With deltas="merged" the new stream may merge
+        other deltas: an event that reaches beyond that sequence is given whole, text that was handed
+        out included.
+        """
+        left = length_hint(self._views) + length_hint(self._unread)
+        token, handed_out = self._frame_token, self._skipped
+        if left:
+            token, handed_out = self._token, self._frame[-left - 1].sequence
+        return f"{token}~{handed_out}" if handed_out else token
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of the last event received, handed out or not."""
+        return self._last_sequence
+
+    def close(self) -> None:
+        """End the stream: cancels the call at once. May be called again."""
+        self._subscription.close()
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError, AttributeError):  # __init__ raised.
+            self._subscription.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while True:
+            for event in self._views:
+                if self._handlers:
+                    self._call_handlers(event)
+                return event
+            self._fill()
+
+    def _call_handlers(self, event: Event) -> None:
+        for handler in self._handlers:
+            call_handler(handler, event, self._handler_timeout)
+
+    def _fill(self) -> None:
+        self._limits.start()
+        while not length_hint(self._unread):
+            frame = self._subscription.next()
+            if frame is None:
+                raise StopIteration
+            self._accept(frame)
+        self._views = iter(views(islice(self._unread, _VIEWS_AT_ONCE)))
+
+    def _accept(self, frame: StreamEventsResponse) -> None:
+        """Take a frame, once all of the last one is handed out."""
+        self._token, self._frame_token = self._frame_token, frame.resume_token
+        self._begin = self._begin or frame.resume_token
+        if frame.HasField("events"):
+            self._accept_events(frame.events)
+        elif frame.HasField("caught_up"):
+            self.caught_up = True
+
+    def _accept_events(self, batch: EventBatch) -> None:
+        self._frame = batch.events
+        if not self._frame:
+            return
+        first_new, last = self._last_sequence + 1, self._frame[-1]
+        if self._frame[0].sequence < first_new:
+            self._frame = [event for event in self._frame if event.sequence >= first_new]
+        self._unread = iter(self._frame)
+        if last.sequence >= self._skipped:
+            self._skipped = 0
+        self._last_sequence = max(self._last_sequence, last.sequence)
+        if last.HasField("run_finished"):
+            self._finished = last.run_finished

@@ -1,0 +1,93 @@
+"""What examples are run with: recorded runs, and each framework with a model that needs no network."""
+
+from typing import Any
+
+from lavant.client import AsyncClient
+
+ANSWER = "It is cold."
+
+
+async def runs(client: AsyncClient) -> dict[str, str]:
+    """Record a run that ends well and one that fails; return their ids, and a token of the first."""
+    async with client.runs.start("weather-agent") as run:
+        async with run.step("plan"), run.tool("search_web", {"q": "Oslo"}) as tool:
+            tool.result = ["-3 °C"]
+        await run.text(ANSWER)
+        run.output = {"answer": "cold"}
+    try:
+        async with client.runs.start("weather-agent") as failed:
+            raise LookupError("no such city")
+    except LookupError:
+        pass
+    stream = client.runs.stream(run.id)
+    await anext(stream)
+    return {"run_id": run.id, "failed_id": failed.id, "token": stream.resume_token}
+
+
+def names(module: str) -> dict[str, Any]:
+    """Return the names that the examples of an integration use."""
+    match module.rpartition(".")[2]:
+        case "pydantic_ai" | "agent_streaming":
+            return _pydantic_ai()
+        case "pydantic_deep":
+            return _pydantic_deep()
+        case "openai_agents":
+            return _openai_agents()
+        case "langchain":
+            return _langchain()
+        case "opentelemetry":
+            from opentelemetry.sdk.trace import TracerProvider
+
+            return {"TracerProvider": TracerProvider}
+    return {}
+
+
+def _pydantic_ai() -> dict[str, Any]:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    model = TestModel(custom_output_text=ANSWER)
+    agent = Agent(model, name="weather-agent", tools=[search_web])
+    return {"Agent": Agent, "model": model, "agent": agent}
+
+
+def _pydantic_deep() -> dict[str, Any]:
+    from pydantic_ai.models.test import TestModel
+    from pydantic_deep import DeepAgentDeps, create_deep_agent  # type: ignore[import-untyped]
+
+    off = ("web_search", "web_fetch", "thinking", "include_skills", "include_memory", "cost_tracking")
+    return {
+        "create_deep_agent": create_deep_agent,
+        "DeepAgentDeps": DeepAgentDeps,
+        "model": TestModel(call_tools=[], custom_output_text=ANSWER),
+        "offline": dict.fromkeys(off, False),
+    }
+
+
+def _openai_agents() -> dict[str, Any]:
+    from agents import Agent, set_trace_processors
+    from agents.testing import ScriptedModel, assistant_message, function_call
+
+    set_trace_processors([])  # The SDK would export its traces.
+    call = function_call("forecast", '{"input": "Oslo"}', call_id="call-1")
+    return {
+        "Agent": Agent,
+        "model": ScriptedModel([[assistant_message(ANSWER)]]),
+        "calling_model": ScriptedModel([[call], [assistant_message(ANSWER)]]),
+    }
+
+
+def _langchain() -> dict[str, Any]:
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+    from langchain_core.prompts import ChatPromptTemplate
+
+    return {
+        "ChatPromptTemplate": ChatPromptTemplate,
+        "model": GenericFakeChatModel(messages=iter([AIMessage(ANSWER)])),
+    }
+
+
+def search_web(q: str) -> list[str]:
+    """Search the web."""
+    return [f"{q}: -3 °C"]

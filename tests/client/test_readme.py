@@ -1,0 +1,69 @@
+"""The README's Python works, block by block."""
+
+import ast
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import offline
+from lavant.client import AsyncClient, RunState
+from support.server import Server
+
+TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def block(part: str, target: str = "") -> str:
+    """Return the only block that has this in it, with the server's address and offline models put in."""
+    (found,) = [block for block in BLOCKS if part in block]
+    found = found.replace("localhost:7447", target).replace('"openai:gpt-5"', "model")
+    return str(found).replace("create_deep_agent(...,", "create_deep_agent(deep_model, **offline,")
+
+
+async def execute(code: str, names: dict[str, Any]) -> None:
+    await eval(compile(code + "\nawait nothing()", "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+
+
+async def nothing() -> None:
+    """Make a coroutine of code that awaits nothing."""
+
+
+def test_every_block_is_here() -> None:
+    assert len(BLOCKS) == 4
+
+
+async def test_publish_and_read(server: Server, client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
+    await asyncio.to_thread(exec, block("async def main", server.target), {"__name__": "readme"})
+    run = await anext(client.runs.list())
+    assert (run.name, run.state, run.result and run.result.output) == (
+        "weather-agent",
+        RunState.SUCCEEDED,
+        {"answer": "cold"},
+    )
+    said, token = capsys.readouterr().out.split("\n", 1)
+    assert said == "It is cold in Oslo."
+    assert [event async for event in client.runs.stream(run.id, resume_token=token.strip())] == []
+    await asyncio.to_thread(exec, block("import Client", server.target), {"run": run})
+    assert capsys.readouterr().out == "It is cold in Oslo."
+
+
+async def test_frameworks(client: AsyncClient) -> None:
+    names: dict[str, Any] = {"client": client, "nothing": nothing}
+    for module in ("pydantic_deep", "langchain", "pydantic_ai"):
+        names |= offline.names(module)
+    await execute(block("import LavantCapability"), names)
+    await names["agent"].run("How is it?")
+    openai, langchain, deep = re.split(r"\n(?=from lavant)", block("import LavantRunner"))
+    sdk = offline.names("openai_agents")
+    await execute(openai, {**names, "agent": sdk["Agent"]("weather-agent", model=sdk["model"])})
+    prompt = names["ChatPromptTemplate"].from_template("How is it in {city}?")
+    chain = prompt | offline.names("langchain")["model"]
+    await execute(langchain, {**names, "chain": chain, "question": {"city": "Oslo"}})
+    names["deep_model"] = offline.names("pydantic_deep")["model"]
+    await execute(deep, names)
+    await names["agent"].run("Plan the day.", deps=names["DeepAgentDeps"]())
+    states = [run.state async for run in client.runs.list()]
+    assert states == [RunState.SUCCEEDED] * 4

@@ -1,0 +1,138 @@
+"""Time limits hold whatever becomes of the server: in both clients, and when no packet comes or goes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from random import Random
+
+import pytest
+
+from lavant.client import (
+    AsyncClient,
+    Client,
+    IdleTimeout,
+    LavantError,
+    RunState,
+    StreamCut,
+    StreamTimeout,
+    Unavailable,
+    WaitTimeout,
+)
+from support.calls import append, create
+from support.events import message_started, run_finished, run_started
+from support.proxy import Proxy
+from support.server import Server, ServerProcess, connected
+
+LIMIT = 0.6
+LATE = 0.9  # seconds that a loaded machine may take; what was wrong took ten and more
+BEGUN = [run_started(), message_started()]
+GONE = [Proxy.vanish, Proxy.stall, Proxy.black_hole]
+LIMITS: dict[str, type[LavantError]] = {"timeout": StreamTimeout, "idle_timeout": IdleTimeout}
+gone = pytest.mark.parametrize("gone", GONE)
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A way to a server with a run that has begun, which a test may close."""
+    await create(server.stubs)
+    await append(server.stubs, BEGUN)
+    async with Proxy(server.target, Random(1)) as opened:
+        yield opened
+
+
+class Stopwatch:
+    """Fails if a block takes other than the limit."""
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        assert LIMIT - 0.1 < time.monotonic() - self._began < LIMIT + LATE
+
+
+@gone
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_streams(proxy: Proxy, gone: Callable[[Proxy], None], limit: str) -> None:
+    async with AsyncClient(proxy.target) as client:
+        stream = client.runs.stream("run", **{limit: LIMIT})  # type: ignore[arg-type]
+        for _ in BEGUN:
+            await anext(stream)
+        gone(proxy)
+        with Stopwatch(), pytest.raises(LIMITS[limit]):
+            await anext(stream)
+
+
+@gone
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_blocking_streams(proxy: Proxy, gone: Callable[[Proxy], None], limit: str) -> None:
+    with Client(proxy.target) as client:
+        stream = client.runs.stream("run", **{limit: LIMIT})  # type: ignore[arg-type]
+        for _ in BEGUN:
+            await asyncio.to_thread(next, stream)
+        gone(proxy)
+        with Stopwatch(), pytest.raises(LIMITS[limit]):
+            await asyncio.to_thread(next, stream)
+
+
+@gone
+async def test_a_wait(proxy: Proxy, gone: Callable[[Proxy], None]) -> None:
+    async with AsyncClient(proxy.target) as client:
+        await client.runs.get("run")
+        gone(proxy)
+        with Stopwatch(), pytest.raises(WaitTimeout, match="out of reach"):
+            await client.runs.wait("run", timeout=LIMIT)
+
+
+@gone
+async def test_a_blocking_wait(proxy: Proxy, gone: Callable[[Proxy], None]) -> None:
+    with Client(proxy.target) as client:
+        await asyncio.to_thread(client.runs.get, "run")
+        gone(proxy)
+        with Stopwatch(), pytest.raises(WaitTimeout, match="out of reach"):
+            await asyncio.to_thread(client.runs.wait, "run", LIMIT)
+
+
+def cut_and_stall(proxy: Proxy) -> None:
+    proxy.stall()
+    proxy.cut()
+
+
+async def test_the_time_to_resume(proxy: Proxy) -> None:
+    async with AsyncClient(proxy.target) as client:
+        stream = client.runs.stream("run", reconnect_timeout=LIMIT)
+        for _ in BEGUN:
+            await anext(stream)
+        cut_and_stall(proxy)
+        with Stopwatch(), pytest.raises(StreamCut):
+            await anext(stream)
+
+
+async def test_the_time_to_resume_of_a_blocking_stream(proxy: Proxy) -> None:
+    with Client(proxy.target) as client:
+        stream = client.runs.stream("run", reconnect_timeout=LIMIT)
+        for _ in BEGUN:
+            await asyncio.to_thread(next, stream)
+        cut_and_stall(proxy)
+        with Stopwatch(), pytest.raises(StreamCut):
+            await asyncio.to_thread(next, stream)
+
+
+async def test_without_a_limit_a_wait_gives_up_with_the_clients_own(proxy: Proxy) -> None:
+    async with AsyncClient(proxy.target, timeout=0.3) as client:
+        await client.runs.get("run")
+        proxy.vanish()
+        with pytest.raises(Unavailable):
+            await client.runs.wait("run")
+
+
+async def test_a_wait_outlasts_the_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
+    async with connected(server_process.target) as stubs:
+        await create(stubs)
+        await append(stubs, BEGUN)
+    waiting = asyncio.ensure_future(process_client.runs.wait("run", timeout=20))
+    with pytest.raises(WaitTimeout, match="is running after"):
+        await process_client.runs.wait("run", timeout=0.1)
+    await server_process.restart()
+    async with connected(server_process.target) as stubs:
+        await append(stubs, [run_finished()], first=len(BEGUN) + 1)
+    assert (await waiting).state is RunState.SUCCEEDED
