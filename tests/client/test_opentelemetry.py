@@ -1,6 +1,5 @@
 """OpenTelemetry's spans, of the SDK and of pydantic-ai's own instrumentation, recorded on a real server."""
 
-import logging
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -10,7 +9,6 @@ from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.models.test import TestModel
 
 from lavant.client import Client, Event, Run, RunState
-from lavant.client.integrations import opentelemetry
 from lavant.client.integrations.opentelemetry import LavantSpanProcessor
 from support.server import ServerProcess
 
@@ -115,23 +113,6 @@ def test_late_and_parallel_children(blocking: Client, provider: TracerProvider, 
         ("second", True),
         ("late", False),
     ]
-
-
-def test_a_full_queue_drops_the_run_with_one_warning(
-    blocking: Client,
-    tracer: Tracer,
-    provider: TracerProvider,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(opentelemetry, "_LONGEST_QUEUE", 0)
-    full = TracerProvider(shutdown_on_exit=False)
-    full.add_span_processor(LavantSpanProcessor(blocking))
-    with caplog.at_level(logging.WARNING), full.get_tracer("x").start_as_current_span("root"):
-        full.get_tracer("x").start_span("child").end()
-    full.shutdown()
-    assert [record.message.partition(":")[2] for record in caplog.records] == [" too many spans are waiting"]
-    assert list(blocking.runs.list()) == []
 
 
 def test_shutdown_ends_what_is_open(blocking: Client, provider: TracerProvider, tracer: Tracer) -> None:

@@ -47,6 +47,11 @@ class Moment(NamedTuple):
         return cls(span.context, span.parent, _name(span), attributes, span.end_time or 0, _error(span))
 
     @property
+    def is_call_to_lavant(self) -> bool:
+        """Whether it is about recording rather than about what is recorded, which would have no end."""
+        return str(self.attributes.get("rpc.service", "")).startswith("lavant.")
+
+    @property
     def kind(self) -> str:
         """The kind of step that it is."""
         return _KINDS.get(str(self.attributes.get("gen_ai.operation.name", "")), "workflow")

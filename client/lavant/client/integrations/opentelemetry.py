@@ -19,7 +19,6 @@ from lavant.client.integrations._otel_worker import Worker
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_QUEUE = 10_000
 _REMEMBERED_TRACES = 1_024
 _SHUTDOWN_SECONDS = 30.0
 
@@ -40,7 +39,8 @@ class LavantSpanProcessor(SpanProcessor):
     Model requests, tools and agents are known by OpenTelemetry's GenAI conventions; all else is a workflow step.
     The root's end ends the run; spans within it that are open then are recorded as failed, their end is
     dropped. Everything is published by one thread: the application never waits for it and never gets an error from
-    it. When more than 10 000 beginnings and ends are waiting, the run they belong to ends as FAILED, with one warning.
+    it. When more than `queue_limit` beginnings and ends are waiting, the run of the next one ends as FAILED, with one
+    warning. Spans of calls to lavant itself, as instrumented gRPC makes them, are left out.
 
     With `on_error="raise"`, `force_flush` and `shutdown` raise what could not be recorded, else it is logged.
     Tool arguments are recorded if the span has them when it begins. CancelRun does not stop the application.
@@ -63,13 +63,14 @@ class LavantSpanProcessor(SpanProcessor):
         producer_timeout: float | None = 60.0,
         options: ProducerOptions | None = None,
         on_error: OnError = "log",
+        queue_limit: int = 10_000,
     ) -> None:
         self._client = client
         self._labels = labels
         self._producer_timeout = producer_timeout
         self._options = options
         self._on_error = check_on_error(on_error)
-        self._worker = Worker(_LONGEST_QUEUE, raises=on_error == "raise")
+        self._worker = Worker(queue_limit, raises=on_error == "raise")
         self._lock = threading.Lock()
         self._roots: dict[int, _Root] = {}
         self._ended_traces: dict[int, None] = {}
@@ -81,7 +82,7 @@ class LavantSpanProcessor(SpanProcessor):
         moment = Moment.begun(span)
         key, parent = moment.context.span_id, moment.parent
         with self._lock:
-            if self._has_shut_down:
+            if self._has_shut_down or moment.is_call_to_lavant:
                 return
             root = self._roots.get(parent.span_id) if parent else None
             begins_run = root is None
