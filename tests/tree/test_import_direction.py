@@ -1,4 +1,7 @@
-"""Inside the server, imports point one way: rpc, http -> streaming -> store -> model."""
+"""Inside the server, imports point one way: rpc, http -> streaming -> store -> model.
+
+What watches them, observability, stands above them, and knows the libraries that it tells: they do not.
+"""
 
 import pytest
 
@@ -6,11 +9,14 @@ from tree.imports import imports, modules
 
 SERVER = "lavant.server."
 LAYERS = (
-    {"clock", "errors", "model"},
+    {"clock", "errors", "measures", "model"},
     {"store"},
     {"streaming"},
     {"rpc", "http"},
+    {"observability"},
 )  # what is in none of them stands above them all
+FACES = LAYERS[3]
+TELLING = ("prometheus_client", "opentelemetry")
 ENGINES = ("lavant.server.store.sqlite", "lavant.server.store.jetstream")
 
 
@@ -26,11 +32,13 @@ def wrong_imports(module: str, source: str) -> list[str]:
     for imported in sorted(imports(source)):
         if imported.startswith("lavant.client"):
             wrong.append(imported)
+        if imported.startswith(TELLING) and part != "observability":
+            wrong.append(imported)
         if not imported.startswith(SERVER):
             continue
         other = imported.removeprefix(SERVER).partition(".")[0]
         upward = layer(other) > layer(part)
-        sideways = layer(other) == layer(part) == len(LAYERS) - 1 and other != part
+        sideways = {other, part} == FACES or (part == "observability" and other in FACES)
         engine = next((engine for engine in ENGINES if imported.startswith(engine)), None)
         names_engine = engine is not None and part != "app" and not module.startswith(engine)
         if upward or sideways or names_engine:
@@ -49,6 +57,11 @@ def wrong_imports(module: str, source: str) -> list[str]:
         ("lavant.server.store", "from lavant.server.store import sqlite"),
         ("lavant.server.http.sse", "from lavant.server.rpc import status"),
         ("lavant.server.app", "from lavant.client import AsyncClient"),
+        ("lavant.server.rpc.publish", "from lavant.server.observability.metrics import Metrics"),
+        ("lavant.server.observability.metrics", "from lavant.server.rpc.publish import Publisher"),
+        ("lavant.server.observability.metrics", "from lavant.server.store.sqlite import SQLiteEngine"),
+        ("lavant.server.streaming.hub", "from prometheus_client import Counter"),
+        ("lavant.server.app", "from opentelemetry import trace"),
     ],
 )
 def test_a_wrong_import_is_seen(module: str, source: str) -> None:
@@ -64,6 +77,9 @@ def test_a_wrong_import_is_seen(module: str, source: str) -> None:
         ("lavant.server.app", "from lavant.server.store.sqlite import SqliteStore"),
         ("lavant.server.app", "from lavant.server.settings import Settings"),
         ("lavant.server.model", "from lavant.v1.run_pb2 import RunState"),
+        ("lavant.server.observability.metrics", "from lavant.server.streaming.hub import Hub"),
+        ("lavant.server.observability.metrics", "from prometheus_client import CollectorRegistry"),
+        ("lavant.server.store.sqlite.commits", "from lavant.server.measures import StoreMeasures"),
     ],
 )
 def test_a_right_import_passes(module: str, source: str) -> None:

@@ -27,3 +27,17 @@ def trace_source() -> TraceSource:
             event.trace.span_id = f"{context.span_id:016x}"
 
     return set_context
+
+
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """The trace context of the current span, as W3C's Trace Context has it, for a call's metadata.
+
+    Empty where there is no span, or where nobody has imported OpenTelemetry.
+    """
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None or not (context := trace.get_current_span().get_span_context()).is_valid:
+        return ()
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    if not context.trace_state:
+        return (("traceparent", parent),)
+    return (("traceparent", parent), ("tracestate", context.trace_state.to_header()))

@@ -1,8 +1,9 @@
 """Composition: from settings to a server that serves."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random, SystemRandom
+from typing import TYPE_CHECKING
 
 import apsw
 from grpc import aio
@@ -13,6 +14,8 @@ from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
 from lavant.server.lifecycle import SERVICES, App
+from lavant.server.measures import Measures, StreamMeasures
+from lavant.server.observability.metrics import Metrics
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
@@ -27,6 +30,9 @@ from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
+
+if TYPE_CHECKING:
+    from lavant.server.observability.tracing import Tracing
 
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
@@ -43,32 +49,55 @@ async def running(
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        engine = await _open_engine(settings, clock)
+        tracing = _tracing() if settings.otel else None
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        measures = Measures(StreamMeasures if tracing is None else tracing.new_streams)
+        engine = await _open_engine(settings, clock, measures)
         stack.push_async_callback(engine.close)
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
-        app = _compose(settings, engine, places, clock, random or SystemRandom())
+        interceptors = () if tracing is None else (tracing.interceptor,)
+        app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
 
 
-async def _open_engine(settings: Settings, clock: Clock) -> SQLiteEngine:
+def _tracing() -> "Tracing":
+    """Import OpenTelemetry, which a server that does not trace has no need of."""
     try:
-        return await SQLiteEngine.open(settings.store_path, clock=clock)
+        from lavant.server.observability.tracing import Tracing
+    except ImportError:
+        raise StartError("tracing needs OpenTelemetry: pip install 'lavant[otel]'") from None
+    return Tracing()
+
+
+async def _open_engine(settings: Settings, clock: Clock, measures: Measures) -> SQLiteEngine:
+    try:
+        return await SQLiteEngine.open(settings.store_path, clock=clock, measures=measures.store)
     except StoreUnusable as error:
         raise StartError(str(error)) from error
     except (OSError, apsw.Error) as error:
         raise StartError(f"cannot open the store {settings.store_path}: {error}") from error
 
 
-def _compose(settings: Settings, engine: Engine, places: Places, clock: Clock, random: Random) -> App:
+def _compose(
+    settings: Settings,
+    engine: Engine,
+    places: Places,
+    clock: Clock,
+    random: Random,
+    measures: Measures,
+    interceptors: Sequence[aio.ServerInterceptor],
+) -> App:
     calls = Calls(settings.max_streams)
+    hub = Hub(engine, settings.tail_bytes)
     signer = _signer(settings, engine)
     streaming = Streaming(
         engine=engine,
-        hub=Hub(engine, settings.tail_bytes),
+        hub=hub,
         places=places,
         tokens=ResumeTokens(signer, engine.identity.epoch),
         calls=calls,
@@ -76,12 +105,15 @@ def _compose(settings: Settings, engine: Engine, places: Places, clock: Clock, r
         random=random,
         max_age=settings.max_stream_age,
         stall_limit=settings.write_timeout,
+        measures=measures.streams["grpc"],
     )
     cursors = Cursors(signer, engine.identity.epoch)
     watcher = RunWatcher(engine, cursors, calls, clock, settings.write_timeout)
-    publisher = Publisher(engine=engine, calls=calls, stall_limit=settings.write_timeout)
+    publisher = Publisher(engine=engine, calls=calls, stall_limit=settings.write_timeout, measures=measures.appends)
     server = aio.server(
-        options=_server_options(settings), maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS
+        interceptors=interceptors,
+        options=_server_options(settings),
+        maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     server.add_generic_rpc_handlers(
         (
@@ -94,7 +126,8 @@ def _compose(settings: Settings, engine: Engine, places: Places, clock: Clock, r
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    return App(settings, calls, server, health_service)
+    metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
+    return App(settings, calls, server, health_service, metrics)
 
 
 def _signer(settings: Settings, engine: Engine) -> Signer:

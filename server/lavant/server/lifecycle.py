@@ -8,6 +8,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2
 
 from lavant.server.errors import StartError
+from lavant.server.observability.metrics import Metrics
 from lavant.server.settings import Settings
 from lavant.server.streaming.calls import Calls
 from lavant.v1 import event_service_pb2, run_service_pb2
@@ -26,9 +27,15 @@ class App:
     """A serving lavant: where it listens, and how it stops."""
 
     def __init__(
-        self, settings: Settings, calls: Calls, server: aio.Server, health_service: health.aio.HealthServicer
+        self,
+        settings: Settings,
+        calls: Calls,
+        server: aio.Server,
+        health_service: health.aio.HealthServicer,
+        metrics: Metrics,
     ) -> None:
         self.calls = calls
+        self.metrics = metrics
         self._settings = settings
         self._server = server
         self._health = health_service

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         1 << 20, description="newest events of a run that are kept in memory while somebody reads it"
     )
     reflection: bool = Field(False, description="serve gRPC reflection")
+    otel: bool = Field(False, description="trace calls with OpenTelemetry, as its OTEL_* variables say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="how lines of the log look; they go to stderr")
 

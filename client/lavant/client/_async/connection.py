@@ -12,6 +12,7 @@ from lavant.client._async.concurrency import Clock
 from lavant.client._backoff import Backoff
 from lavant.client._errors import LavantError, Unavailable
 from lavant.client._status import is_cut
+from lavant.client._trace import trace_metadata
 from lavant.v1.event_service_pb2 import (
     PublishEventsRequest,
     PublishEventsResponse,
@@ -46,7 +47,7 @@ class Connection:
         self.timeout = timeout
         self.clock = clock or Clock()
         self.new_backoff = new_backoff
-        self._metadata = _checked(metadata)
+        self._own_metadata = _checked(metadata)
         self._channels = Channels(new_channel)
 
     @property
@@ -66,17 +67,17 @@ class Connection:
     def stream_events(self, request: StreamEventsRequest) -> Call[StreamEventsResponse]:
         """Open a stream of events."""
         lane = self._channels.lane()
-        return Call(lambda: lane.events.StreamEvents(request, metadata=self._metadata), self.clock, lane)
+        return Call(lambda: lane.events.StreamEvents(request, metadata=self._metadata()), self.clock, lane)
 
     def watch_runs(self, request: WatchRunsRequest) -> Call[WatchRunsResponse]:
         """Open a stream of runs."""
         lane = self._channels.lane()
-        return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata), self.clock, lane)
+        return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata()), self.clock, lane)
 
     def publish_events(self) -> Conversation[PublishEventsRequest, PublishEventsResponse]:
         """Begin to publish."""
         lane = self._channels.lane()
-        return Conversation(lane.events.PublishEvents, self._metadata, self.clock, lane)
+        return Conversation(lane.events.PublishEvents, self._metadata(), self.clock, lane)
 
     async def read(self, call: Call[_Response], silence: float, limit: float | None = None) -> _Response | None:
         """Return a call's next message, or None once the call has ended with OK.
@@ -130,7 +131,7 @@ class Connection:
     ) -> _Response:
         """Make a call once, whose answer takes the server so many seconds of work, and the way so many more."""
         try:
-            response = await invoke(method, request, work + patience, self._metadata)
+            response = await invoke(method, request, work + patience, self._metadata())
         except HungUp:
             raise LavantError("the client is closed") from None
         except LavantError as error:
@@ -139,6 +140,9 @@ class Connection:
             raise
         lane.heard = True
         return response
+
+    def _metadata(self) -> SentMetadata:
+        return self._own_metadata + trace_metadata()
 
 
 def _checked(metadata: Metadata) -> SentMetadata:

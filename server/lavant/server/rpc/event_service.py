@@ -51,9 +51,7 @@ class EventService:
 
     async def append_events(self, request: pb.AppendEventsRequest, call: Call) -> pb.AppendEventsResponse:
         """See the contract."""
-        run_id = check_id("batch.run_id", request.batch.run_id)
-        receipt = await self._engine.append(RunKey(call.tenant, run_id), request.batch)
-        return pb.AppendEventsResponse(receipt=receipt)
+        return pb.AppendEventsResponse(receipt=await self._publisher.append(request, call))
 
     async def stream_events(self, request: pb.StreamEventsRequest, call: Call) -> None:
         """See the contract."""

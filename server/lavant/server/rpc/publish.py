@@ -1,23 +1,24 @@
 """PublishEvents: batches of many runs over one call, each acknowledged once durable."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from grpc import aio
 
 from lavant.server.errors import LavantError, unavailable
+from lavant.server.measures import AppendMeasures
 from lavant.server.model import RunKey, is_terminal
+from lavant.server.rpc.appends import Appends
 from lavant.server.rpc.dispatch import Call, parse
 from lavant.server.rpc.status import to_status
-from lavant.server.rpc.validation import check_id
 from lavant.server.store.port import Engine, Notice, Watch
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.outlet import Outlet
 from lavant.v1.event_service_pb2 import (
+    AppendEventsRequest,
     BatchReceipt,
     CancelRequest,
-    ProducerBatch,
     PublishEventsRequest,
     PublishEventsResponse,
 )
@@ -33,10 +34,16 @@ class Publisher:
     engine: Engine
     calls: Calls
     stall_limit: float
+    measures: AppendMeasures = field(default_factory=AppendMeasures)
+
+    async def append(self, request: AppendEventsRequest, call: Call) -> BatchReceipt:
+        """Append one batch; returns once it is durable."""
+        began = asyncio.get_running_loop().time()
+        return await Appends(self.engine, self.measures).append(call.tenant, request.batch, began)
 
     async def publish_events(self, call: Call) -> None:
         """See the contract."""
-        publication = Publication(self.engine, call, Outlet(call.write, self.stall_limit))
+        publication = Publication(self.engine, call, Outlet(call.write, self.stall_limit), self.measures)
         with self.calls.entered(publication.stop):
             await publication.run()
 
@@ -63,8 +70,9 @@ class Publication:
     When asked to stop, or at a message that is none, it answers all that it took in before it ends.
     """
 
-    def __init__(self, engine: Engine, call: Call, outlet: Outlet) -> None:
+    def __init__(self, engine: Engine, call: Call, outlet: Outlet, measures: AppendMeasures | None = None) -> None:
         self._engine = engine
+        self._appends = Appends(engine, measures)
         self._call = call
         self._outlet = outlet
         self._taken_in: asyncio.Queue[_Batch | _CancelNotice | None] = asyncio.Queue()
@@ -116,21 +124,13 @@ class Publication:
         return unavailable("the server is shutting down; send again what is not acknowledged")
 
     def _take_in(self, data: bytes) -> None:
+        began = asyncio.get_running_loop().time()
         batch = parse(PublishEventsRequest, data).batch
         key = RunKey(self._call.tenant, batch.run_id)
-        receipt = self._append(key, batch)
+        receipt = self._appends.append(self._call.tenant, batch, began)
         self._unanswered += 1
         self._unanswered_bytes += len(data)
         self._taken_in.put_nowait(_Batch(key, len(data), receipt))
-
-    def _append(self, key: RunKey, batch: ProducerBatch) -> asyncio.Future[BatchReceipt]:
-        try:
-            check_id("batch.run_id", key.run_id)
-        except LavantError as error:
-            refused: asyncio.Future[BatchReceipt] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return refused
-        return self._engine.append(key, batch)
 
     def _drop_unanswered(self) -> None:
         """Nobody is left for these receipts; their batches are stored all the same."""

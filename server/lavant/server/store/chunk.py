@@ -25,16 +25,17 @@ class Chunk:
     cut out at `ends`, is an EventBatch again.
 
     Shapes, for n events: `types` holds n bytes, each an EventType; `ends` holds n offsets into
-    `data`, each behind the last byte of its event.
+    `data`, each behind the last byte of its event. `committed_at` is monotonic time; None: not known.
     """
 
-    __slots__ = ("data", "ends", "first_sequence", "types")
+    __slots__ = ("committed_at", "data", "ends", "first_sequence", "types")
 
     def __init__(self, first_sequence: int, types: bytes, ends: Sequence[int], data: bytes) -> None:
         self.first_sequence = first_sequence
         self.types = types
         self.ends = ends
         self.data = data
+        self.committed_at: float | None = None
 
     @classmethod
     def of(cls, first_sequence: int, types: Iterable[int], events: Sequence[bytes]) -> "Chunk":

@@ -81,6 +81,10 @@ class Hub:
         self._tails: dict[RunKey, Tail] = {}
         self._watches: dict[Tail, Watch] = {}
 
+    def __len__(self) -> int:
+        """How many runs somebody reads."""
+        return len(self._watches)
+
     def join(self, key: RunKey, wake: Callable[[], None]) -> Tail:
         """Read a run's tail; `wake` is called after each change, until `leave`.
 

@@ -12,12 +12,18 @@ from lavant.server.streaming.selection import Selection, Span
 
 
 class LogReader:
-    """Reads a run's events in order, a frame's worth at a time, each exactly once."""
+    """Reads a run's events in order, a frame's worth at a time, each exactly once.
 
-    __slots__ = ("_created_ns", "_engine", "_key", "_selection", "_tail", "sequence")
+    `shown_count` events were in what was read last; the first one's commit was at `committed_at`, if that is known.
+    """
+
+    __slots__ = (
+        "_created_ns", "_engine", "_key", "_selection", "_tail", "committed_at", "sequence", "shown_count",
+    )  # fmt: skip
 
     def __init__(self, engine: Engine, key: RunKey, tail: Tail, selection: Selection) -> None:
-        self.sequence = 0
+        self.sequence = self.shown_count = 0
+        self.committed_at: float | None = None
         self._created_ns: int | None = None
         self._engine = engine
         self._key = key
@@ -39,7 +45,10 @@ class LogReader:
         spans = _spans(chunks, self.sequence, limit)
         if not spans:
             raise data_loss(f"events behind {self.sequence} of run {self._key.run_id} are missing")
+        shown_before = self._selection.shown_count
         pieces = list(self._selection.cut(spans))
+        self.shown_count = self._selection.shown_count - shown_before
+        self.committed_at = spans[0].chunk.committed_at
         last = spans[-1]
         self.sequence = last.chunk.first_sequence + last.stop - 1
         return pieces

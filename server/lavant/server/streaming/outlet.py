@@ -16,12 +16,13 @@ class Outlet:
     that a reader who does not read costs. The stall limit is in seconds of real time.
     """
 
-    __slots__ = ("_pending", "_stall_limit", "_write")
+    __slots__ = ("_pending", "_stall_limit", "_write", "reader_gone")
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]], stall_limit: float) -> None:
         self._write = write
         self._stall_limit = stall_limit
         self._pending: asyncio.Timeout | None = None
+        self.reader_gone = False
 
     async def send(self, frame: bytes) -> None:
         """Write one frame; raises SLOW_CONSUMER if it stalls for too long or is interrupted.
@@ -37,6 +38,9 @@ class Outlet:
                 f"nothing was accepted for {self._stall_limit:g} s; read faster, or resume when ready",
                 retry_after=RESUME_DELAY,
             ) from None
+        except Exception:
+            self.reader_gone = True
+            raise
         finally:
             self._pending = None
 

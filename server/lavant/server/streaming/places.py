@@ -49,6 +49,10 @@ class Places:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
 
+    def __len__(self) -> int:
+        """How many places are held."""
+        return len(self._held)
+
     async def take(self, key: ConsumerKey, claim: Claim, on_lost: Callable[[], None]) -> Place:
         """Get a place, or raise CONSUMER_BUSY or STALE_ATTEMPT. `on_lost` is called when it is lost."""
         place = Place(on_lost)

@@ -35,7 +35,8 @@ class Selection:
     """Cuts out of consecutive spans what one stream shows, as bytes to be joined.
 
     `types` has the bit of each EventType asked for; ALL_TYPES: every one. Deltas are merged
-    within what is cut at once: a reader that keeps up gets them as they were published.
+    within what is cut at once: a reader that keeps up gets them as they were published. `shown_count`
+    tells how many events were cut out so far.
     """
 
     def __init__(self, types: int, deltas: "DeltaMode.ValueType") -> None:
@@ -44,6 +45,7 @@ class Selection:
             shown -= set(_DELTAS)
         self._shown = None if len(shown) == len(_EVENT_TYPES) else _runs_of(shown)
         self._merges = deltas == DeltaMode.DELTA_MODE_MERGED
+        self.shown_count = 0
 
     def cut(self, spans: Sequence[Span]) -> Iterator[bytes | memoryview]:
         """The shown events of the spans, framed, in order."""
@@ -56,9 +58,11 @@ class Selection:
     def _cut(self, span: Span) -> Iterator[bytes | memoryview]:
         chunk, start, stop = span
         if self._shown is None:
+            self.shown_count += stop - start
             yield chunk.slice(start, stop)
             return
         for shown in self._shown.finditer(chunk.types, start, stop):
+            self.shown_count += shown.end() - shown.start()
             yield chunk.slice(shown.start(), shown.end())
 
     def _cut_merging(self, chunk: Chunk) -> Iterator[bytes | memoryview]:
@@ -68,7 +72,9 @@ class Selection:
             position = deltas.end()
             for piece in self._cut(Span(chunk, deltas.start(), deltas.end())):
                 events = EventBatch.FromString(bytes(piece)).events
-                yield EventBatch(events=_merged(events)).SerializeToString()
+                merged = EventBatch(events=_merged(events))
+                self.shown_count -= len(events) - len(merged.events)
+                yield merged.SerializeToString()
         yield from self._cut(Span(chunk, position, len(chunk.types)))
 
 

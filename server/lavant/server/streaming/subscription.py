@@ -1,11 +1,12 @@
 """One reader's stream of a run, from its opening to its end."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, run_not_found, unavailable
+from lavant.server.measures import StreamMeasures
 from lavant.server.model import ConsumerKey, is_terminal
 from lavant.server.store.failpoints import failpoint
 from lavant.server.store.port import Claim, Engine, Notice
@@ -24,6 +25,7 @@ from lavant.v1.run_pb2 import Run
 
 _DRAIN_SPREAD = 2.0  # seconds over which the readers of a draining server come back
 _MAX_AGE_JITTER = 0.1
+_FINAL = (StreamEndReason.STREAM_END_REASON_RUN_FINISHED, StreamEndReason.STREAM_END_REASON_HEAD_REACHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Streaming:
     random: Random
     max_age: float
     stall_limit: float
+    measures: StreamMeasures = field(default_factory=StreamMeasures)
 
 
 class Subscription:
@@ -66,7 +69,7 @@ class Subscription:
 
     __slots__ = (
         "_awake", "_bookmark", "_caught_up", "_max_age", "_options", "_outlet", "_reader",
-        "_run", "_shared", "_sleeper", "_stop_at", "_tail", "_times",
+        "_run", "_sent_sequence", "_shared", "_sleeper", "_stop_at", "_tail", "_times", "end_reason",
     )  # fmt: skip
 
     def __init__(self, shared: Streaming, options: StreamOptions, outlet: Outlet) -> None:
@@ -78,6 +81,8 @@ class Subscription:
         self._caught_up = False
         self._run: Run | None = None
         self._stop_at: int | None = None
+        self._sent_sequence = 0
+        self.end_reason = StreamEndReason.STREAM_END_REASON_UNSPECIFIED
         self._bookmark = shared.tokens.bookmark(options.consumer.run, options.position.types, 0)
         self._max_age = shared.max_age * shared.random.uniform(1 - _MAX_AGE_JITTER, 1 + _MAX_AGE_JITTER)
         self._times = Timetable(
@@ -91,7 +96,7 @@ class Subscription:
     async def deliver(self) -> None:
         """Stream until a planned end, told by a StreamEnd, or raise what ended it."""
         shared, key = self._shared, self._options.consumer.run
-        with shared.calls.entered(self.wake):
+        with shared.measures.delivering(self), shared.calls.entered(self.wake):
             self._tail = shared.hub.join(key, self.wake)
             try:
                 selection = Selection(self._options.position.types, self._options.deltas)
@@ -100,6 +105,21 @@ class Subscription:
                 await self._hold_place()
             finally:
                 shared.hub.leave(key, self._tail, self.wake)
+
+    @property
+    def run_id(self) -> str:
+        """The run it reads."""
+        return self._options.consumer.run.run_id
+
+    @property
+    def lag(self) -> int:
+        """How many recorded events flow control has not accepted yet."""
+        return self._tail.last_sequence - self._sent_sequence
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether its last write failed."""
+        return self._outlet.reader_gone
 
     def wake(self) -> None:
         """Have the stream look again at what there is to do."""
@@ -118,6 +138,7 @@ class Subscription:
             end = await self._stream(place)
             await places.give_back(place)
             await self._outlet.send(end)
+            self._shared.measures.sent(len(end))
         except LavantError:
             await places.give_back(place)
             if place.lost:
@@ -146,6 +167,7 @@ class Subscription:
         self._tail.learn(_standing(run))
         begin = run.last_sequence if options.from_now and not waited else position.sequence
         self._reader.begin(begin, created_ns)
+        self._sent_sequence = begin
         self._stop_at = run.last_sequence if options.to_head else None
 
     async def _stream(self, place: Place) -> bytes:
@@ -154,6 +176,7 @@ class Subscription:
             self._token(), self._run, place.lease.fence, self._max_age, self._options.heartbeat_interval
         )
         await self._send(place, opened)
+        self._shared.measures.opened(self)
         while True:
             self._awake = False
             self._check(place)
@@ -164,6 +187,7 @@ class Subscription:
             if self._run is not None and not behind and not self._caught_up:
                 self._caught_up = True
                 await self._send(place, frames.caught_up_frame(self._token(), limit))
+                self._shared.measures.caught_up()
             elif (end := self._end(behind)) is not None:
                 return end
             elif self._times.heartbeat_due(self._shared.clock.monotonic()):
@@ -183,28 +207,39 @@ class Subscription:
 
     def _end(self, behind: bool) -> bytes | None:
         """The frame of the end that is reached by now, if one is."""
-        tail, token = self._tail, self._token()
+        reason = self._reached(behind)
+        if reason is None:
+            return None
+        self.end_reason = reason
+        draining = reason == StreamEndReason.STREAM_END_REASON_DRAINING
+        delay = self._shared.random.uniform(0, _DRAIN_SPREAD) if draining else 0
+        return frames.end_frame(self._token(), reason, reconnect=reason not in _FINAL, retry_delay=delay)
+
+    def _reached(self, behind: bool) -> "StreamEndReason.ValueType | None":
+        tail = self._tail
         if self._caught_up and tail.sealed and self._reader.sequence >= tail.last_sequence:
-            return frames.end_frame(token, StreamEndReason.STREAM_END_REASON_RUN_FINISHED, reconnect=False)
+            return StreamEndReason.STREAM_END_REASON_RUN_FINISHED
         if self._caught_up and not behind and self._stop_at is not None:
-            return frames.end_frame(token, StreamEndReason.STREAM_END_REASON_HEAD_REACHED, reconnect=False)
+            return StreamEndReason.STREAM_END_REASON_HEAD_REACHED
         if self._shared.calls.draining:
-            delay = self._shared.random.uniform(0, _DRAIN_SPREAD)
-            draining = StreamEndReason.STREAM_END_REASON_DRAINING
-            return frames.end_frame(token, draining, reconnect=True, retry_delay=delay)
-        if (reason := self._times.planned_end(self._shared.clock.monotonic())) is not None:
-            return frames.end_frame(token, reason, reconnect=True)
-        return None
+            return StreamEndReason.STREAM_END_REASON_DRAINING
+        return self._times.planned_end(self._shared.clock.monotonic())
 
     async def _send_events(self, place: Place, limit: int) -> None:
-        pieces = await self._reader.read(limit)
+        reader = self._reader
+        pieces = await reader.read(limit)
         if pieces:
             await self._send(place, frames.events_frame(self._token(), pieces), events=True)
+            since = reader.committed_at if self._caught_up else None
+            seconds = None if since is None else self._shared.clock.monotonic() - since
+            self._shared.measures.delivered(reader.shown_count, seconds)
+        self._sent_sequence = reader.sequence
 
     async def _send(self, place: Place, frame: bytes, *, events: bool = False) -> None:
         self._check(place)
         await self._outlet.send(frame)
         self._times.sent(self._shared.clock.monotonic(), events=events)
+        self._shared.measures.sent(len(frame))
         failpoint("after_send")
 
     def _heartbeat(self) -> bytes:

@@ -8,6 +8,7 @@ import apsw
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, unavailable
+from lavant.server.measures import StoreMeasures
 from lavant.server.model import RunKey
 from lavant.server.store.appending import LogState
 from lavant.server.store.port import Notice
@@ -35,7 +36,9 @@ class Commits:
         runs: Watchers[RunKey],
         feeds: Watchers[str],
         on_fatal: Callable[[str], None],
+        measures: StoreMeasures,
     ) -> None:
+        self._measures = measures
         self._logs = logs
         self._runs = runs
         self._feeds = feeds
@@ -113,11 +116,21 @@ class Commits:
         if error is not None:
             self._end_era(group, error)
             return
+        self._measure(group)
         for operation in group:
             self._announce(operation)
         for operation in group:
             if not operation.future.done():
                 operation.future.set_result(operation.result)
+
+    def _measure(self, group: Sequence[Operation]) -> None:
+        measures, now = self._measures, self._clock.monotonic()
+        measures.commits.observe(len(group))
+        for operation in group:
+            if operation.notice is not None and (chunk := operation.notice.chunk) is not None:
+                chunk.committed_at = now
+                measures.events += len(chunk.types)
+                measures.bytes += len(chunk.data)
 
     def _announce(self, operation: Operation) -> None:
         entry = operation.entry

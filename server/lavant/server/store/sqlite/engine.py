@@ -9,6 +9,7 @@ from typing import TypeVar
 import apsw
 
 from lavant.server.clock import Clock
+from lavant.server.measures import StoreMeasures
 from lavant.server.model import RunKey
 from lavant.server.store import appending
 from lavant.server.store.chunk import Chunk
@@ -47,6 +48,7 @@ class SQLiteEngine:
         meta: Meta,
         on_fatal: Callable[[str], None] = exit_process,
         lease_ttl: float = LEASE_TTL,
+        measures: StoreMeasures | None = None,
     ) -> None:
         self._clock = clock
         self._lock = lock
@@ -59,7 +61,13 @@ class SQLiteEngine:
         self._reader = Reader(path, _READ_THREADS)
         self._lists = Reader(path, _LIST_THREADS)
         self._commits = Commits(
-            clock=clock, connection=connection, logs=self._logs, runs=self._runs, feeds=self._feeds, on_fatal=on_fatal
+            clock=clock,
+            connection=connection,
+            logs=self._logs,
+            runs=self._runs,
+            feeds=self._feeds,
+            on_fatal=on_fatal,
+            measures=measures or StoreMeasures(),
         )
         self._decisions = Decisions(
             clock=clock,
@@ -80,6 +88,7 @@ class SQLiteEngine:
         on_fatal: Callable[[str], None] = exit_process,
         lease_ttl: float = LEASE_TTL,
         max_bytes: int | None = None,
+        measures: StoreMeasures | None = None,
     ) -> "SQLiteEngine":
         """Open a store, or create it with the folders above it; takes time in proportion to its size.
 
@@ -101,6 +110,7 @@ class SQLiteEngine:
                 meta=meta,
                 on_fatal=on_fatal,
                 lease_ttl=lease_ttl,
+                measures=measures,
             )
         except BaseException:
             lock.release()

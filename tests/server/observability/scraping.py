@@ -1,0 +1,28 @@
+"""Reads a server's metrics as Prometheus does."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from lavant.server.observability.metrics import Metrics
+
+
+class Scrape:
+    """All samples of one scrape."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        body, content_type = metrics.exposition()
+        assert content_type.startswith("text/plain; version=")
+        self.families = list(text_string_to_metric_families(body.decode()))
+        self._values = {
+            (sample.name.removeprefix("lavant_"), frozenset(sample.labels.items())): sample.value
+            for family in self.families
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The value of one sample, named without its prefix."""
+        return self._values[name, frozenset(labels.items())]
+
+    def by(self, label: str, name: str) -> dict[str, float]:
+        """The values of a metric by one of its labels; those that are 0 are left out."""
+        found = {dict(labels)[label]: value for (sample, labels), value in self._values.items() if sample == name}
+        return {key: value for key, value in found.items() if value}
