@@ -48,9 +48,18 @@ def rejects(refusal: Status) -> PublishAct:
 
 
 GAP = grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def has_no_room(requests: Requests, context: Context) -> Responses:
+    async for _ in requests:
+        await abort(context, status(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"))
+        yield pb.PublishEventsResponse()
+
+
 CUTS = {
     "lost receipt": loses_the_receipt,
     "ended": ends_at_once,
+    "no room for the call": has_no_room,
     "store away": rejects(status(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")),
     "gap that is held": rejects(status(GAP, "PRODUCER_GAP", expected_producer_sequence="1")),
 }

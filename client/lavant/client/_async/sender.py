@@ -7,7 +7,7 @@ from lavant.client._async.calls import HungUp
 from lavant.client._async.concurrency import Background, Signal
 from lavant.client._async.connection import Connection
 from lavant.client._async.reconnect import Reconnect
-from lavant.client._errors import LavantError, ProducerError, ProducerGap, Unavailable
+from lavant.client._errors import LavantError, ProducerError, ProducerGap, QuotaExceeded, Unavailable
 from lavant.client._outbox import Outbox
 from lavant.client._status import from_status
 from lavant.v1.event_service_pb2 import PublishEventsRequest, PublishEventsResponse
@@ -113,7 +113,7 @@ class Sender:
         over: LavantError = Unavailable("the server ended the call")
         silence = MISSED_HEARTBEATS * max(self._heartbeat, SHORTEST_HEARTBEAT)
         try:
-            while (response := await self._connection.read(call, silence)) is not None:
+            while (response := await self._read(call, silence)) is not None:
                 self._handle(response)
         except LavantError as refusal:
             over = refusal
@@ -122,6 +122,12 @@ class Sender:
         finally:
             self._over = over
             self._changed.notify()
+
+    async def _read(self, call: "PublishCall", silence: float) -> PublishEventsResponse | None:
+        try:
+            return await self._connection.read(call, silence)
+        except QuotaExceeded as full:  # No room for the call, as among all that reconnect at once; not for an event.
+            raise Unavailable(full.message, retry_after=full.retry_after) from None
 
     def _handle(self, response: PublishEventsResponse) -> None:
         match response.WhichOneof("outcome"):

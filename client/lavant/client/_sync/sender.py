@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lavant.client._errors import LavantError, ProducerError, ProducerGap, Unavailable
+from lavant.client._errors import LavantError, ProducerError, ProducerGap, QuotaExceeded, Unavailable
 from lavant.client._outbox import Outbox
 from lavant.client._status import from_status
 from lavant.client._sync.calls import HungUp
@@ -114,7 +114,7 @@ class Sender:
         over: LavantError = Unavailable("the server ended the call")
         silence = MISSED_HEARTBEATS * max(self._heartbeat, SHORTEST_HEARTBEAT)
         try:
-            while (response := self._connection.read(call, silence)) is not None:
+            while (response := self._read(call, silence)) is not None:
                 self._handle(response)
         except LavantError as refusal:
             over = refusal
@@ -123,6 +123,12 @@ class Sender:
         finally:
             self._over = over
             self._changed.notify()
+
+    def _read(self, call: "PublishCall", silence: float) -> PublishEventsResponse | None:
+        try:
+            return self._connection.read(call, silence)
+        except QuotaExceeded as full:  # No room for the call, as among all that reconnect at once; not for an event.
+            raise Unavailable(full.message, retry_after=full.retry_after) from None
 
     def _handle(self, response: PublishEventsResponse) -> None:
         match response.WhichOneof("outcome"):
