@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import idle, live, producer, publish, reader, replay, streams
+from benchmarks import idle, live, producer, publish, reader, replay, sse, streams
 
 ALL = {
     "replay": replay.run,
@@ -16,6 +16,8 @@ ALL = {
     "reader": reader.run,
     "producer": producer.run,
     "streams": streams.run,
+    "sse": sse.delivery,
+    "sse-readers": sse.fan_out,
 }
 
 

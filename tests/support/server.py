@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -60,9 +61,16 @@ class Server:
     stubs: Stubs
 
 
+def free_address() -> str:
+    """An address that nobody listens on, for a server that is to be found there again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 def settings_for(folder: Path, **overrides: Any) -> Settings:
     """Settings of a server that keeps its store in a folder and listens on a free port."""
-    return Settings(**{"listen": "127.0.0.1:0", "store": f"sqlite:///{folder}/lavant.db", **overrides})
+    return Settings(**{"listen": "127.0.0.1:0", "http": "off", "store": f"sqlite:///{folder}/lavant.db", **overrides})
 
 
 @asynccontextmanager

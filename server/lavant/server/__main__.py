@@ -46,7 +46,7 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     async with running(settings) as app:
-        print(f"lavant serving grpc={app.address} http={settings.http}", flush=True)
+        print(f"lavant serving grpc={app.address} http={app.http_address}", flush=True)
         await asked_to_stop.wait()
         _log.info("draining", calls=len(app.calls))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
+from lavant.server.http.api import API
+from lavant.server.http.listener import Listener
+from lavant.server.http.site import site
 from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
@@ -20,7 +24,7 @@ from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
 from lavant.server.rpc.watch_runs import RunWatcher
-from lavant.server.settings import STORE_KEY_ID, Settings
+from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
 from lavant.server.streaming.calls import Calls
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
@@ -115,19 +120,31 @@ def _compose(
         options=_server_options(settings),
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
-    server.add_generic_rpc_handlers(
-        (
-            RunService(engine, cursors, calls, clock, watcher).handlers(),
-            EventService(streaming, publisher).handlers(),
-        )
-    )
+    runs = RunService(engine, cursors, calls, clock, watcher)
+    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers()))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
-    return App(settings, calls, server, health_service, metrics)
+    events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
+    api = API(runs, watcher, events, streaming.tokens)
+    return App(settings, calls, server, health_service, metrics, _listener(settings, api, metrics, calls))
+
+
+def _listener(settings: Settings, api: API, metrics: Metrics, calls: Calls) -> Listener | None:
+    if settings.http == OFF:
+        return None
+    host = host_of(settings.http)
+    app = site(
+        api,
+        metrics=metrics.exposition,
+        is_draining=lambda: calls.draining,
+        hosts={*_LOCAL_NAMES, host, *settings.http_hosts} if is_loopback(host) else (),
+        origins=settings.http_origins,
+    )
+    return Listener(app, max_connections=settings.max_connections)
 
 
 def _signer(settings: Settings, engine: Engine) -> Signer:

@@ -8,8 +8,9 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2
 
 from lavant.server.errors import StartError
+from lavant.server.http.listener import Listener
 from lavant.server.observability.metrics import Metrics
-from lavant.server.settings import Settings
+from lavant.server.settings import OFF, Settings
 from lavant.server.streaming.calls import Calls
 from lavant.v1 import event_service_pb2, run_service_pb2
 
@@ -33,13 +34,16 @@ class App:
         server: aio.Server,
         health_service: health.aio.HealthServicer,
         metrics: Metrics,
+        listener: Listener | None,
     ) -> None:
         self.calls = calls
         self.metrics = metrics
         self._settings = settings
         self._server = server
         self._health = health_service
+        self._listener = listener
         self.address = ""
+        self.http_address = OFF
 
     async def start(self) -> None:
         """Listen, and say SERVING. Raises StartError if the address cannot be had."""
@@ -50,6 +54,9 @@ class App:
             reason = getattr(error, "strerror", None) or "is another process there?"
             raise StartError(f"cannot listen on {self._settings.listen}: {reason}") from None
         self.address = f"{self._settings.host}:{port}"
+        if self._listener is not None:
+            self.http_address = _bind(self._listener, self._settings.http)
+            await self._listener.start()
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -67,12 +74,22 @@ class App:
                 await self.calls.ended()
         except TimeoutError:
             _log.warning("drain_timed_out", calls=len(self.calls))
+        if self._listener is not None:
+            await self._listener.stop()
         await self._server.stop(_STOP_GRACE)
         try:
             async with asyncio.timeout(_STOP_GRACE):
                 await self.calls.ended()
         except TimeoutError:
             _log.error("calls_left_behind", calls=len(self.calls))
+
+
+def _bind(listener: Listener, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        return f"{host}:{listener.bind(host.strip('[]'), int(port))}"
+    except OSError as error:
+        raise StartError(f"cannot listen on {address}: {error.strerror}; give --http another, or off") from None
 
 
 def _check_address(settings: Settings) -> None:

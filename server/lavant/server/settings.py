@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 CONFIG_VARIABLE = "LAVANT_CONFIG"
+OFF = "off"
 _YEAR = 365 * 24 * 3600
 STORE_KEY_ID = "store"  # names the key that is kept in the store
 _SQLITE = "sqlite:///"
@@ -43,7 +44,13 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(None, description="a TOML file with any of these settings")
     listen: str = Field("127.0.0.1:7447", description="HOST:PORT of gRPC; port 0 picks a free one")
-    http: Literal["off"] = Field("off", description="off: HTTP is not served yet")
+    http: str = Field("127.0.0.1:7448", description="HOST:PORT of HTTP; port 0 picks a free one; off: none")
+    http_origins: list[str] = Field(
+        default_factory=list, description="other sites whose pages may read over HTTP, such as https://example.org"
+    )
+    http_hosts: list[str] = Field(
+        default_factory=list, description="names by which HTTP on loopback may be called, besides localhost"
+    )
     store: str = Field("sqlite:///lavant.db", description="where events are kept: sqlite:///PATH")
     insecure: bool = Field(False, description="listen beyond loopback without authentication")
     token_keys: dict[str, str] = Field(
@@ -95,6 +102,11 @@ class Settings(BaseSettings):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:7447 or [::1]:7447")
         return value
 
+    @field_validator("http")
+    @classmethod
+    def _is_off_or_has_host_and_port(cls, value: str) -> str:
+        return value if value == OFF else cls._has_host_and_port(value)
+
     @field_validator("store")
     @classmethod
     def _has_known_scheme(cls, value: str) -> str:
@@ -114,9 +126,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_safe(self) -> "Settings":
-        if not self.insecure and not _is_loopback(self.host):
+        hosts = [self.host] if self.http == OFF else [self.host, host_of(self.http)]
+        open_hosts = [] if self.insecure else [host for host in hosts if not is_loopback(host)]
+        if open_hosts:
             raise ValueError(
-                f"listening on {self.host} would let everyone who can reach it read and write all runs; "
+                f"listening on {open_hosts[0]} would let everyone who can reach it read and write all runs; "
                 "listen on 127.0.0.1, or pass --insecure if something else keeps strangers out"
             )
         return self
@@ -124,7 +138,7 @@ class Settings(BaseSettings):
     @property
     def host(self) -> str:
         """The host part of `listen`."""
-        return self.listen.rpartition(":")[0]
+        return host_of(self.listen)
 
     @property
     def store_path(self) -> Path:
@@ -132,7 +146,13 @@ class Settings(BaseSettings):
         return Path(self.store.removeprefix(_SQLITE))
 
 
-def _is_loopback(host: str) -> bool:
+def host_of(address: str) -> str:
+    """The host part of HOST:PORT."""
+    return address.rpartition(":")[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
     if host == "localhost":
         return True
     try:

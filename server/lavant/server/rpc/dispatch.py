@@ -1,16 +1,15 @@
 """Every call comes in here: requests are parsed, and whatever goes wrong becomes a status."""
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from lavant.server.errors import LavantError, invalid_field
+from lavant.server.incidents import report
 from lavant.server.rpc.status import CODES, to_trailers
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -18,8 +17,6 @@ Context = aio.ServicerContext[Any, Any]
 
 _ABORT_LIMIT = 5.0  # seconds that a status may wait for a reader that does not read
 _DEFAULT_TENANT = "default"
-
-_log = structlog.get_logger(__name__)
 
 
 class Call:
@@ -94,10 +91,8 @@ async def _guarded(context: Context, work: Callable[[], Awaitable[_ResultT]], no
     except aio.InternalError:
         # A call that is cancelled within a write ends like this; nobody is left to be told.
         raise asyncio.CancelledError from None
-    except Exception:
-        incident = secrets.token_hex(4)
-        _log.exception("call_failed", incident=incident)
-        await _abort(context, grpc.StatusCode.INTERNAL, f"internal error; the server's log has it as {incident}")
+    except Exception as error:
+        await _abort(context, grpc.StatusCode.INTERNAL, report(error))
     return nothing
 
 

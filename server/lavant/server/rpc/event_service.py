@@ -12,6 +12,9 @@ from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.validation import check_enum, check_id, check_page_size, check_seconds
 from lavant.server.store.chunk import Chunk, varint
 from lavant.server.store.port import Claim
+from lavant.server.streaming import frames
+from lavant.server.streaming.calls import Caller
+from lavant.server.streaming.frames import Frames
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.selection import ALL_TYPES, Selection, Span, type_mask
 from lavant.server.streaming.subscription import Streaming, StreamOptions, Subscription
@@ -53,13 +56,13 @@ class EventService:
         """See the contract."""
         return pb.AppendEventsResponse(receipt=await self._publisher.append(request, call))
 
-    async def stream_events(self, request: pb.StreamEventsRequest, call: Call) -> None:
+    async def stream_events(self, request: pb.StreamEventsRequest, call: Caller, faced: Frames = frames) -> None:
         """See the contract."""
         options = self._stream_options(request, call)
         outlet = Outlet(call.write, self._streaming.stall_limit)
-        await Subscription(self._streaming, options, outlet).deliver()
+        await Subscription(self._streaming, options, outlet, faced).deliver()
 
-    async def list_events(self, request: pb.ListEventsRequest, call: Call) -> bytes:
+    async def list_events(self, request: pb.ListEventsRequest, call: Caller) -> bytes:
         """See the contract. A page ends early when it gets large, or when few of many events match."""
         key = RunKey(call.tenant, check_id("run_id", request.run_id))
         position = self._position(key, request.page_token or None, _check_types(request.types))
@@ -76,7 +79,7 @@ class EventService:
         token = self._streaming.tokens.bookmark(key, position.types, created_ns).at(page.sequence)
         return page.body() + _NEXT_PAGE_TOKEN + varint(len(token)) + token
 
-    def _stream_options(self, request: pb.StreamEventsRequest, call: Call) -> StreamOptions:
+    def _stream_options(self, request: pb.StreamEventsRequest, call: Caller) -> StreamOptions:
         key = RunKey(call.tenant, check_id("run_id", request.run_id))
         consumer = ConsumerKey(key, check_id("consumer_id", request.consumer_id))
         # Without a session every call is a consumer of its own making, and so a rival of the others.

@@ -20,7 +20,7 @@ from lavant.server.rpc.validation import (
 )
 from lavant.server.rpc.watch_runs import RunWatcher
 from lavant.server.store.port import Engine, Notice, RunQuery
-from lavant.server.streaming.calls import Calls
+from lavant.server.streaming.calls import Caller, Calls
 from lavant.server.streaming.cursors import Cursors, Listing
 from lavant.server.streaming.timetable import time_to_end
 from lavant.v1 import run_service_pb2 as pb
@@ -71,11 +71,11 @@ class RunService:
         )
         return pb.CreateRunResponse(run=await self._engine.create_run(RunKey(call.tenant, run_id), run))
 
-    async def get_run(self, request: pb.GetRunRequest, call: Call) -> pb.GetRunResponse:
+    async def get_run(self, request: pb.GetRunRequest, call: Caller) -> pb.GetRunResponse:
         """See the contract."""
         return pb.GetRunResponse(run=await self._engine.get_run(_key(request.run_id, call)))
 
-    async def list_runs(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
+    async def list_runs(self, request: pb.ListRunsRequest, call: Caller) -> pb.ListRunsResponse:
         """See the contract."""
         check_filter("filter", request.filter)
         limit = check_page_size("page_size", request.page_size)
@@ -139,7 +139,7 @@ def _check_settings(request: pb.CreateRunRequest) -> None:
         check_seconds("producer_timeout", request.producer_timeout, at_least=1, at_most=_MAX_PRODUCER_TIMEOUT)
 
 
-def _key(run_id: str, call: Call) -> RunKey:
+def _key(run_id: str, call: Caller) -> RunKey:
     return RunKey(call.tenant, check_id("run_id", run_id))
 
 

@@ -4,10 +4,9 @@ import asyncio
 
 from lavant.server.clock import Clock
 from lavant.server.errors import unavailable
-from lavant.server.rpc.dispatch import Call
 from lavant.server.rpc.validation import check_filter
 from lavant.server.store.port import Engine, RunQuery
-from lavant.server.streaming.calls import Calls
+from lavant.server.streaming.calls import Caller, Calls
 from lavant.server.streaming.cursors import Cursors, Listing
 from lavant.server.streaming.outlet import Outlet
 from lavant.v1.run_service_pb2 import WatchRunsRequest, WatchRunsResponse
@@ -30,7 +29,7 @@ class RunWatcher:
         self._clock = clock
         self._stall_limit = stall_limit
 
-    async def watch_runs(self, request: WatchRunsRequest, call: Call) -> None:
+    async def watch_runs(self, request: WatchRunsRequest, call: Caller) -> None:
         """See the contract."""
         check_filter("filter", request.filter)
         position = 0

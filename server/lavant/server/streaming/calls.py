@@ -1,11 +1,27 @@
 """The register of long-lived calls: how many may be on, and how they are asked to leave."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from lavant.server.errors import LavantError, unavailable
 from lavant.v1.error_pb2 import ErrorReason
+
+
+class Caller(Protocol):
+    """Whoever makes a call, over gRPC or HTTP. The tenant comes from credentials alone."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose runs it may see."""
+
+    @property
+    def write(self) -> Callable[[bytes], Awaitable[None]]:
+        """Sends one message of a stream; returns once flow control has accepted it."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the call's deadline; None: it has none."""
 
 
 class Calls:

@@ -1,12 +1,14 @@
 """StreamEventsResponse on the wire: event frames are joined from stored bytes, never parsed."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.store.chunk import varint
+from lavant.server.streaming.tokens import Bookmark
 from lavant.v1.event_service_pb2 import CaughtUp, Heartbeat, StreamEnd, StreamEndReason, StreamOpened
 from lavant.v1.run_pb2 import Run
 
@@ -16,11 +18,34 @@ _TOKEN = b"\x0a"  # StreamEventsResponse.resume_token: field 1, length-delimited
 _OPENED, _EVENTS, _HEARTBEAT, _CAUGHT_UP, _END = b"\x12", b"\x1a", b"\x22", b"\x2a", b"\x32"  # fields 2 to 6
 
 
-def events_frame(token: bytes, pieces: Iterable[bytes | memoryview]) -> bytes:
+class Frames(Protocol):
+    """How a stream is written: this module for gRPC, server-sent events for HTTP."""
+
+    def opened_frame(
+        self, token: bytes, run: Run | None, fence: int, max_age: float, heartbeat_interval: float
+    ) -> bytes:
+        """The first frame. Without a run, the stream waits for it to be created."""
+
+    def events_frame(self, bookmark: Bookmark, sequence: int, pieces: Sequence[bytes | memoryview]) -> bytes:
+        """Pieces of EventBatch, up to a sequence."""
+
+    def heartbeat_frame(self, token: bytes, server_ns: int, last_sequence: int, producer_seen_ns: int) -> bytes:
+        """A sign of life."""
+
+    def caught_up_frame(self, token: bytes, last_sequence: int) -> bytes:
+        """All that was recorded is sent."""
+
+    def end_frame(
+        self, token: bytes, reason: "StreamEndReason.ValueType", *, reconnect: bool, retry_delay: float = 0
+    ) -> bytes:
+        """The last frame."""
+
+
+def events_frame(bookmark: Bookmark, sequence: int, pieces: Sequence[bytes | memoryview]) -> bytes:
     """Frame pieces of EventBatch."""
-    batch = list(pieces)
-    size = sum(len(piece) for piece in batch)
-    return b"".join((_TOKEN, varint(len(token)), token, _EVENTS, varint(size), *batch))
+    token = bookmark.at(sequence)
+    size = sum(len(piece) for piece in pieces)
+    return b"".join((_TOKEN, varint(len(token)), token, _EVENTS, varint(size), *pieces))
 
 
 def opened_frame(token: bytes, run: Run | None, fence: int, max_age: float, heartbeat_interval: float) -> bytes:

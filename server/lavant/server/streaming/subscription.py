@@ -68,12 +68,15 @@ class Subscription:
     """
 
     __slots__ = (
-        "_awake", "_bookmark", "_caught_up", "_max_age", "_options", "_outlet", "_reader",
+        "_awake", "_bookmark", "_caught_up", "_frames", "_max_age", "_options", "_outlet", "_reader",
         "_run", "_sent_sequence", "_shared", "_sleeper", "_stop_at", "_tail", "_times", "end_reason",
     )  # fmt: skip
 
-    def __init__(self, shared: Streaming, options: StreamOptions, outlet: Outlet) -> None:
+    def __init__(
+        self, shared: Streaming, options: StreamOptions, outlet: Outlet, faced: frames.Frames = frames
+    ) -> None:
         self._shared = shared
+        self._frames = faced
         self._options = options
         self._outlet = outlet
         self._awake = False
@@ -172,7 +175,7 @@ class Subscription:
 
     async def _stream(self, place: Place) -> bytes:
         """Send all there is until an end is reached, and return the last frame."""
-        opened = frames.opened_frame(
+        opened = self._frames.opened_frame(
             self._token(), self._run, place.lease.fence, self._max_age, self._options.heartbeat_interval
         )
         await self._send(place, opened)
@@ -186,7 +189,7 @@ class Subscription:
             behind = self._run is not None and self._reader.sequence < limit
             if self._run is not None and not behind and not self._caught_up:
                 self._caught_up = True
-                await self._send(place, frames.caught_up_frame(self._token(), limit))
+                await self._send(place, self._frames.caught_up_frame(self._token(), limit))
                 self._shared.measures.caught_up()
             elif (end := self._end(behind)) is not None:
                 return end
@@ -213,7 +216,7 @@ class Subscription:
         self.end_reason = reason
         draining = reason == StreamEndReason.STREAM_END_REASON_DRAINING
         delay = self._shared.random.uniform(0, _DRAIN_SPREAD) if draining else 0
-        return frames.end_frame(self._token(), reason, reconnect=reason not in _FINAL, retry_delay=delay)
+        return self._frames.end_frame(self._token(), reason, reconnect=reason not in _FINAL, retry_delay=delay)
 
     def _reached(self, behind: bool) -> "StreamEndReason.ValueType | None":
         tail = self._tail
@@ -229,7 +232,7 @@ class Subscription:
         reader = self._reader
         pieces = await reader.read(limit)
         if pieces:
-            await self._send(place, frames.events_frame(self._token(), pieces), events=True)
+            await self._send(place, self._frames.events_frame(self._bookmark, reader.sequence, pieces), events=True)
             since = reader.committed_at if self._caught_up else None
             seconds = None if since is None else self._shared.clock.monotonic() - since
             self._shared.measures.delivered(reader.shown_count, seconds)
@@ -245,7 +248,7 @@ class Subscription:
     def _heartbeat(self) -> bytes:
         tail = self._tail
         now_ns = self._shared.clock.time_ns()
-        return frames.heartbeat_frame(self._token(), now_ns, tail.last_sequence, tail.producer_seen_ns)
+        return self._frames.heartbeat_frame(self._token(), now_ns, tail.last_sequence, tail.producer_seen_ns)
 
     def _token(self) -> bytes:
         return self._bookmark.at(self._reader.sequence)

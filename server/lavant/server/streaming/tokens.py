@@ -30,15 +30,16 @@ class Position(NamedTuple):
 
 
 class Bookmark:
-    """Issues the tokens of one stream."""
+    """Issues the tokens of one stream; `key` is the same for all whose tokens are alike."""
 
-    __slots__ = ("_created_ns", "_prefix", "_signer", "_types")
+    __slots__ = ("_created_ns", "_prefix", "_signer", "_types", "key")
 
     def __init__(self, signer: Signer, prefix: bytes, types: int, created_ns: int) -> None:
         self._signer = signer
         self._prefix = prefix
         self._types = types.to_bytes(16, "little")
         self._created_ns = created_ns
+        self.key = (prefix, types, created_ns)
 
     def at(self, sequence: int) -> bytes:
         """The token of a position."""

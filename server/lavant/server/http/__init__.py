@@ -1,0 +1,1 @@
+"""HTTP: server-sent events for browsers, JSON for whoever polls, and the dashboard. It only reads."""

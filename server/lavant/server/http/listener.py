@@ -1,0 +1,69 @@
+"""uvicorn within a process that is not its own: it listens where it is told to and leaves signals alone."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_LONGEST_HEAD = 32 << 10
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to whoever runs the process."""
+        yield
+
+
+class Listener:
+    """Serves an application over HTTP/1.1 on one address."""
+
+    def __init__(self, app: ASGIApp, *, max_connections: int) -> None:
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                limit_concurrency=max_connections,
+                timeout_keep_alive=15,
+                h11_max_incomplete_event_size=_LONGEST_HEAD,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
+
+    def bind(self, host: str, port: int) -> int:
+        """Take the address, before anything is served; return the port. Raises OSError if it cannot be had."""
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind(address)
+            bound.listen(1024)
+        except OSError:
+            bound.close()
+            raise
+        bound.setblocking(False)
+        self._socket = bound
+        return int(bound.getsockname()[1])
+
+    async def start(self) -> None:
+        """Serve from here on."""
+        sockets: Any = [self._socket]
+        self._serving = asyncio.create_task(self._server.serve(sockets))
+
+    async def stop(self) -> None:
+        """Take no more connections, and cut off what is left after a second."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+        if self._socket is not None:
+            self._socket.close()

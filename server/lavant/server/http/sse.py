@@ -1,0 +1,111 @@
+"""Streams as server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from lavant.server.errors import LavantError
+from lavant.server.http.errors import name_of
+from lavant.server.http.json_text import quote, to_json
+from lavant.server.streaming.tokens import Bookmark
+from lavant.v1.event_pb2 import Event
+from lavant.v1.event_service_pb2 import EventBatch, StreamEndReason
+from lavant.v1.run_pb2 import Run
+
+RETRY_MS = 1_000
+_CACHED_BYTES = 16 << 20
+_END_REASON = "STREAM_END_REASON_"
+
+_Key = tuple[bytes, tuple[bytes, int, int]]
+Render = Callable[[Event], Sequence[tuple[str, str]]]
+
+
+def event_of_run(event: Event) -> Sequence[tuple[str, str]]:
+    """An event as the contract has it, named by its payload."""
+    return ((event.WhichOneof("payload") or "unknown", to_json(event)),)
+
+
+class EventTexts:
+    """What events look like, written once for all who read the same ones; the newest are kept."""
+
+    def __init__(self, render: Render, limit: int = _CACHED_BYTES) -> None:
+        self._render = render
+        self._limit = limit
+        self._size = 0
+        self._texts: OrderedDict[_Key, Sequence[bytes]] = OrderedDict()
+        self._last: tuple[_Key, Sequence[bytes]] | None = None
+
+    def of(self, bookmark: Bookmark, batch: bytes) -> Sequence[bytes]:
+        """Return a batch's texts, each up to where its id goes on with the reader's session."""
+        key = (batch, bookmark.key)
+        if self._last is not None and self._last[0] == key:  # Live, all readers ask for the same, one after the other.
+            return self._last[1]
+        texts = self._texts.pop(key, None)
+        if texts is None:
+            texts = list(self._write(bookmark, batch))
+            self._size += _size(key, texts)
+        self._texts[key] = texts
+        self._last = key, texts
+        while self._size > self._limit and len(self._texts) > 1:
+            self._size -= _size(*self._texts.popitem(last=False))
+        return texts
+
+    def _write(self, bookmark: Bookmark, batch: bytes) -> Iterable[bytes]:
+        for event in EventBatch.FromString(batch).events:
+            # Of several, only the last has an id: a cut among them sends them all again.
+            texts = "\n".join(f"event: {name}\ndata: {data}\n" for name, data in self._render(event))
+            yield texts.encode() + b"id: " + bookmark.at(event.sequence)
+
+
+class SSEFrames:
+    """Writes one stream. Every event has an id: the token behind it, and the session of the stream.
+
+    A browser that was cut off sends the last id it has seen, and is known by it as the same reader. JSON
+    escapes line breaks, and nothing else of a run gets into a line.
+    """
+
+    def __init__(self, texts: EventTexts, session_id: str) -> None:
+        self._texts = texts
+        self._end_of_id = f"~{session_id}\n\n".encode()
+
+    def opened_frame(self, token: bytes, run: Run | None, *_: float) -> bytes:
+        """The first frame: the run as it stands."""
+        data = f'{{"run": {to_json(run)}}}' if run is not None else "{}"
+        return f"retry: {RETRY_MS}\nevent: opened\ndata: {data}\nid: ".encode() + token + self._end_of_id
+
+    def events_frame(self, bookmark: Bookmark, _: int, pieces: Sequence[bytes | memoryview]) -> bytes:
+        """Events, each by itself."""
+        texts = self._texts.of(bookmark, b"".join(pieces))
+        return self._end_of_id.join((*texts, b""))
+
+    def heartbeat_frame(self, token: bytes, *_: int) -> bytes:
+        """A comment, which no application sees; the id moves on."""
+        return b": heartbeat\nid: " + token + self._end_of_id
+
+    def caught_up_frame(self, token: bytes, last_sequence: int) -> bytes:
+        """All that was recorded is sent."""
+        return (
+            f'event: caught_up\ndata: {{"last_sequence": "{last_sequence}"}}\nid: '.encode() + token + self._end_of_id
+        )
+
+    def end_frame(
+        self, token: bytes, reason: "StreamEndReason.ValueType", *, reconnect: bool, retry_delay: float = 0
+    ) -> bytes:
+        """The last frame, and when to come back."""
+        name = StreamEndReason.Name(reason).removeprefix(_END_REASON)
+        retry = f"retry: {max(RETRY_MS, round(retry_delay * 1000))}\n".encode() if reconnect else b""
+        return retry + end(name, reconnect=reconnect) + b"id: " + token + self._end_of_id
+
+
+def end(reason: str, *, reconnect: bool, message: str = "") -> bytes:
+    """The event that says why nothing follows, yet without its end."""
+    told = f', "message": {quote(message)}' if message else ""
+    return f'event: end\ndata: {{"reason": "{reason}", "reconnect": {str(reconnect).lower()}{told}}}\n'.encode()
+
+
+def failure(error: LavantError, *, reconnect: bool) -> bytes:
+    """The same for what went wrong after the stream had begun."""
+    return end(name_of(error), reconnect=reconnect, message=error.message) + b"\n"
+
+
+def _size(key: _Key, texts: Sequence[bytes]) -> int:
+    return len(key[0]) + sum(map(len, texts))

@@ -1,0 +1,113 @@
+"""Server-sent events: one response for as long as somebody listens."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lavant.server.errors import LavantError
+from lavant.server.http.errors import name_of, to_response
+from lavant.server.http.sse import failure
+from lavant.v1.error_pb2 import ErrorReason
+
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
+# Coming back does not help: somebody else reads, or there is nothing to read.
+_FINAL = {
+    ErrorReason.ERROR_REASON_STREAM_DISPLACED,
+    ErrorReason.ERROR_REASON_RUN_NOT_FOUND,
+    ErrorReason.ERROR_REASON_DATA_LOSS,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPCaller:
+    """Whoever made a request. HTTP's requests have no deadline."""
+
+    tenant: str
+    write: Callable[[bytes], Awaitable[None]]
+
+    def time_remaining(self) -> None:
+        """Say that there is none."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class LastEventId:
+    """What a reader that was cut off sends: where it was, and the session of its stream."""
+
+    token: str
+    session_id: str
+
+    @classmethod
+    def of(cls, request: Request) -> "LastEventId":
+        """Read the header; else the parameter, for those who cannot set headers."""
+        given = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+        token, _, session_id = given.partition("~")
+        return cls(token, session_id)
+
+
+def new_session_id() -> str:
+    """Name a stream's session, which its reconnects continue."""
+    return secrets.token_hex(8)
+
+
+def attempt_now() -> int:
+    """Number an attempt of a session: the later request is the newer one."""
+    return time.time_ns()
+
+
+class EventStreamResponse:
+    """Sends what `deliver` writes, until it ends or nobody listens; an error before the first write is the response.
+
+    A write returns once the connection has taken it: what is written to a reader that does not read
+    waits, and costs no more than one frame.
+    """
+
+    def __init__(self, deliver: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]) -> None:
+        self._deliver = deliver
+        self._has_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Deliver."""
+        delivering = asyncio.create_task(self._run(scope, receive, send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait((delivering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            delivering.cancel()
+            leaving.cancel()
+            await asyncio.gather(delivering, leaving, return_exceptions=True)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(text: bytes) -> None:
+            if not self._has_begun:
+                self._has_begun = True
+                await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+
+        last = b""
+        try:
+            await self._deliver(write)
+        except LavantError as error:
+            if not self._has_begun:
+                await to_response(error)(scope, receive, send)
+                return
+            last = failure(error, reconnect=error.reason not in _FINAL)
+            _log.info("event_stream_ended", reason=name_of(error))
+        if self._has_begun:
+            await send({"type": "http.response.body", "body": last})
+        else:
+            await Response(status_code=204)(scope, receive, send)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,30 @@
+"""A server in this process that serves HTTP, and who asks it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lavant.client import AsyncClient
+from support.server import Server, serving
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(tmp_path, http="127.0.0.1:0") as running:
+        yield running
+
+
+@pytest.fixture
+async def web(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever asks over HTTP."""
+    async with httpx.AsyncClient(base_url=f"http://{server.app.http_address}", timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[AsyncClient]:
+    """Whoever publishes."""
+    async with AsyncClient(server.target) as client:
+        yield client

@@ -1,0 +1,117 @@
+"""Evaluations as server-sent events, with the names that dashboards know."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished
+from lavant.v1.run_pb2 import EvaluationSummary, RunKind, RunState
+from server.http.reading import read_all
+from support.calls import append, create
+from support.events import identified, run_finished, run_started
+from support.server import Server
+
+STREAM = "/api/v1/evaluations/run/stream"
+
+
+def row(number: int, **scores: float | bool | str) -> Event:
+    """A row, with the scores that are given."""
+    finished = RowFinished(
+        row_id=f"case {number}", iteration=1, input_json='{\n"city":\r\n"Oslo"}', output_json='"cold"',
+        expected_output_json="true", metrics={"tokens": 12},
+    )  # fmt: skip
+    finished.duration.FromMilliseconds(1500)
+    for name, value in scores.items():
+        score = finished.scores.add(name=name, explanation="so")
+        if isinstance(value, bool):
+            score.passed = value
+        elif isinstance(value, str):
+            score.label = value
+        else:
+            score.number = value
+    return identified(Event(row_finished=finished))
+
+
+def progress(done: int, total: int) -> Event:
+    return identified(Event(progress_reported=ProgressReported(label="rows", completed=done, total=total)))
+
+
+async def evaluation(server: Server, *rows: Event, state: "RunState.ValueType" = RunState.RUN_STATE_SUCCEEDED) -> None:
+    """Record an evaluation."""
+    began = run_started()
+    began.run_started.evaluation.row_count = len(rows)
+    ended = run_finished(state)
+    ended.run_finished.evaluation.CopyFrom(
+        EvaluationSummary(rows_succeeded=2, rows_failed=1, mean_scores={"a": 0.5, "b": 1.0})
+    )
+    done = [event for number, one in enumerate(rows, 1) for event in (one, progress(number, len(rows)))]
+    await create(server.stubs, kind=RunKind.RUN_KIND_EVALUATION)
+    await append(server.stubs, [began, *done, ended])
+
+
+async def said(web: httpx.AsyncClient, last_id: str = "") -> list[tuple[str, Any]]:
+    sent = await read_all(web, STREAM, last_id)
+    return [(event.name, json.loads(event.data)) for event in sent if event.name not in {"opened", "caught_up", "end"}]
+
+
+async def test_an_evaluation_that_is_completed(server: Server, web: httpx.AsyncClient) -> None:
+    await evaluation(server, row(1, correct=True, similar=0.5), row(2, kind="warm"))
+    events = await said(web)
+    assert [name for name, _ in events] == [
+        "status", "progress", "row_complete", "progress", "row_complete", "progress", "status", "final",
+    ]  # fmt: skip
+    assert events[0][1] == {"status": "running", "state": "running"}
+    assert events[1][1] == {"rows_complete": 0, "rows_total": 2}
+    assert events[2][1] == {
+        "row": {
+            "id": "case 1", "iteration": 1, "score": 0.75, "prompt": {"city": "Oslo"}, "result": "cold", "truth": True,
+            "duration": 1.5, "metrics": {"tokens": 12.0},
+            "scores": [
+                {"name": "correct", "value": True, "explanation": "so"},
+                {"name": "similar", "value": 0.5, "explanation": "so"},
+            ],
+        }
+    }  # fmt: skip
+    assert "score" not in events[4][1]["row"]
+    assert events[-2][1] == {"status": "completed", "state": "succeeded"}
+    result = events[-1][1]["result"]
+    assert (result["accuracy"], result["mean_scores"], result["output"]) == (
+        0.75,
+        {"a": 0.5, "b": 1.0},
+        "cold",
+    )
+    assert (result["rows_succeeded"], result["rows_failed"], result["state"]) == (2, 1, "succeeded")
+
+
+async def test_an_evaluation_resumes_behind_any_row(server: Server, web: httpx.AsyncClient) -> None:
+    await evaluation(server, *(row(number, correct=True) for number in range(5)))
+    sent = await read_all(web, STREAM)
+    rows = [event for event in sent if event.name == "row_complete"]
+    for number, event in enumerate(rows):
+        rest = [data["row"]["id"] for name, data in await said(web, event.last_id) if name == "row_complete"]
+        assert rest == [f"case {later}" for later in range(number + 1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "last"),
+    [
+        (RunState.RUN_STATE_FAILED, "failed", "error"),
+        (RunState.RUN_STATE_TIMED_OUT, "failed", "error"),
+        (RunState.RUN_STATE_CANCELLED, "cancelled", "final"),
+    ],
+)
+async def test_an_evaluation_that_ends_otherwise(
+    server: Server, web: httpx.AsyncClient, state: "RunState.ValueType", status: str, last: str
+) -> None:
+    await evaluation(server, row(1, correct=True), state=state)
+    *_, (_, told), (name, data) = await said(web)
+    assert told == {"status": status, "state": RunState.Name(state).removeprefix("RUN_STATE_").lower()}
+    assert (name, data["result"]["rows_failed"]) == (last, 1)
+    assert data.get("error") == ({"message": "it broke", "type": "ValueError"} if last == "error" else None)
+
+
+async def test_a_run_of_another_kind_is_no_evaluation(server: Server, web: httpx.AsyncClient) -> None:
+    await create(server.stubs)
+    assert (await web.get(STREAM)).status_code == 404
