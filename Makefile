@@ -53,7 +53,7 @@ endef
 
 .venv/.ready: pyproject.toml
 	$(new_venv)
-	.venv/bin/python -m pip install --quiet --editable '.[server,cli,langchain,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev
+	.venv/bin/python -m pip install --quiet --editable '.[server,cli,evals,langchain,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev
 	@touch $@
 
 # Apart from .venv: the generator needs an old protobuf, the code that it makes does not.

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 CLIENT = Path(__file__).parent / "lavant" / "client"
-HAND_WRITTEN = {"alarms.py", "calls.py", "concurrency.py"}
+HAND_WRITTEN = {"alarms.py", "calls.py", "concurrency.py", "evaluating.py"}
 NOTE = "# Made from {} by client/unasync.py: change that one.\n"
 
 WORDS = [

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lavant.client import AsyncClient
+from lavant.client import AsyncClient, EvaluationSummary
+from lavant.v1.event_pb2 import Event, RowFinished
 
 ANSWER = "It is cold."
 
@@ -21,12 +22,30 @@ async def runs(client: AsyncClient) -> dict[str, str]:
         pass
     stream = client.runs.stream(run.id)
     await anext(stream)
-    return {"run_id": run.id, "failed_id": failed.id, "token": stream.resume_token}
+    ids = {"run_id": run.id, "failed_id": failed.id, "token": stream.resume_token}
+    return ids | {"evaluation_id": await evaluation(client)}
+
+
+async def evaluation(client: AsyncClient) -> str:
+    """Record an evaluation of two rows, one right and one wrong."""
+    async with client.runs.start("cities", kind="evaluation") as run:
+        for number, passed in enumerate((True, False), 1):
+            row = RowFinished(row_id=f"case {number}", iteration=1)
+            row.scores.add(name="correct", passed=passed)
+            await run.publish(Event(row_finished=row))
+            await run.progress("rows", number, 2)
+        run.summary = EvaluationSummary(rows_succeeded=2, rows_failed=0, mean_scores={"correct": 0.5})
+    return run.id
 
 
 def names(module: str) -> dict[str, Any]:
     """Return the names that the examples of an integration use."""
     match module.rpartition(".")[2]:
+        case "client":
+            from pydantic_evals import Case, Dataset
+            from pydantic_evals.evaluators import EqualsExpected
+
+            return {"Case": Case, "Dataset": Dataset, "EqualsExpected": EqualsExpected}
         case "pydantic_ai" | "agent_streaming":
             return _pydantic_ai()
         case "pydantic_deep":

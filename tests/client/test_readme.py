@@ -32,7 +32,7 @@ async def nothing() -> None:
 
 
 def test_every_block_is_here() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 async def test_publish_and_read(server: Server, client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +67,8 @@ async def test_frameworks(client: AsyncClient) -> None:
     await names["agent"].run("Plan the day.", deps=names["DeepAgentDeps"]())
     states = [run.state async for run in client.runs.list()]
     assert states == [RunState.SUCCEEDED] * 4
+
+
+async def test_evaluate(client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
+    await execute(block("import EqualsExpected"), {"client": client, "nothing": nothing})
+    assert capsys.readouterr().out == "oslo 1.0\n" * 3

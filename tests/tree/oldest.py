@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLS = (
     ("", ["lavant.v1", "lavant.client", "!lavant.client.cli", "!lavant.client.integrations"]),
     ("server,cli", ["lavant", "!lavant.client.integrations"]),
-    ("langchain,openai-agents,otel,pydantic-ai,pydantic-deep", ["lavant"]),
+    ("evals,langchain,openai-agents,otel,pydantic-ai,pydantic-deep", ["lavant"]),
 )
 
 

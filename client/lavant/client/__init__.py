@@ -2,9 +2,11 @@
 
 from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
 from lavant.client._async.client import AsyncClient
+from lavant.client._async.evaluations import AsyncEvaluations
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.runs import AsyncRuns
 from lavant.client._async.stream import AsyncRunStream
+from lavant.client._comparison import ScoreComparison
 from lavant.client._errors import (
     ConsumerBusy,
     DataLoss,
@@ -39,6 +41,15 @@ from lavant.client._errors import (
     Unavailable,
     WaitTimeout,
 )
+from lavant.client._evaluations import (
+    ErrorEvent,
+    Evaluation,
+    EvaluationEvent,
+    FinalEvent,
+    ProgressEvent,
+    RowCompleteEvent,
+    StatusEvent,
+)
 from lavant.client._events import Event
 from lavant.client._models import (
     ErrorInfo,
@@ -54,15 +65,18 @@ from lavant.client._models import (
 )
 from lavant.client._options import ProducerOptions
 from lavant.client._recording import Recording
+from lavant.client._rows import Row, Score
 from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
 from lavant.client._sync.client import Client
+from lavant.client._sync.evaluations import Evaluations
 from lavant.client._sync.producer import RunProducer
 from lavant.client._sync.runs import Runs
 from lavant.client._sync.stream import RunStream
 
 __all__ = [
     "AsyncClient",
+    "AsyncEvaluations",
     "AsyncMessageBlock",
     "AsyncRunProducer",
     "AsyncRunStream",
@@ -72,10 +86,15 @@ __all__ = [
     "Client",
     "ConsumerBusy",
     "DataLoss",
+    "ErrorEvent",
     "ErrorInfo",
+    "Evaluation",
+    "EvaluationEvent",
     "EvaluationSummary",
+    "Evaluations",
     "Event",
     "FieldViolation",
+    "FinalEvent",
     "IdleTimeout",
     "InvalidField",
     "LavantError",
@@ -88,10 +107,13 @@ __all__ = [
     "ProducerOptions",
     "ProducerOverloaded",
     "Progress",
+    "ProgressEvent",
     "QuotaExceeded",
     "Receipt",
     "Recording",
     "ResumeTokenInvalid",
+    "Row",
+    "RowCompleteEvent",
     "Run",
     "RunAbandoned",
     "RunCancelled",
@@ -108,8 +130,11 @@ __all__ = [
     "RunStream",
     "RunTimedOut",
     "Runs",
+    "Score",
+    "ScoreComparison",
     "SlowConsumer",
     "StaleAttempt",
+    "StatusEvent",
     "Step",
     "StepBlock",
     "StepKind",

@@ -123,6 +123,12 @@ class EvaluationSummary(_Frozen):
             rows_succeeded=proto.rows_succeeded, rows_failed=proto.rows_failed, mean_scores=dict(proto.mean_scores)
         )
 
+    def to_proto(self) -> run_pb2.EvaluationSummary:
+        """Write it as the contract's EvaluationSummary."""
+        return run_pb2.EvaluationSummary(
+            rows_succeeded=self.rows_succeeded, rows_failed=self.rows_failed, mean_scores=self.mean_scores
+        )
+
 
 class RunResult(_Frozen):
     """How a run ended.

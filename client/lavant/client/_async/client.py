@@ -9,6 +9,7 @@ import grpc
 from lavant.client._arguments import check_seconds
 from lavant.client._async.calls import Metadata, open_channel
 from lavant.client._async.connection import Connection
+from lavant.client._async.evaluations import AsyncEvaluations
 from lavant.client._async.runs import AsyncRuns
 from lavant.client._target import ChannelOption, channel_options, resolve_target
 
@@ -49,6 +50,7 @@ class AsyncClient:
             timeout=check_seconds("timeout", timeout),
         )
         self.runs = AsyncRuns(self._connection)
+        self.evaluations = AsyncEvaluations(self._connection, self.runs)
 
     async def __aenter__(self) -> Self:
         return self

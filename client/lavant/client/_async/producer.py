@@ -15,7 +15,7 @@ from lavant.client._async.publisher import Publisher
 from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
-from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
+from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
 from lavant.client._options import OnError, ProducerOptions
 from lavant.client._states import RunState
 from lavant.v1 import run_pb2
@@ -54,10 +54,14 @@ class AsyncRunProducer:
         started: Event,
         options: ProducerOptions,
         on_error: OnError = "log",
+        *,
+        continues: bool = False,
     ) -> None:
         self.id = create.run_id
         self.output: Any = None
         self.usage: Usage | None = None
+        self.summary: EvaluationSummary | None = None
+        self._continues = continues  # what another process has begun
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
@@ -191,7 +195,8 @@ class AsyncRunProducer:
         await self._publisher.open()
         self._began = monotonic()
         try:
-            self.enqueue(self._started)
+            if not self._continues:
+                self.enqueue(self._started)
         except InvalidField as refused:
             await self._end_unstarted(refused)
             message = f"run {self.id} has ended: its input cannot be published: {refused}"
@@ -264,6 +269,8 @@ class AsyncRunProducer:
         usage: Usage | None = None,
     ) -> None:
         finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
+        if self.summary is not None:
+            finished.run_finished.evaluation.CopyFrom(self.summary.to_proto())
         await self._publisher.finish(self._close_timeout, finished)
 
     async def _end_unstarted(self, refused: InvalidField) -> None:

@@ -62,7 +62,7 @@ class AsyncRuns:
         producer_timeout: float | None = None,
     ) -> Run:
         """Create a run, or find the one that was created in the same way. Raises RunExists if they differ."""
-        request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
+        request = create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         response = await self._connection.call(self._connection.runs.CreateRun, request)
         return Run.from_proto(response.run)
 
@@ -198,7 +198,7 @@ class AsyncRuns:
                     await run.text("I look outside.")
                 run.output = {"answer": "cold"}
         """
-        request = _create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
+        request = create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         started = _started(input, version, model, on_error)
         return AsyncRunProducer(
             self._connection, request, started, options or ProducerOptions(), check_on_error(on_error)
@@ -279,7 +279,7 @@ def _started(input_value: object, version: str, model: str, on_error: OnError) -
     return _payloads.run_started(bounded(input_value), version, model)
 
 
-def _create_request(
+def create_request(
     name: str,
     run_id: str | None,
     kind: str,
@@ -288,6 +288,7 @@ def _create_request(
     conversation_id: str,
     producer_timeout: float | None,
 ) -> CreateRunRequest:
+    """Ask for a run, under an id made up here unless one is given: it may be asked for again."""
     return CreateRunRequest(
         run_id=run_id or new_id(),
         kind=run_kind(kind),

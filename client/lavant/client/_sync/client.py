@@ -10,6 +10,7 @@ import grpc
 from lavant.client._arguments import check_seconds
 from lavant.client._sync.calls import Metadata, open_channel
 from lavant.client._sync.connection import Connection
+from lavant.client._sync.evaluations import Evaluations
 from lavant.client._sync.runs import Runs
 from lavant.client._target import ChannelOption, channel_options, resolve_target
 
@@ -50,6 +51,7 @@ class Client:
             timeout=check_seconds("timeout", timeout),
         )
         self.runs = Runs(self._connection)
+        self.evaluations = Evaluations(self._connection, self.runs)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from lavant.client._arguments import choose, step_kind
 from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
-from lavant.client._models import ErrorInfo, Receipt, RunResult, Usage
+from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
 from lavant.client._options import OnError, ProducerOptions
 from lavant.client._states import RunState
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
@@ -55,10 +55,14 @@ class RunProducer:
         started: Event,
         options: ProducerOptions,
         on_error: OnError = "log",
+        *,
+        continues: bool = False,
     ) -> None:
         self.id = create.run_id
         self.output: Any = None
         self.usage: Usage | None = None
+        self.summary: EvaluationSummary | None = None
+        self._continues = continues  # what another process has begun
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
@@ -192,7 +196,8 @@ class RunProducer:
         self._publisher.open()
         self._began = monotonic()
         try:
-            self.enqueue(self._started)
+            if not self._continues:
+                self.enqueue(self._started)
         except InvalidField as refused:
             self._end_unstarted(refused)
             message = f"run {self.id} has ended: its input cannot be published: {refused}"
@@ -265,6 +270,8 @@ class RunProducer:
         usage: Usage | None = None,
     ) -> None:
         finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
+        if self.summary is not None:
+            finished.run_finished.evaluation.CopyFrom(self.summary.to_proto())
         self._publisher.finish(self._close_timeout, finished)
 
     def _end_unstarted(self, refused: InvalidField) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from lavant.client.cli._backup import backup, restore
 from lavant.client.cli._cancel import cancel
+from lavant.client.cli._evaluations import evaluations
 from lavant.client.cli._export import export
 from lavant.client.cli._failures import INTERRUPTED, USAGE
 from lavant.client.cli._import import import_
@@ -73,6 +74,11 @@ _add(
     "lavant runs --watch",
 )
 _add(wait, "lavant wait 0199... --timeout 300 && echo well done")
+_add(
+    evaluations,
+    "lavant evaluations --since 7d",
+    "lavant evaluations 0199... --min-score correctness=0.8 --timeout 600",
+)
 _add(cancel, "lavant cancel 0199... --reason 'too slow'")
 _add(
     export,

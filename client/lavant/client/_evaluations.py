@@ -1,0 +1,184 @@
+"""Evaluations as people read them: rows, scores, what they add up to, and what a stream of them tells. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lavant.client._comparison import ScoreComparison
+from lavant.client._events import Event
+from lavant.client._models import ErrorInfo, RunResult
+from lavant.client._rows import Row, count_failed, mean, mean_scores
+from lavant.client._states import RunState, state_of
+
+EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Evaluation(_Frozen):
+    """An evaluation that has ended: what its rows add up to. `rows` are those that were read.
+
+    `comparison` is that with the baseline which it was run with, if it was.
+
+    Example:
+        evaluation = await client.evaluations.wait(evaluation_id)
+        assert (evaluation.accuracy, evaluation.mean_scores) == (0.5, {"correct": 0.5})
+    """
+
+    id: str
+    state: RunState
+    rows_succeeded: int = 0
+    rows_failed: int = 0
+    mean_scores: Mapping[str, float] = {}
+    output: Any = None
+    error: ErrorInfo | None = None
+    duration: timedelta | None = None
+    rows: tuple[Row, ...] = ()
+    comparison: tuple[ScoreComparison, ...] = ()
+
+    @classmethod
+    def from_result(cls, result: RunResult, rows: Iterable[Row] = ()) -> Self:
+        """Make it of a run's result, and of its rows."""
+        read, summary = tuple(rows), result.evaluation
+        told: dict[str, Any] = (
+            {"rows_succeeded": summary.rows_succeeded, "rows_failed": summary.rows_failed}
+            if summary is not None
+            else {"rows_succeeded": sum(not row.has_failed for row in read), "rows_failed": count_failed(read)}
+        )
+        return cls(
+            id=result.run_id,
+            state=result.state,
+            mean_scores=summary.mean_scores if summary is not None else mean_scores(read),
+            output=result.output,
+            error=result.error,
+            duration=result.duration,
+            rows=read,
+            **told,
+        )
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean of all mean scores; None if there are none."""
+        return mean(self.mean_scores.values())
+
+
+class StatusEvent(_Frozen):
+    """Where an evaluation stands.
+
+    Example:
+        first = await anext(client.evaluations.stream(evaluation_id))
+        assert (first.type, first.status) == ("status", "running")
+    """
+
+    type: Literal["status"] = "status"
+    status: EvaluationStatus
+    state: RunState
+
+
+class ProgressEvent(_Frozen):
+    """How many rows are done. What is not known is None.
+
+    Example:
+        events = [event async for event in client.evaluations.stream(evaluation_id)]
+        progress = [event.rows_complete for event in events if event.type == "progress"]
+        assert progress == [0, 1, 2]
+    """
+
+    type: Literal["progress"] = "progress"
+    rows_complete: int | None
+    rows_total: int | None
+    label: str = ""
+
+
+class RowCompleteEvent(_Frozen):
+    """A row was scored.
+
+    Example:
+        async for event in client.evaluations.stream(evaluation_id):
+            if event.type == "row_complete":
+                print(event.row.score)
+    """
+
+    type: Literal["row_complete"] = "row_complete"
+    row: Row
+
+
+class FinalEvent(_Frozen):
+    """The evaluation was completed, or cancelled.
+
+    Example:
+        async for event in client.evaluations.stream(evaluation_id):
+            if event.type == "final":
+                assert event.result.accuracy == 0.5
+    """
+
+    type: Literal["final"] = "final"
+    result: Evaluation
+
+
+class ErrorEvent(_Frozen):
+    """The evaluation failed, timed out or was abandoned; `result` has what was scored before.
+
+    Example:
+        async for event in client.evaluations.stream(failed_id):
+            if event.type == "error":
+                assert event.error.message == "no such city"
+    """
+
+    type: Literal["error"] = "error"
+    error: ErrorInfo
+    result: Evaluation
+
+
+EvaluationEvent = StatusEvent | ProgressEvent | RowCompleteEvent | FinalEvent | ErrorEvent
+
+_STATUSES: dict[RunState, EvaluationStatus] = {
+    RunState.QUEUED: "queued",
+    RunState.RUNNING: "running",
+    RunState.INPUT_REQUIRED: "running",
+    RunState.SUCCEEDED: "completed",
+    RunState.CANCELLED: "cancelled",
+}
+
+
+class EvaluationProjection:
+    """Makes of a run's events what an evaluation tells. Keeps its rows."""
+
+    def __init__(self, evaluation_id: str) -> None:
+        self.rows: list[Row] = []
+        self._id = evaluation_id
+
+    def add(self, event: Event) -> Iterator[EvaluationEvent]:
+        """Take an event; give what it tells, which of most is nothing."""
+        match event.type:
+            case "run_started":
+                plan = event.data.evaluation if event.data.HasField("evaluation") else None
+                yield _status(RunState.RUNNING)
+                yield ProgressEvent(rows_complete=0, rows_total=plan.row_count if plan else None)
+            case "run_state_changed":
+                yield _status(state_of(event.data.state))
+            case "progress_reported":
+                yield ProgressEvent(
+                    rows_complete=event.data.completed if event.data.HasField("completed") else None,
+                    rows_total=event.data.total if event.data.HasField("total") else None,
+                    label=event.data.label,
+                )
+            case "row_finished":
+                self.rows.append(Row.from_proto(event.data))
+                yield RowCompleteEvent(row=self.rows[-1])
+            case "run_finished":
+                result = Evaluation.from_result(RunResult.from_proto(self._id, event.data), self.rows)
+                yield _status(result.state)
+                if result.state in _STATUSES:
+                    yield FinalEvent(result=result)
+                else:
+                    error = result.error or ErrorInfo(message=f"the evaluation {result.state.value}")
+                    yield ErrorEvent(error=error, result=result)
+
+
+def _status(state: RunState) -> StatusEvent:
+    return StatusEvent(status=_STATUSES.get(state, "failed"), state=state)

@@ -1,0 +1,127 @@
+"""Rows of evaluations, their scores, and what they add up to. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from lavant.client import _json
+from lavant.client._models import ErrorInfo, EvaluationSummary, to_timedelta
+from lavant.v1 import event_pb2
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Score(_Frozen):
+    """What one evaluator said of a row: a number, a verdict, a class; None if it failed, with its `error`.
+
+    Example:
+        evaluation = await client.evaluations.wait(evaluation_id)
+        score = evaluation.rows[0].scores[0]
+        assert (score.name, score.value) == ("correct", True)
+    """
+
+    name: str
+    value: float | bool | str | None
+    explanation: str = ""
+    evaluator: str = ""
+    version: str = ""
+    error: ErrorInfo | None = None
+
+    @classmethod
+    def from_proto(cls, proto: event_pb2.Score) -> Self:
+        """Read it from the contract's Score."""
+        kind = proto.WhichOneof("value")
+        return cls(
+            name=proto.name,
+            value=None if kind is None else getattr(proto, kind),
+            explanation=proto.explanation,
+            evaluator=proto.evaluator.name,
+            version=proto.evaluator.version,
+            error=ErrorInfo.from_proto(proto.error) if proto.HasField("error") else None,
+        )
+
+    @property
+    def number(self) -> float | None:
+        """The value as a number, a verdict as 1 or 0; None for a class and a failure."""
+        return None if self.value is None or isinstance(self.value, str) else float(self.value)
+
+
+class Row(_Frozen):
+    """A row of an evaluation: what a case gave in one iteration, and what the evaluators said of it.
+
+    Example:
+        async for event in client.evaluations.stream(evaluation_id):
+            if event.type == "row_complete":
+                print(event.row.id, event.row.score)
+    """
+
+    id: str
+    iteration: int
+    run_id: str = ""
+    scores: tuple[Score, ...] = ()
+    error: ErrorInfo | None = None
+    input: Any = None
+    output: Any = None
+    expected: Any = None
+    duration: timedelta | None = None
+    metrics: Mapping[str, float] = {}
+
+    @classmethod
+    def from_proto(cls, proto: event_pb2.RowFinished) -> Self:
+        """Read it from the contract's RowFinished."""
+        return cls(
+            id=proto.row_id,
+            iteration=proto.iteration,
+            run_id=proto.subject_run_id,
+            scores=tuple(map(Score.from_proto, proto.scores)),
+            error=ErrorInfo.from_proto(proto.error) if proto.HasField("error") else None,
+            input=_json.decode(proto.input_json),
+            output=_json.decode(proto.output_json),
+            expected=_json.decode(proto.expected_output_json),
+            duration=to_timedelta(proto.duration) if proto.HasField("duration") else None,
+            metrics=dict(proto.metrics),
+        )
+
+    @property
+    def score(self) -> float | None:
+        """The mean of its numbers and verdicts; None if there are none."""
+        return mean(score.number for score in self.scores)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its task or one of its evaluators failed."""
+        return self.error is not None or any(score.error for score in self.scores)
+
+
+def mean_scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the mean of each score that is a number or a verdict, by its name; failures are left out."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for score in row.scores:
+            if score.number is not None:
+                found.setdefault(score.name, []).append(score.number)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def count_failed(rows: Iterable[Row]) -> int:
+    """Count the rows whose task or evaluators failed."""
+    return sum(row.has_failed for row in rows)
+
+
+def summary_of(rows: Iterable[Row]) -> EvaluationSummary:
+    """Add up rows."""
+    all_rows = list(rows)
+    failed = count_failed(all_rows)
+    return EvaluationSummary(
+        rows_succeeded=len(all_rows) - failed, rows_failed=failed, mean_scores=mean_scores(all_rows)
+    )
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of those that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,126 @@
+"""`lavant evaluations`: which evaluations there are, and whether one is good enough."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lavant.client import AsyncClient, Evaluation, Run, WaitTimeout, _json
+from lavant.client.cli import _session
+from lavant.client.cli._exit_status import status_of
+from lavant.client.cli._options import ApiKey, Labels, Names, Since, States, Target
+from lavant.client.cli._runs import STYLES
+from lavant.client.cli._selection import Selection
+from lavant.client.cli._text import age, one_line
+from lavant.client.cli._wait import NOT_ENDED
+
+TOO_LOW = 20
+
+
+def evaluations(
+    evaluation: Annotated[str | None, typer.Argument(metavar="[EVALUATION]", help="One; without: a list.")] = None,
+    min_score: Annotated[
+        list[str] | None,
+        typer.Option("--min-score", metavar="NAME=NUMBER", help="The least mean of a score; may be repeated."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer.")] = None,
+    state: States = None,
+    name: Names = None,
+    label: Labels = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="JSON: one object a line.")] = False,
+    target: Target = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List evaluations, the newest first; or wait for one, and show what its rows add up to.
+
+    Exit status of one: 0 it succeeded, and no score is below its --min-score; 20 one is, or is missing; 10 failed,
+    11 cancelled, 12 timed out, 13 abandoned; 124 not ended within --timeout; 1 lavant could not tell, 2 wrong usage.
+    """
+    least = dict(map(_least, min_score or ()))
+
+    async def work(client: AsyncClient) -> None:
+        if evaluation is None:
+            await _list(client, Selection.of(state, ["evaluation"], name, label, since), limit, json)
+        else:
+            raise typer.Exit(await _judge(client, evaluation, least, timeout, json))
+
+    _session.run(work, target, api_key)
+
+
+def _least(given: str) -> tuple[str, float]:
+    name, equals, number = given.rpartition("=")
+    try:
+        if not equals or not name:
+            raise ValueError(given)
+        return name, float(number)
+    except ValueError:
+        raise typer.BadParameter(f"--min-score must be NAME=NUMBER, such as correctness=0.8, not {given!r}") from None
+
+
+async def _list(client: AsyncClient, selection: Selection, limit: int, json: bool) -> None:
+    found: list[Run] = []
+    async for run in selection.list(client, page_size=min(limit, 1_000)):
+        found.append(run)
+        if len(found) == limit:
+            break
+    if json or not sys.stdout.isatty():
+        for run in found:
+            print(_json.encode(run) if json else "\t".join((run.id, one_line(run.name), run.state.value, _means(run))))
+        return
+    now = datetime.now(UTC)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("EVALUATION", "NAME", "STATE", "ROWS", "SCORES", "AGE"):
+        table.add_column(column, no_wrap=column != "NAME")
+    for run in found:
+        name = Text(one_line(run.name), no_wrap=True, overflow="ellipsis")
+        state = Text(run.state.value, style=STYLES.get(run.state, ""))
+        table.add_row(run.id, name, state, _rows(run), _means(run), age(run.created, now))
+    Console().print(table)
+
+
+async def _judge(
+    client: AsyncClient, evaluation_id: str, least: dict[str, float], timeout: float | None, json: bool
+) -> int:
+    try:
+        await client.runs.wait(evaluation_id, timeout)
+    except WaitTimeout as error:
+        typer.echo(f"lavant: {error}: it goes on, wait again or longer", err=True)
+        return NOT_ENDED
+    ended = await client.evaluations.get(evaluation_id)
+    print(_json.encode(ended.model_dump(exclude={"rows", "comparison"})) if json else _summary(ended, least))
+    if status := status_of(ended.state):
+        return status
+    low = [name for name, number in least.items() if not ended.mean_scores.get(name, -float("inf")) >= number]
+    for name in low:
+        has = f"{ended.mean_scores[name]:.4g}" if name in ended.mean_scores else "missing"
+        typer.echo(one_line(f"lavant: {name} is {has}, less than {least[name]:g}"), err=True)
+    return TOO_LOW if low else 0
+
+
+def _summary(evaluation: Evaluation, least: dict[str, float]) -> str:
+    failed = f", {evaluation.rows_failed:,} failed" if evaluation.rows_failed else ""
+    lines = [f"{evaluation.id} {evaluation.state.value}: {evaluation.rows_succeeded:,} rows scored{failed}"]
+    if evaluation.error:
+        lines.append(one_line(f"{evaluation.error.type}: {evaluation.error.message}"))
+    width = max((len(one_line(name)) for name in evaluation.mean_scores), default=0)
+    for name, mean in sorted(evaluation.mean_scores.items()):
+        wanted = f"  (at least {least[name]:g})" if name in least else ""
+        lines.append(f"  {one_line(name):{width}}  {mean:.4g}{wanted}")
+    return "\n".join(lines)
+
+
+def _means(run: Run) -> str:
+    summary = run.result.evaluation if run.result else None
+    means = sorted(summary.mean_scores.items()) if summary else []
+    return one_line(" ".join(f"{name}={mean:.3g}" for name, mean in means))
+
+
+def _rows(run: Run) -> str:
+    summary = run.result.evaluation if run.result else None
+    return f"{summary.rows_succeeded + summary.rows_failed:,}" if summary else ""

@@ -1,0 +1,48 @@
+"""`lavant evaluations`."""
+
+import json
+
+import pytest
+
+from client.cli.conftest import Lavant
+from client.offline import evaluation
+from lavant.client import AsyncClient
+
+
+async def test_evaluations_are_listed(client: AsyncClient, lavant: Lavant) -> None:
+    evaluation_id = await evaluation(client)
+    await client.runs.create("agent")
+    listed = await lavant("evaluations")
+    assert listed.out == f"{evaluation_id}\tcities\tsucceeded\tcorrect=0.5\n"
+    (line,) = (await lavant("evaluations", "--json")).out.splitlines()
+    assert json.loads(line)["result"]["evaluation"]["mean_scores"] == {"correct": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        ([], 0, ""),
+        (["--min-score", "correct=0.5"], 0, ""),
+        (["--min-score", "correct=0.8"], 20, "lavant: correct is 0.5, less than 0.8\n"),
+        (["--min-score", "correct=0.1", "--min-score", "clear=0.1"], 20, "lavant: clear is missing, less than 0.1\n"),
+    ],
+)
+async def test_one_is_judged(client: AsyncClient, lavant: Lavant, flags: list[str], status: int, said: str) -> None:
+    evaluation_id = await evaluation(client)
+    ended = await lavant("evaluations", evaluation_id, *flags)
+    assert (ended.status, ended.err) == (status, said)
+    first, second = ended.out.splitlines()
+    assert first == f"{evaluation_id} succeeded: 2 rows scored"
+    assert second.split()[:2] == ["correct", "0.5"]
+
+
+async def test_others_than_well_ended_ones_have_a_status_of_their_own(client: AsyncClient, lavant: Lavant) -> None:
+    with pytest.raises(LookupError):
+        async with client.runs.start("cities", run_id="failed", kind="evaluation"):
+            raise LookupError("no dataset")
+    ended = await lavant("evaluations", "failed", "--min-score", "correct=0.5")
+    assert (ended.status, ended.out) == (10, "failed failed: 0 rows scored\nLookupError: no dataset\n")
+    await client.runs.create("cities", run_id="waiting", kind="evaluation")
+    assert (await lavant("evaluations", "waiting", "--timeout", "0.1")).status == 124
+    wrong = await lavant("evaluations", "failed", "--min-score", "correct")
+    assert (wrong.status, "must be NAME=NUMBER, such as correctness=0.8" in wrong.err) == (2, True)
