@@ -67,6 +67,7 @@ from lavant.client._options import ProducerOptions
 from lavant.client._recording import Recording
 from lavant.client._rows import Row, Score
 from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome
+from lavant.client._stub_call import StubCall
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
 from lavant.client._sync.client import Client
 from lavant.client._sync.evaluations import Evaluations
@@ -143,6 +144,7 @@ __all__ = [
     "StreamDisplaced",
     "StreamError",
     "StreamTimeout",
+    "StubCall",
     "ToolBlock",
     "ToolCall",
     "ToolCallOutcome",

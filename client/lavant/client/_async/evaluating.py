@@ -8,6 +8,7 @@ from lavant.client._async.runs import AsyncRuns
 from lavant.client._evaluations import Evaluation
 
 if TYPE_CHECKING:
+    from pydantic_ai import Agent
     from pydantic_evals import Dataset
     from pydantic_evals.evaluators import Evaluator
 
@@ -31,6 +32,8 @@ class Evaluating:
         max_concurrency: int | None = None,
         evaluation_id: str | None = None,
         baseline: str | None = None,
+        stubs: Mapping[str, Callable[..., Any]] | None = None,
+        agent: "Agent[Any, Any] | Sequence[Agent[Any, Any]]" = (),
     ) -> Evaluation:
         """Run a dataset of pydantic-evals, `iterations` times each case, and publish each row as it is done.
 
@@ -38,7 +41,8 @@ class Evaluating:
         scores of such a row stay. With the `evaluation_id` of an evaluation that was killed, only the rows that
         it has not published are run: give it one whenever that matters. Cases are known by their names, those
         without one by their place and inputs. With the id of an earlier one as its `baseline`, what is
-        returned has the `comparison` with it.
+        returned has the `comparison` with it. `stubs` answer calls of the tools of their names in the `agent`s of
+        pydantic-ai that the task runs, with the tools' arguments, and a StubCall if they ask for one.
 
         Raises ValueError if that evaluation was of other cases or inputs, RunSealed if it has ended, and what
         keeps rows from being published.
@@ -62,4 +66,6 @@ class Evaluating:
             max_concurrency=max_concurrency,
             evaluation_id=evaluation_id,
             baseline=baseline,
+            stubs=stubs or {},
+            agents=[*agent] if isinstance(agent, Sequence) else [agent],
         )

@@ -25,6 +25,7 @@ from lavant.client._ids import new_id
 from lavant.client._models import Run
 from lavant.client._options import ProducerOptions
 from lavant.client._rows import Row, summary_of
+from lavant.client.integrations._tool_stubs import begin_row, stubbed
 from lavant.v1 import event_pb2, run_pb2
 from lavant.v1.event_pb2 import Event, RowFinished
 
@@ -38,6 +39,7 @@ class _Planned:
     """A row to be: a case, once."""
 
     key: Key
+    original: Case[Any, Any, Any]
     case: Case[Any, Any, Any]
     input_json: str
 
@@ -55,10 +57,14 @@ async def evaluate(
     max_concurrency: int | None,
     evaluation_id: str | None,
     baseline: str | None,
+    stubs: Mapping[str, Callable[..., Any]],
+    agents: Sequence[Any],
 ) -> Evaluation:
     """See `Evaluating.run`."""
     if iterations < 1:
         raise ValueError(f"iterations must be 1 or more, not {iterations}")
+    if stubs and not agents:
+        raise ValueError("stubs stand in for an agent's tools: pass the agent that the task runs, as agent=")
     compared_with = [] if baseline is None else list((await _read_rows(runs, baseline)).values())
     planned = _plan(dataset, iterations)
     all_evaluators = [*dataset.evaluators, *evaluators]
@@ -79,13 +85,14 @@ async def evaluate(
         recorder = _Recorder(producer, rows, len(planned))
         left = Dataset(name=dataset.name, cases=[row.case for row in missing], evaluators=all_evaluators)
         lifecycles = {row.case.name: row for row in missing}
-        await left.evaluate(
-            task,
-            name=request.name,
-            max_concurrency=max_concurrency,
-            progress=False,
-            lifecycle=lambda case: _RowLifecycle(case, lifecycles[case.name], recorder),
-        )
+        with stubbed(agents, stubs):
+            await left.evaluate(
+                task,
+                name=request.name,
+                max_concurrency=max_concurrency,
+                progress=False,
+                lifecycle=lambda case: _RowLifecycle(case, lifecycles[case.name], recorder),
+            )
         producer.summary = summary_of(rows.values())
     ended = await runs.get(chosen_id)
     assert ended.result is not None  # noqa: S101 - the block's end waits until it is durable
@@ -114,6 +121,10 @@ class _RowLifecycle(CaseLifecycle[Any, Any, Any]):
         super().__init__(case)
         self._row = row
         self._recorder = recorder
+
+    @override
+    async def setup(self) -> None:
+        begin_row(self._row.original, self._row.key[1])
 
     @override
     async def teardown(self, result: ReportCase[Any, Any, Any] | ReportCaseFailure[Any, Any, Any] | None) -> None:
@@ -178,7 +189,7 @@ def _plan(dataset: Dataset[Any, Any, Any], iterations: int) -> list[_Planned]:
                 expected_output=case.expected_output,
                 evaluators=list(case.evaluators),
             )
-            planned.append(_Planned(key=(row_id, iteration), case=copy, input_json=input_json))
+            planned.append(_Planned(key=(row_id, iteration), original=case, case=copy, input_json=input_json))
     return planned
 
 
