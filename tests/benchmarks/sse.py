@@ -24,7 +24,11 @@ PATH = "/api/v1/runs/replay/stream"
 
 
 async def delivery(folder: Path, *, quick: bool) -> Ratio:
-    """Compare with the same bytes from a bare starlette response, in pieces of the same size."""
+    """Compare with the same bytes from a bare starlette response, in pieces of the same size.
+
+    A hundred thousand events are more than the server keeps as texts: each read writes them anew. A quick load is read
+    from what it keeps.
+    """
     events = 10_000 if quick else 100_000
     await replay.fill(folder / "lavant.db", events)
     address, server = free_address(), ServerProcess(folder)

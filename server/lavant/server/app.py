@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
+_TO_TELL_THE_REASON = 5.0  # seconds to tell an HTTP reader that it was too slow, before its connection is cut
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
@@ -144,7 +145,9 @@ def _listener(settings: Settings, api: API, metrics: Metrics, calls: Calls) -> L
         hosts={*_LOCAL_NAMES, host, *settings.http_hosts} if is_loopback(host) else (),
         origins=settings.http_origins,
     )
-    return Listener(app, max_connections=settings.max_connections)
+    return Listener(
+        app, max_connections=settings.max_connections, stall_limit=settings.write_timeout + _TO_TELL_THE_REASON
+    )
 
 
 def _signer(settings: Settings, engine: Engine) -> Signer:

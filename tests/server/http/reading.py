@@ -16,22 +16,51 @@ class Sent:
     last_id: str
 
 
-async def read(response: httpx.Response) -> AsyncIterator[Sent]:
-    """Give the events of a stream. One that was cut in its middle is not given."""
-    name, data, last_id = "message", list[str](), ""
-    async for line in response.aiter_lines():
+class Parser:
+    """Takes lines. `last_id` is what a browser would resume with: the id of the last blank line."""
+
+    def __init__(self) -> None:
+        self.last_id = ""
+        self._id = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._name, self._data = "message", list[str]()
+
+    def take(self, line: str) -> Sent | None:
+        """Take a line, without its end; return the event that it dispatches."""
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
-            data.append(value)
+            self._data.append(value)
         elif field == "event":
-            name = value
+            self._name = value
         elif field == "id":
-            last_id = value
+            self._id = value
         elif not line:
-            if data:
-                yield Sent(name, "\n".join(data), last_id)
-            name, data = "message", []
+            self.last_id = self._id
+            event = Sent(self._name, "\n".join(self._data), self.last_id) if self._data else None
+            self._begin()
+            return event
+        else:
+            assert field in ("", "retry"), f"no line of a stream: {line[:80]!r}"
+        return None
+
+
+def parse(body: bytes) -> tuple[list[Sent], str]:
+    """Give the events of a stream that may be cut anywhere, and the last id."""
+    *lines, _ = body.split(b"\n")
+    parser = Parser()
+    return [event for line in lines if (event := parser.take(line.decode())) is not None], parser.last_id
+
+
+async def read(response: httpx.Response) -> AsyncIterator[Sent]:
+    """Give the events of a stream. One that was cut in its middle is not given."""
+    parser = Parser()
+    async for line in response.aiter_lines():
+        event = parser.take(line)
+        if event is not None:
+            yield event
 
 
 async def read_all(web: httpx.AsyncClient, path: str, last_id: str = "", **parameters: Any) -> list[Sent]:

@@ -1,18 +1,24 @@
 """Evaluations as server-sent events, with the names that dashboards know."""
 
+import asyncio
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished
-from lavant.v1.run_pb2 import EvaluationSummary, RunKind, RunState
-from server.http.reading import read_all
+from lavant.v1.run_pb2 import Error, EvaluationSummary, RunKind, RunState
+from server.http.reading import read, read_all
 from support.calls import append, create
-from support.events import identified, run_finished, run_started
-from support.server import Server
+from support.clock import ManualClock
+from support.events import identified, run_finished, run_started, run_state_changed
+from support.server import Server, serving
 
+HOSTILE = 'a\r\nb\n\nevent: end\ndata: {}\n\n\u2028\x00\U0001f600 \\ " <script>'
 STREAM = "/api/v1/evaluations/run/stream"
 
 
@@ -115,3 +121,65 @@ async def test_an_evaluation_that_ends_otherwise(
 async def test_a_run_of_another_kind_is_no_evaluation(server: Server, web: httpx.AsyncClient) -> None:
     await create(server.stubs)
     assert (await web.get(STREAM)).status_code == 404
+
+
+async def test_an_evaluation_that_its_producer_abandons(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with (
+        serving(tmp_path, clock=clock, http="127.0.0.1:0") as server,
+        httpx.AsyncClient(base_url=f"http://{server.app.http_address}", timeout=20) as web,
+    ):
+        await create(server.stubs, kind=RunKind.RUN_KIND_EVALUATION, producer_timeout=Duration(seconds=5))
+        await append(server.stubs, [run_started(), row(1, correct=False)])
+        async with asyncio.timeout(20), web.stream("GET", STREAM) as response:
+            events = []
+            async for event in read(response):
+                events.append((event.name, json.loads(event.data)))
+                if event.name == "caught_up":
+                    clock.advance(6.1)
+    *_, status, error, end = events
+    assert status == ("status", {"status": "failed", "state": "abandoned"})
+    assert error[0] == "error"
+    assert error[1]["error"]["type"] == "producer_silent"
+    assert error[1]["result"]["state"] == "abandoned"
+    assert end == ("end", {"reason": "RUN_FINISHED", "reconnect": False})
+
+
+async def test_an_evaluation_that_waits_goes_on_and_fails_in_a_row(server: Server, web: httpx.AsyncClient) -> None:
+    failed = row(1)
+    failed.row_finished.error.CopyFrom(Error(type="ValueError", message=HOSTILE))
+    failed.row_finished.input_json = json.dumps(HOSTILE, ensure_ascii=False, indent="\r\n")
+    failed.row_finished.output_json = json.dumps([HOSTILE, {"\u2028": "\x85"}], ensure_ascii=False, indent=4)
+    failed.row_finished.subject_run_id = "subject"
+    scored = row(2, nothing=math.nan, correct=True)
+    scored.row_finished.scores[0].evaluator.name, scored.row_finished.scores[0].evaluator.version = "judge", "2"
+    scored.row_finished.scores.add(name="broken").error.message = HOSTILE
+    scored.row_finished.metrics["cost"] = math.inf
+    events = [
+        run_started(), run_state_changed(), run_state_changed(RunState.RUN_STATE_RUNNING), failed, scored,
+        run_finished(),
+    ]  # fmt: skip
+    await create(server.stubs, kind=RunKind.RUN_KIND_EVALUATION)
+    await append(server.stubs, events)
+    told = await said(web)
+    assert [data["state"] for name, data in told if name == "status"] == [
+        "running", "input_required", "running", "succeeded",
+    ]  # fmt: skip
+    first, second = (data["row"] for name, data in told if name == "row_complete")
+    assert (first["error"], first["prompt"]) == ({"type": "ValueError", "message": HOSTILE}, HOSTILE)
+    assert first["result"] == [HOSTILE, {"\u2028": "\x85"}]
+    assert (first["run_id"], first["scores"]) == ("subject", [])
+    assert second["scores"] == [
+        {"name": "nothing", "value": None, "explanation": "so", "evaluator": "judge", "version": "2"},
+        {"name": "correct", "value": True, "explanation": "so"},
+        {"name": "broken", "error": {"message": HOSTILE}},
+    ]
+    assert second["metrics"] == {"tokens": 12.0, "cost": None}
+    assert told[-1][1]["result"]["mean_scores"] == {}
+    assert "accuracy" not in told[-1][1]["result"]
+
+
+async def test_an_evaluation_ends_with_204(server: Server, web: httpx.AsyncClient) -> None:
+    await evaluation(server, row(1, correct=True))
+    last = (await read_all(web, STREAM))[-1]
+    assert (await web.get(STREAM, headers={"Last-Event-ID": last.last_id})).status_code == 204

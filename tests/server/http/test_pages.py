@@ -1,7 +1,7 @@
 """Runs and events as JSON, and what is refused before it is looked at."""
 
+import asyncio
 import json
-import math
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,16 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict, Parse
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lavant.client import AsyncClient
 from lavant.server.errors import StartError
-from lavant.server.http.json_text import to_json
 from lavant.v1.event_pb2 import Event
+from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_pb2 import Run
+from lavant.v1.run_service_pb2 import ListRunsRequest
+from server.http.reading import Parser
+from support.calls import create
 from support.server import Server, serving
-
-INT64 = st.integers(-(2**63), 2**63 - 1)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 async def some_runs(client: AsyncClient) -> list[str]:
@@ -94,23 +92,93 @@ async def test_pages_of_events(client: AsyncClient, web: httpx.AsyncClient) -> N
         ("/api/v1/evaluations?kind=agent", 400, "kind: is evaluation here"),
         ("/api/v1/runs/r/events?type=x", 400, "type: must be one of run_started"),
         ("/api/v1/watch?last_event_id=x", 400, "resume_token: was not issued by this list"),
+        ("/api/v1/watch?last_event_id=~", 400, "the resume token cannot be used: it is empty"),
+        ("/api/v1/watch?consumer=ui", 400, "consumer: is no parameter of this"),
+        ("/api/v1/runs?label=a=1&label=a=2", 400, "label: asks for two values of a"),
+        ("/api/v1/runs?created_after=2026-05-04T10:00:00", 400, "created_after: must be a time"),
+        ("/api/v1/runs?created_after=0001-01-01T00:00:00%2B01:00", 400, "created_after: must be a time"),
+        ("/api/v1/runs?page_size=%D9%A1", 400, "page_size: must be a whole number"),
+        ("/api/v1/runs?created_before=2026-01-01T00:00:00Z&created_before=2027-01-01T00:00:00Z", 400, "created_before"),
+        ("/api/v1/runs/made/stream?idle_timeout=0.5", 400, "idle_timeout: must be 1 s"),
+        ("/api/v1/runs/made/stream?idle_timeout=inf", 400, "idle_timeout: must be a number of seconds"),
+        ("/api/v1/runs/made/stream?heartbeat_interval=61", 400, "heartbeat_interval: must be 1 s to 60 s"),
+        ("/api/v1/runs/made/stream?consumer=a/b", 400, "consumer_id: must be 1 to 128"),
+        ("/api/v1/runs/made/stream?deltas=some", 400, "deltas: must be one of all, merged, none"),
+        ("/api/v1/runs/made/stream?start=end", 400, "start: must be one of beginning, now"),
+        ("/api/v1/runs/made/stream?stop=never", 400, "stop: must be one of"),
+        ("/api/v1/runs/made/stream?page_size=1", 400, "page_size: is no parameter of this"),
+        *(
+            (f"/api/v1/runs/made/stream?{name}={value}&{name}={value}", 400, f"{name}: may be given once")
+            for name, value in {
+                "consumer": "a",
+                "session": "a",
+                "last_event_id": "a",
+                "take_over": "true",
+                "deltas": "all",
+                "start": "now",
+                "stop": "head",
+                "idle_timeout": "5",
+                "heartbeat_interval": "5",
+            }.items()
+        ),
     ],
 )
-async def test_what_is_wrong_is_told(web: httpx.AsyncClient, path: str, status: int, said: str) -> None:
+async def test_what_is_wrong_is_told(web: httpx.AsyncClient, server: Server, path: str, status: int, said: str) -> None:
+    await create(server.stubs, "made")
     answer = await web.get(path)
-    if answer.status_code == 200:  # A watch has begun by the time its token is read.
-        assert said in answer.text
-        return
     assert answer.status_code == status
     assert answer.json()["error"]["message"].startswith(said)
+    assert set(answer.json()) == {"error"}
+    if "/stream" not in path and "/watch" not in path:
+        head = await web.head(path)
+        assert (head.status_code, head.content) == (status, b"")
+
+
+async def test_pages_are_those_of_grpc(client: AsyncClient, web: httpx.AsyncClient, server: Server) -> None:
+    run_id = (await some_runs(client))[0]
+    stubs, token = server.stubs, ""
+    for _ in range(4):
+        runs = await stubs.runs.ListRuns(ListRunsRequest(page_size=2, page_token=token))
+        page = (await web.get("/api/v1/runs", params={"page_size": 2, "page_token": token})).json()
+        assert page == MessageToDict(runs, preserving_proto_field_name=True)
+        token = runs.next_page_token
+    token = ""
+    for _ in range(4):
+        events = await stubs.events.ListEvents(ListEventsRequest(run_id=run_id, page_size=2, page_token=token))
+        page = (await web.get(f"/api/v1/runs/{run_id}/events", params={"page_size": 2, "page_token": token})).json()
+        assert page == MessageToDict(events, preserving_proto_field_name=True)
+        token = events.next_page_token
+    assert (await web.get(f"/api/v1/runs/{run_id}/events", params={"page_token": "x"})).status_code == 400
+
+
+async def test_runs_are_watched_and_the_watch_resumes(web: httpx.AsyncClient, server: Server) -> None:
+    for number in range(120):
+        await create(server.stubs, f"r{number}", labels={"n": str(number % 2)})
+    seen, last_id = [], ""
+    for expected in (60, 61):
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        async with web.stream("GET", "/api/v1/watch", params={"label": "n=0"}, headers=headers) as response:
+            parser = Parser()
+            async for line in response.aiter_lines():
+                event = parser.take(line)
+                if event is not None:
+                    assert event.name == "run"
+                    seen.append(json.loads(event.data)["run_id"])
+                last_id = parser.last_id
+                if len(seen) == expected and not line and last_id:
+                    break
+        await create(server.stubs, f"new{expected}", labels={"n": "0"})
+    assert seen == [*(f"r{number}" for number in range(0, 120, 2)), "new60"]
 
 
 async def test_http_only_reads(web: httpx.AsyncClient) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         refused = await web.request(method, "/api/v1/runs")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
-    head = await web.head("/api/v1/runs")
-    assert (head.status_code, head.content) == (200, b"")
+    for path in ("/", "/static/app.js", "/healthz", "/readyz", "/metrics", "/api/v1/runs", "/api/v1/watch"):
+        head = await web.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+    assert (await web.head("/api/v1/watch")).headers["content-type"].startswith("text/event-stream")
     assert (await web.request("GET", "/api/v1/runs", content=b"x" * 70_000)).status_code == 413
     assert (await web.get("/api/v1/runs", params={"name": "x" * 9_000})).status_code == 414
 
@@ -121,6 +189,12 @@ async def test_strangers_are_refused(web: httpx.AsyncClient, server: Server) -> 
         ({"Origin": own}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": own.removeprefix("http://")}, 403),
+        ({"Origin": own.replace("http:", "ftp:")}, 403),
+        ({"Origin": f"{own}.evil.example"}, 403),
+        ({"Origin": "http://evil.example", "Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": ""}, 403),
         ({"Origin": own.replace("127.0.0.1", "localhost")}, 403),
         ({"Host": "evil.example"}, 403),
         ({"Host": "localhost:1"}, 200),
@@ -137,8 +211,21 @@ async def test_strangers_may_be_let_in(tmp_path: Path) -> None:
         serving(tmp_path, http="127.0.0.1:0", **allowed) as server,
         httpx.AsyncClient(base_url=f"http://{server.app.http_address}") as web,
     ):
-        answer = await web.get("/api/v1/runs", headers={"Origin": "https://ui.example", "Host": "lavant.test"})
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://ui.example")
+        for path in ("/api/v1/runs", "/api/v1/runs/none/stream"):
+            answer = await web.get(path, headers={"Origin": "https://ui.example", "Host": "lavant.test"})
+            assert answer.headers["access-control-allow-origin"] == "https://ui.example"
+            assert answer.headers["vary"] == "Origin"
+        for headers in ({"Origin": "http://ui.example"}, {"Origin": "https://ui.example:1"}, {"Host": "other.test"}):
+            assert (await web.get("/api/v1/runs", headers=headers)).status_code == 403
+
+
+async def test_no_host_is_nobodys_own(server: Server) -> None:
+    host, port = server.app.http_address.split(":")
+    for origin in ("null", "x", "http://"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET /healthz HTTP/1.0\r\nOrigin: {origin}\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"403"
+        writer.close()
 
 
 async def test_every_answer_is_guarded(web: httpx.AsyncClient) -> None:
@@ -167,36 +254,7 @@ async def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
                 pass
 
 
-@given(
-    INT64, TEXT, TEXT, st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 999_999_999), st.floats(),
-    st.binary(max_size=50), st.integers(-(2**31), 2**31 - 1),
-)  # fmt: skip
-def test_json_is_what_protobuf_says(
-    number: int, text: str, name: str, seconds: int, nanos: int, real: float, data: bytes, choice: int
-) -> None:
-    event = Event(sequence=number, event_id=text, step_id=name, attributes={name: text, text: name})
-    event.event_time.seconds, event.event_time.nanos = seconds, nanos
-    row = event.row_finished
-    row.row_id, row.iteration = text, choice
-    row.metrics[name] = real
-    row.scores.add(name=text, number=real).evaluator.name = name
-    row.scores.add(passed=False)
-    row.duration.seconds, row.duration.nanos = abs(seconds) % 315_576_000_000, nanos
-    other = Event()
-    other.artifact_updated.data = data
-    other.step_started.kind = choice  # type: ignore[assignment]
-    for message in (event, other):
-        expected = MessageToDict(message, preserving_proto_field_name=True)
-        written = json.loads(to_json(message))
-        assert _comparable(written) == _comparable(expected)
-        assert to_json(message).isascii()
-        assert "\n" not in to_json(message)
-
-
-def _comparable(value: Any) -> Any:
-    """The same, with all that is no number as text."""
-    if isinstance(value, dict):
-        return {key: _comparable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_comparable(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+async def test_http_may_be_off(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        assert server.app.http_address == "off"
+        await create(server.stubs)

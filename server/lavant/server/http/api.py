@@ -18,6 +18,7 @@ from lavant.server.streaming.calls import Caller
 from lavant.server.streaming.frames import Frames
 from lavant.server.streaming.tokens import ResumeTokens
 from lavant.v1 import event_service_pb2, run_service_pb2
+from lavant.v1.event_service_pb2 import StopPosition
 from lavant.v1.run_pb2 import Run, RunKind
 
 _TENANT = "default"
@@ -118,9 +119,8 @@ class API:
             async def write_runs(data: bytes) -> None:
                 page = run_service_pb2.WatchRunsResponse.FromString(data)
                 texts = [f"event: run\ndata: {to_json(run)}\n\n" for run in page.runs]
-                await write(f"{''.join(texts)}: heartbeat\nid: {page.resume_token}\n\n".encode())
+                await write(f"{''.join(texts)}: heartbeat\nretry: {RETRY_MS}\nid: {page.resume_token}\n\n".encode())
 
-            await write(f"retry: {RETRY_MS}\n\n".encode())
             await self._watcher.watch_runs(asked, HTTPCaller(_TENANT, write_runs))
 
         return _stream_or_head(request, deliver)
@@ -131,12 +131,13 @@ class API:
         if last.token:
             position = self._tokens.read(last.token, RunKey(_TENANT, run.run_id))
             position.check(run.create_time.ToNanoseconds(), run.last_sequence)
-            if is_terminal(run.state) and position.sequence >= run.last_sequence:
+            ends_here = is_terminal(run.state) or asked.stop == StopPosition.STOP_POSITION_HEAD
+            if ends_here and position.sequence >= run.last_sequence:
                 return Response(status_code=204)
             asked.resume_token = last.token
             asked.take_over = False
-        asked.session_id = last.session_id or request.query_params.get("session", "") or new_session_id()
-        asked.consumer_id = request.query_params.get("consumer", "") or f"http-{new_session_id()}"
+        asked.session_id = last.session_id or asked.session_id or new_session_id()
+        asked.consumer_id = asked.consumer_id or f"http-{new_session_id()}"
         asked.attempt = attempt_now()
         frames = SSEFrames(texts, asked.session_id)
         return _stream_or_head(

@@ -1,5 +1,6 @@
 """An evaluation's events as dashboards know them: status, progress, row_complete, final, error."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from lavant.server.http.json_text import quote, to_json
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished, Score
 from lavant.v1.run_pb2 import RunFinished, RunState
 
+_NOT_ASCII = re.compile("[^\\x00-\\x7f]+")
 Named = Sequence[tuple[str, str]]
 
 _STATUSES = {
@@ -136,8 +138,9 @@ def _number(value: float) -> str:
 
 
 def _json(text: str) -> str | None:
-    """JSON text, which was checked when it came, on one line: between its tokens, a line break is but space."""
-    return text.replace("\r", " ").replace("\n", " ") or None
+    """JSON text, which was checked when it came, in ASCII on one line: between tokens, a line break is but space."""
+    line = text.replace("\r", " ").replace("\n", " ")
+    return _NOT_ASCII.sub(lambda found: quote(found[0])[1:-1], line) or None
 
 
 def _word(name: str, prefix: str) -> str:

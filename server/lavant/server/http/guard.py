@@ -55,7 +55,8 @@ class Guard:
         host = headers.get("host", "").lower()
         if self._hosts and _without_port(host) not in self._hosts:
             return refused(403, "PERMISSION_DENIED", "this name is not the server's; allow it with --http-hosts")
-        if origin and origin not in self._origins and origin.lower().partition("://")[2] != host:
+        own = (f"http://{host}", f"https://{host}") if host else ()
+        if origin and origin not in self._origins and origin.lower() not in own:
             return refused(403, "PERMISSION_DENIED", "pages of this origin may not read; allow it with --http-origins")
         return None
 

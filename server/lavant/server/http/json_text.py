@@ -79,7 +79,7 @@ def _bytes(value: bytes) -> str:
 
 def _number(value: float) -> str:
     if isfinite(value):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        return str(int(value)) if value and value.is_integer() and abs(value) < 1e15 else repr(value)
     return '"NaN"' if value != value else '"Infinity"' if value > 0 else '"-Infinity"'
 
 

@@ -4,10 +4,13 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from lavant.server.http.connection import Connection
 
 _LONGEST_HEAD = 32 << 10
 
@@ -20,12 +23,14 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """Serves an application over HTTP/1.1 on one address."""
+    """Serves an application over HTTP/1.1 on one address. A peer that takes nothing for `stall_limit` s is cut off."""
 
-    def __init__(self, app: ASGIApp, *, max_connections: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_connections: int, stall_limit: float = 60) -> None:
+        connection: Any = partial(Connection, stall_limit=stall_limit)
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=connection,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -55,10 +55,12 @@ def list_events(query: QueryParams, run_id: str) -> ListEventsRequest:
 
 
 def stream_events(query: QueryParams, run_id: str) -> StreamEventsRequest:
-    """Read what a stream of events is asked for; where it continues, and whose it is, is for the caller to set."""
+    """Read what a stream of events is asked for; where it continues is for the caller to set."""
     _check_names(query, _STREAM)
     return StreamEventsRequest(
         run_id=run_id,
+        consumer_id=_one(query, "consumer"),
+        session_id=_one(query, "session"),
         take_over=_choice(query, "take_over", {"": False, "false": False, "true": True}),
         deltas=_enum(query, "deltas", DeltaMode.items(), "DELTA_MODE_"),
         types=_enums(query, "type", EventType.items(), "EVENT_TYPE_"),
@@ -67,6 +69,11 @@ def stream_events(query: QueryParams, run_id: str) -> StreamEventsRequest:
         idle_timeout=_duration(query, "idle_timeout"),
         heartbeat_interval=_duration(query, "heartbeat_interval"),
     )
+
+
+def last_event_id(query: QueryParams) -> str:
+    """Read where a reader was that cannot set headers."""
+    return _one(query, "last_event_id")
 
 
 def _filter(query: QueryParams) -> RunFilter:
@@ -128,12 +135,13 @@ def _time(query: QueryParams, name: str) -> Timestamp | None:
 
 
 def _labels(query: QueryParams) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for label in filter(None, query.getlist("label")):
         name, equals, value = label.partition("=")
         if not equals or not name:
             raise invalid_field("label", "must be NAME=VALUE")
-        found[name] = value
+        if found.setdefault(name, value) != value:
+            raise invalid_field("label", f"asks for two values of {name}; a run has one")
     return found
 
 

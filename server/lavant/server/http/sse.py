@@ -16,6 +16,7 @@ _CACHED_BYTES = 16 << 20
 _END_REASON = "STREAM_END_REASON_"
 
 _Key = tuple[bytes, tuple[bytes, int, int]]
+_NONE: _Key = (b"", (b"", 0, 0))
 Render = Callable[[Event], Sequence[tuple[str, str]]]
 
 
@@ -32,19 +33,20 @@ class EventTexts:
         self._limit = limit
         self._size = 0
         self._texts: OrderedDict[_Key, Sequence[bytes]] = OrderedDict()
-        self._last: tuple[_Key, Sequence[bytes]] | None = None
+        self._last: Sequence[bytes] = ()
+        self._last_batch, self._last_key = _NONE
 
     def of(self, bookmark: Bookmark, batch: bytes) -> Sequence[bytes]:
-        """Return a batch's texts, each up to where its id goes on with the reader's session."""
+        """Return a batch's texts, each up to where its id goes on with the reader's session, and then an empty one."""
+        if batch == self._last_batch and bookmark.key == self._last_key:  # Live, all ask for the same in turn.
+            return self._last
         key = (batch, bookmark.key)
-        if self._last is not None and self._last[0] == key:  # Live, all readers ask for the same, one after the other.
-            return self._last[1]
         texts = self._texts.pop(key, None)
         if texts is None:
-            texts = list(self._write(bookmark, batch))
+            texts = [*self._write(bookmark, batch), b""]
             self._size += _size(key, texts)
         self._texts[key] = texts
-        self._last = key, texts
+        (self._last_batch, self._last_key), self._last = key, texts
         while self._size > self._limit and len(self._texts) > 1:
             self._size -= _size(*self._texts.popitem(last=False))
         return texts
@@ -74,8 +76,7 @@ class SSEFrames:
 
     def events_frame(self, bookmark: Bookmark, _: int, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Events, each by itself."""
-        texts = self._texts.of(bookmark, b"".join(pieces))
-        return self._end_of_id.join((*texts, b""))
+        return self._end_of_id.join(self._texts.of(bookmark, b"".join(pieces)))
 
     def heartbeat_frame(self, token: bytes, *_: int) -> bytes:
         """A comment, which no application sees; the id moves on."""

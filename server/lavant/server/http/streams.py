@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import structlog
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lavant.server.errors import LavantError
-from lavant.server.http.errors import name_of, to_response
-from lavant.server.http.sse import failure
+from lavant.server.http import queries
+from lavant.server.http.errors import name_of, refused, to_response
+from lavant.server.http.sse import end, failure
+from lavant.server.incidents import report
+from lavant.server.streaming.tokens import token_invalid
 from lavant.v1.error_pb2 import ErrorReason
 
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -49,8 +51,10 @@ class LastEventId:
     @classmethod
     def of(cls, request: Request) -> "LastEventId":
         """Read the header; else the parameter, for those who cannot set headers."""
-        given = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+        given = request.headers.get("last-event-id") or queries.last_event_id(request.query_params)
         token, _, session_id = given.partition("~")
+        if given and not token:
+            raise token_invalid("it is empty")
         return cls(token, session_id)
 
 
@@ -102,10 +106,13 @@ class EventStreamResponse:
                 return
             last = failure(error, reconnect=error.reason not in _FINAL)
             _log.info("event_stream_ended", reason=name_of(error))
-        if self._has_begun:
-            await send({"type": "http.response.body", "body": last})
-        else:
-            await Response(status_code=204)(scope, receive, send)
+        except Exception as error:
+            incident = report(error)
+            if not self._has_begun:
+                await refused(500, "INTERNAL", incident)(scope, receive, send)
+                return
+            last = end("INTERNAL", reconnect=True, message=incident) + b"\n"
+        await send({"type": "http.response.body", "body": last})
 
 
 async def _disconnected(receive: Receive) -> None:
