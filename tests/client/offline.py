@@ -4,12 +4,18 @@ from typing import Any
 
 from lavant.client import AsyncClient, EvaluationSummary
 from lavant.v1.event_pb2 import Event, RowFinished
+from lavant.v1.run_pb2 import RunState
+from support.calls import append, create
+from support.events import run_finished, run_started
+from support.server import Stubs
 
 ANSWER = "It is cold."
 
 
-async def runs(client: AsyncClient) -> dict[str, str]:
-    """Record a run that ends well and one that fails; return their ids, and a token of the first."""
+async def runs(client: AsyncClient, stubs: Stubs) -> dict[str, str]:
+    """Record a run that ends well, one that fails, one that times out; return their ids, and a token of the first."""
+    await create(stubs, "timed-out")
+    await append(stubs, [run_started(), run_finished(RunState.RUN_STATE_TIMED_OUT)], run_id="timed-out")
     async with client.runs.start("weather-agent") as run:
         async with run.step("plan"), run.tool("search_web", {"q": "Oslo"}) as tool:
             tool.result = ["-3 °C"]
@@ -22,7 +28,7 @@ async def runs(client: AsyncClient) -> dict[str, str]:
         pass
     stream = client.runs.stream(run.id)
     await anext(stream)
-    ids = {"run_id": run.id, "failed_id": failed.id, "token": stream.resume_token}
+    ids = {"run_id": run.id, "failed_id": failed.id, "timed_out_id": "timed-out", "token": stream.resume_token}
     return ids | {"evaluation_id": await evaluation(client)}
 
 

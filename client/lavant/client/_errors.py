@@ -119,11 +119,11 @@ class RunCancelled(RunNotSucceeded):
 
 
 class RunTimedOut(RunNotSucceeded):
-    """The run's own time limit passed.
+    """The run's own time limit passed. Not to be confused with StreamTimeout and WaitTimeout, which are the reader's.
 
     Example:
         try:
-            output = (await client.runs.stream(run_id).result()).output
+            output = (await client.runs.stream(timed_out_id).result()).output
         except RunTimedOut:
             output = "no answer in time"
     """
@@ -133,8 +133,9 @@ class RunAbandoned(RunNotSucceeded):
     """The server ended the run because its producer fell silent.
 
     Example:
+        run = await client.runs.create("agent", producer_timeout=1)  # Nobody begins it.
         try:
-            output = (await client.runs.stream(run_id).result()).output
+            output = (await client.runs.stream(run.id).result()).output
         except RunAbandoned:
             output = "the agent's process died"
     """
@@ -144,23 +145,29 @@ class StreamError(LavantError):
     """A stream gives no more events. It says nothing about how the run ended.
 
     Example:
-        stream = client.runs.stream(run_id)
-        try:
-            text = await stream.text()
-        except StreamError:
-            later = stream.resume_token
+        async with client.runs.start("agent") as run:
+            stream = client.runs.stream(run.id, idle_timeout=0.1)
+            try:
+                text = await stream.text()
+            except StreamError:
+                later = client.runs.stream(run.id, resume_token=stream.resume_token)
     """
 
 
 class StreamCut(StreamError):
     """The connection was lost and not regained in time, or the stream was closed. The token still works.
 
+    A server that was never reached is Unavailable.
+
     Example:
-        stream = client.runs.stream(run_id, reconnect_timeout=300)
-        try:
-            text = await stream.text()
-        except StreamCut:
-            later = stream.resume_token
+        async with client.runs.start("agent") as run:
+            stream = client.runs.stream(run.id, reconnect_timeout=300)
+            assert (await anext(stream)).type == "run_started"
+            await stream.aclose()
+            try:
+                text = await stream.text()
+            except StreamCut:
+                later = client.runs.stream(run.id, resume_token=stream.resume_token)
     """
 
 
@@ -277,11 +284,12 @@ class ProducerError(LavantError):
     """Events of a producer will not become durable.
 
     Example:
+        async with client.runs.start("agent", on_error="raise") as run:
+            await run.text("It is cold.")
         try:
-            async with client.runs.start("agent", on_error="raise") as run:
-                await run.text("It is cold.")
+            await run.text("And windy.")
         except ProducerError as lost:
-            print("not recorded:", lost)
+            assert "its block was left" in str(lost)
     """
 
 
@@ -303,11 +311,15 @@ class ProducerFenced(ProducerError):
     """A newer epoch of this producer is at work.
 
     Example:
-        try:
-            async with client.runs.start("agent", on_error="raise") as run:
-                await run.text("It is cold.")
-        except ProducerFenced:
-            pass  # Another process took the run over: stop.
+        newer = ProducerOptions(producer_id="worker", producer_epoch=2)
+        older = ProducerOptions(producer_id="worker", producer_epoch=1)
+        async with client.runs.start("agent", options=newer) as run:
+            await run.flush()
+            try:
+                async with client.runs.start("agent", run_id=run.id, options=older, on_error="raise") as fenced:
+                    await fenced.flush()
+            except ProducerFenced:
+                pass  # Another process took the run over: stop.
     """
 
     default_reason = "PRODUCER_FENCED"
@@ -317,11 +329,14 @@ class ProducerConflict(ProducerError):
     """This producer sequence was stored with other content.
 
     Example:
-        try:
-            async with client.runs.start("agent", on_error="raise") as run:
-                await run.text("It is cold.")
-        except ProducerConflict:
-            pass  # Two processes publish under one producer_id: give each its own.
+        worker = ProducerOptions(producer_id="worker")
+        async with client.runs.start("agent", options=worker) as run:
+            await run.flush()
+            try:
+                async with client.runs.start("agent", run_id=run.id, options=worker, on_error="raise") as rival:
+                    await rival.flush()
+            except ProducerConflict:
+                pass  # Two processes publish under one producer_id: give each its own.
     """
 
     default_reason = "PRODUCER_CONFLICT"
@@ -331,12 +346,13 @@ class ProducerOverloaded(ProducerError):
     """The queue stayed full, or its events could not be made durable in time.
 
     Example:
-        options = ProducerOptions(queue_bytes=32 << 20, block_timeout=1)
+        impatient = ProducerOptions(queue_bytes=1_000, block_timeout=0)
         try:
-            async with client.runs.start("agent", on_error="raise", options=options) as run:
-                await run.text("It is cold.")
-        except ProducerOverloaded:
-            pass  # The server was gone for longer than the queue could hold.
+            async with client.runs.start("agent", on_error="raise", options=impatient) as run:
+                for _ in range(100):
+                    await run.text("It is cold. ")
+        except ProducerOverloaded as overloaded:
+            assert "the queue is full" in str(overloaded)
     """
 
 
@@ -372,9 +388,9 @@ class RunSealed(LavantError):
 
     Example:
         try:
-            async with client.runs.start("agent", run_id=run_id, on_error="raise") as run:
+            async with client.runs.start("weather-agent", run_id=run_id, on_error="raise") as run:
                 await run.text("Once more.")
-        except (RunSealed, RunExists):
+        except RunSealed:
             pass  # It has ended: begin another run.
     """
 

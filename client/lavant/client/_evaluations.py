@@ -1,4 +1,15 @@
-"""Evaluations as people read them: rows, scores, what they add up to, and what a stream of them tells. Pure."""
+"""Evaluations as people read them: rows, scores, what they add up to, and what a stream of them tells. Pure.
+
+`if event.type == "row_complete":` tells a type checker that the event has a `row`.
+
+Example:
+    async for event in client.evaluations.stream(evaluation_id):
+        match event.type:
+            case "row_complete":
+                print(event.row.id, event.row.score)
+            case "final" | "error":
+                print(event.result.mean_scores)
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -98,9 +109,8 @@ class RowCompleteEvent(_Frozen):
     """A row was scored.
 
     Example:
-        async for event in client.evaluations.stream(evaluation_id):
-            if event.type == "row_complete":
-                print(event.row.score)
+        events = [event async for event in client.evaluations.stream(evaluation_id)]
+        assert [event.row.score for event in events if event.type == "row_complete"] == [1.0, 0.0]
     """
 
     type: Literal["row_complete"] = "row_complete"
@@ -111,9 +121,8 @@ class FinalEvent(_Frozen):
     """The evaluation was completed, or cancelled.
 
     Example:
-        async for event in client.evaluations.stream(evaluation_id):
-            if event.type == "final":
-                assert event.result.accuracy == 0.5
+        *_, last = [event async for event in client.evaluations.stream(evaluation_id)]
+        assert (last.type, last.result.accuracy) == ("final", 0.5)
     """
 
     type: Literal["final"] = "final"
@@ -124,9 +133,8 @@ class ErrorEvent(_Frozen):
     """The evaluation failed, timed out or was abandoned; `result` has what was scored before.
 
     Example:
-        async for event in client.evaluations.stream(failed_id):
-            if event.type == "error":
-                assert event.error.message == "no such city"
+        *_, last = [event async for event in client.evaluations.stream(failed_id)]
+        assert (last.type, last.error.message) == ("error", "no such city")
     """
 
     type: Literal["error"] = "error"

@@ -34,7 +34,9 @@ class FieldViolation(_Frozen):
 
 
 class ErrorInfo(_Frozen):
-    """What went wrong, for people and for programs.
+    """What went wrong, for people and for programs: `message` for the former, `type` is the exception's class.
+
+    `retryable` tells whether the same may succeed if it is tried again.
 
     Example:
         run = await client.runs.get(failed_id)
@@ -161,7 +163,10 @@ class RunResult(_Frozen):
 
 
 class Run(_Frozen):
-    """One execution of an agent or of an evaluation, as it stands.
+    """One execution of an agent or of an evaluation, as it stood when the server was asked.
+
+    Times are the server's, in UTC; `ended` and `result` are None until it has ended. `last_sequence` is that of
+    its last event, 0 before the first. `producer_seen` is when its producer was last heard from.
 
     Example:
         run = await client.runs.get(run_id)
@@ -240,9 +245,9 @@ class ToolCall(_Frozen):
     """A tool's call and its result, paired. `outcome` is None if the call never ended.
 
     Example:
-        async for call in client.runs.stream(run_id).tool_calls:
-            assert (call.name, call.arguments, call.result) == ("search_web", {"q": "Oslo"}, ["-3 °C"])
-            assert call.outcome is ToolCallOutcome.SUCCEEDED
+        [call] = [call async for call in client.runs.stream(run_id).tool_calls]
+        assert (call.name, call.arguments, call.result) == ("search_web", {"q": "Oslo"}, ["-3 °C"])
+        assert call.outcome is ToolCallOutcome.SUCCEEDED
     """
 
     id: str

@@ -54,9 +54,8 @@ class Row(_Frozen):
     """A row of an evaluation: what a case gave in one iteration, and what the evaluators said of it.
 
     Example:
-        async for event in client.evaluations.stream(evaluation_id):
-            if event.type == "row_complete":
-                print(event.row.id, event.row.score)
+        [right, wrong] = (await client.evaluations.wait(evaluation_id)).rows
+        assert (right.id, right.score, wrong.score) == ("case 1", 1.0, 0.0)
     """
 
     id: str

@@ -77,7 +77,7 @@ class ToolCallOutcome(StrEnum):
 
     Example:
         calls = [call async for call in client.runs.stream(run_id).tool_calls]
-        assert not [call for call in calls if call.outcome is ToolCallOutcome.FAILED]
+        assert [call.outcome for call in calls] == [ToolCallOutcome.SUCCEEDED]
     """
 
     UNSPECIFIED = "unspecified"

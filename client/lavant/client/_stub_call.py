@@ -13,6 +13,9 @@ class StubCall:
     Example:
         def search_web(q: str, call: StubCall) -> str:
             return f"{q}: {call.case.metadata}" if call.index == 0 else "nothing more"
+
+
+        assert search_web("Oslo", StubCall(case=None, iteration=1, index=1)) == "nothing more"
     """
 
     case: Any

@@ -99,6 +99,7 @@ class AsyncMessageBlock(_Block):
                 await answer.reasoning("I have no thermometer.")
                 await answer.text("Cold, probably.")
                 answer.finish_reason = "stop"
+        assert await client.runs.stream(run.id).text() == "Cold, probably."
     """
 
     def __init__(self, run: "AsyncRunProducer", messages: Messages, draft: MessageDraft) -> None:

@@ -61,6 +61,13 @@ class EventStream(AsyncIterator[Event]):
         this client can be opened with such a token. With deltas="merged" the new stream may merge
         other deltas: an event that reaches beyond that sequence is given whole, text that was handed
         out included.
+
+        Example:
+            async with client.runs.stream(run_id, consumer="ui") as stream:
+                read = await anext(stream)
+            later = client.runs.stream(run_id, consumer="ui", resume_token=stream.resume_token)
+            following = await anext(later)
+            assert following.sequence == read.sequence + 1
         """
         left = length_hint(self._views) + length_hint(self._unread)
         token, handed_out = self._frame_token, self._skipped

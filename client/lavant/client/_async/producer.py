@@ -95,7 +95,14 @@ class AsyncRunProducer:
         await self._publisher.changed.wait_for(lambda: self.cancelled)
 
     async def text(self, chunk: str) -> None:
-        """Say more, in the assistant's message that is open in this step, or a new one."""
+        """Say more, in the assistant's message that is open in this step, or a new one.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                for chunk in ("It ", "is ", "cold."):
+                    await run.text(chunk)
+            assert await client.runs.stream(run.id).text() == "It is cold."
+        """
         await self._messages.say("text", chunk)
 
     async def reasoning(self, chunk: str) -> None:
@@ -103,7 +110,17 @@ class AsyncRunProducer:
         await self._messages.say("reasoning", chunk)
 
     def message(self, role: str = "assistant", model: str = "") -> AsyncMessageBlock:
-        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system ..."""
+        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system, tool.
+
+        Only what assistants say is a run's text.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                async with run.message("user") as question:
+                    await question.text("How is it in Oslo?")
+                await run.text("Cold.")
+            assert await client.runs.stream(run.id).text() == "Cold."
+        """
         return AsyncMessageBlock(self, self._messages, MessageDraft(new_id(), choose("role", role, _ROLES), model))
 
     def step(
@@ -114,11 +131,26 @@ class AsyncRunProducer:
         input: object = None,  # noqa: A002
         attempt: int = 1,
     ) -> AsyncStepBlock:
-        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ..."""
+        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ...
+
+        `attempt` counts from 1. Each block is a step of its own: what an earlier attempt has said stays.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                async with run.step("look", kind="retrieval", input={"city": "Oslo"}) as step:
+                    step.output = {"celsius": -3}
+        """
         return AsyncStepBlock(self, name, step_kind(kind), input, attempt)
 
     def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolBlock:
-        """Call a tool, for the length of a block."""
+        """Call a tool, for the length of a block. `tool_call_id` is the model's own, if it gave one.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                async with run.tool("search_web", {"q": "Oslo"}, tool_call_id="call-1") as tool:
+                    tool.result = ["-3 °C"]
+            assert [call.id async for call in client.runs.stream(run.id).tool_calls] == ["call-1"]
+        """
         return AsyncToolBlock(self, name, arguments, tool_call_id)
 
     async def progress(
@@ -156,7 +188,13 @@ class AsyncRunProducer:
         artifact_id: str | None = None,
         append: bool = False,
     ) -> str:
-        """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
+        """Publish a file by its content or its URI; return its id, to replace it or `append` to it.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                report = await run.artifact("report.txt", b"Oslo: ", media_type="text/plain")
+                await run.artifact("report.txt", b"-3 C", artifact_id=report, append=True)
+        """
         chosen = artifact_id or new_id()
         await self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
         return chosen

@@ -84,7 +84,14 @@ class AsyncRuns:
         created_before: datetime | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Run]:
-        """Give the runs that match, the newest first, page by page."""
+        """Give the runs that match, the newest first, page by page.
+
+        That is one of the `kinds`, `states` and `names`, where any are given, and all of the `labels`. A name may
+        end in `*`. `page_size` is how many runs one call asks for: at most 1,000, and 100 where it is 0.
+
+        Example:
+            assert [run.id async for run in client.runs.list(states=["failed"])] == [failed_id]
+        """
         matching = run_filter(
             kinds=kinds,
             states=states,
@@ -108,6 +115,10 @@ class AsyncRuns:
         """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds.
 
         Raises Unavailable where the server was out of reach for as long as the client's own timeout.
+
+        Example:
+            run = await client.runs.wait(run_id, timeout=300)
+            assert (run.state, run.result.output) == ("succeeded", {"answer": "cold"})
         """
         return await wait_for_end(
             self._connection, run_id, None if timeout is None else check_seconds("timeout", timeout)
@@ -148,7 +159,14 @@ class AsyncRuns:
         return watch_runs(self._connection, matching, resume_token)
 
     async def cancel(self, run_id: str, reason: str = "") -> Run:
-        """Ask a run's producer to stop; it may take its time. An ended run stays as it is."""
+        """Ask a run's producer to stop; it may take its time. An ended run stays as it is.
+
+        Example:
+            async with client.runs.start("agent") as run:
+                await client.runs.cancel(run.id, "too slow")
+                await run.wait_cancelled()
+                assert run.cancel_reason == "too slow"
+        """
         request = CancelRunRequest(run_id=run_id, reason=reason)
         response = await self._connection.call(self._connection.runs.CancelRun, request)
         return Run.from_proto(response.run)
@@ -158,7 +176,12 @@ class AsyncRuns:
         await self._connection.call(self._connection.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
 
     async def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> AsyncIterator[Event]:
-        """Give the events recorded so far, in order, page by page; also those that come while it does."""
+        """Give the events recorded so far, in order, page by page; also those that come while it does.
+
+        Example:
+            [event] = [event async for event in client.runs.events(run_id, types=["tool_call_finished"])]
+            assert event.data.tool_name == "search_web"
+        """
         request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
         while True:
             response = await self._connection.call(self._connection.events.ListEvents, request)

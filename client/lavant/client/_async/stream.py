@@ -63,7 +63,12 @@ class AsyncRunStream(EventStream):
 
     @property
     async def text_chunks(self) -> AsyncIterator[str]:
-        """What the run's assistants say, chunk by chunk; raises at the end as `result` does."""
+        """What the run's assistants say, chunk by chunk; raises at the end as `result` does.
+
+        Example:
+            async for chunk in client.runs.stream(run_id).text_chunks:
+                print(chunk, end="", flush=True)
+        """
         text = TextProjection()
         async for event in self:
             if chunk := text.add(event):
@@ -75,6 +80,10 @@ class AsyncRunStream(EventStream):
         """Tool calls with their results, each once it is done; raises at the end as `result` does.
 
         Calls that were never done come last, without an outcome.
+
+        Example:
+            async for call in client.runs.stream(run_id).tool_calls:
+                print(call.name, call.arguments, call.result or call.error)
         """
         calls = ToolCallProjection()
         async for event in self:
@@ -90,6 +99,10 @@ class AsyncRunStream(EventStream):
 
         An inner step comes before the one that it is part of. Steps that never ended come last, as trees,
         without a state.
+
+        Example:
+            seconds = {step.name: step.duration async for step in client.runs.stream(run_id).steps}
+            assert seconds["plan"] < timedelta(minutes=1)
         """
         steps = StepProjection(keep=False)
         async for event in self:
@@ -101,7 +114,12 @@ class AsyncRunStream(EventStream):
 
     @property
     async def progress(self) -> AsyncIterator[Progress]:
-        """How far the run is, as it reports it; raises at the end as `result` does."""
+        """How far the run is, as it reports it; raises at the end as `result` does.
+
+        Example:
+            async for progress in client.runs.stream(evaluation_id).progress:
+                print(f"{progress.completed} of {progress.total} {progress.label}")
+        """
         async for event in self:
             if event.type == "progress_reported":
                 yield Progress.from_proto(event.data)
@@ -112,6 +130,10 @@ class AsyncRunStream(EventStream):
 
         Raises as `result` does; with raise_for_state=False, a run that ended other than well is returned too.
         Holds what this call reads, not what the stream has handed out before.
+
+        Example:
+            recording = await client.runs.stream(failed_id).collect(raise_for_state=False)
+            assert recording.result.error.message == "no such city"
         """
         collected = RecordingProjection()
         async for event in self:
@@ -126,6 +148,9 @@ class AsyncRunStream(EventStream):
 
         That is the text of all events that this stream has handed out, before this call or during it. What
         was handed out before is read once more, by a stream of its own: a stream keeps no events.
+
+        Example:
+            assert await client.runs.stream(run_id).text() == "It is cold."
         """
         if self._text is None:
             self._text = await self._read_text()
@@ -136,6 +161,13 @@ class AsyncRunStream(EventStream):
 
         Raises RunFailed, RunCancelled, RunTimedOut or RunAbandoned, and RunNotEnded if the stream
         ends before the run.
+
+        Example:
+            try:
+                result = await client.runs.stream(failed_id).result()
+            except RunFailed as failed:
+                result = failed.result
+            assert result.error.type == "LookupError"
         """
         async for _ in self:
             pass

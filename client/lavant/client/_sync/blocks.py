@@ -100,6 +100,7 @@ class MessageBlock(_Block):
                 answer.reasoning("I have no thermometer.")
                 answer.text("Cold, probably.")
                 answer.finish_reason = "stop"
+        assert client.runs.stream(run.id).text() == "Cold, probably."
     """
 
     def __init__(self, run: "RunProducer", messages: Messages, draft: MessageDraft) -> None:

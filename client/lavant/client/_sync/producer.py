@@ -96,7 +96,14 @@ class RunProducer:
         self._publisher.changed.wait_for(lambda: self.cancelled)
 
     def text(self, chunk: str) -> None:
-        """Say more, in the assistant's message that is open in this step, or a new one."""
+        """Say more, in the assistant's message that is open in this step, or a new one.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                for chunk in ("It ", "is ", "cold."):
+                    run.text(chunk)
+            assert client.runs.stream(run.id).text() == "It is cold."
+        """
         self._messages.say("text", chunk)
 
     def reasoning(self, chunk: str) -> None:
@@ -104,7 +111,17 @@ class RunProducer:
         self._messages.say("reasoning", chunk)
 
     def message(self, role: str = "assistant", model: str = "") -> MessageBlock:
-        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system ..."""
+        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system, tool.
+
+        Only what assistants say is a run's text.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                with run.message("user") as question:
+                    question.text("How is it in Oslo?")
+                run.text("Cold.")
+            assert client.runs.stream(run.id).text() == "Cold."
+        """
         return MessageBlock(self, self._messages, MessageDraft(new_id(), choose("role", role, _ROLES), model))
 
     def step(
@@ -115,11 +132,26 @@ class RunProducer:
         input: object = None,  # noqa: A002
         attempt: int = 1,
     ) -> StepBlock:
-        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ..."""
+        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ...
+
+        `attempt` counts from 1. Each block is a step of its own: what an earlier attempt has said stays.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                with run.step("look", kind="retrieval", input={"city": "Oslo"}) as step:
+                    step.output = {"celsius": -3}
+        """
         return StepBlock(self, name, step_kind(kind), input, attempt)
 
     def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> ToolBlock:
-        """Call a tool, for the length of a block."""
+        """Call a tool, for the length of a block. `tool_call_id` is the model's own, if it gave one.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                with run.tool("search_web", {"q": "Oslo"}, tool_call_id="call-1") as tool:
+                    tool.result = ["-3 °C"]
+            assert [call.id for call in client.runs.stream(run.id).tool_calls] == ["call-1"]
+        """
         return ToolBlock(self, name, arguments, tool_call_id)
 
     def progress(
@@ -157,7 +189,13 @@ class RunProducer:
         artifact_id: str | None = None,
         append: bool = False,
     ) -> str:
-        """Publish a file by its content or its URI; return its id, to replace it or `append` to it."""
+        """Publish a file by its content or its URI; return its id, to replace it or `append` to it.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                report = run.artifact("report.txt", b"Oslo: ", media_type="text/plain")
+                run.artifact("report.txt", b"-3 C", artifact_id=report, append=True)
+        """
         chosen = artifact_id or new_id()
         self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
         return chosen

@@ -85,7 +85,14 @@ class Runs:
         created_before: datetime | None = None,
         page_size: int = 0,
     ) -> Iterator[Run]:
-        """Give the runs that match, the newest first, page by page."""
+        """Give the runs that match, the newest first, page by page.
+
+        That is one of the `kinds`, `states` and `names`, where any are given, and all of the `labels`. A name may
+        end in `*`. `page_size` is how many runs one call asks for: at most 1,000, and 100 where it is 0.
+
+        Example:
+            assert [run.id for run in client.runs.list(states=["failed"])] == [failed_id]
+        """
         matching = run_filter(
             kinds=kinds,
             states=states,
@@ -109,6 +116,10 @@ class Runs:
         """Wait until a run has ended, well or not: look at its state. Raises WaitTimeout after `timeout` seconds.
 
         Raises Unavailable where the server was out of reach for as long as the client's own timeout.
+
+        Example:
+            run = client.runs.wait(run_id, timeout=300)
+            assert (run.state, run.result.output) == ("succeeded", {"answer": "cold"})
         """
         return wait_for_end(self._connection, run_id, None if timeout is None else check_seconds("timeout", timeout))
 
@@ -147,7 +158,14 @@ class Runs:
         return watch_runs(self._connection, matching, resume_token)
 
     def cancel(self, run_id: str, reason: str = "") -> Run:
-        """Ask a run's producer to stop; it may take its time. An ended run stays as it is."""
+        """Ask a run's producer to stop; it may take its time. An ended run stays as it is.
+
+        Example:
+            with client.runs.start("agent") as run:
+                client.runs.cancel(run.id, "too slow")
+                run.wait_cancelled()
+                assert run.cancel_reason == "too slow"
+        """
         request = CancelRunRequest(run_id=run_id, reason=reason)
         response = self._connection.call(self._connection.runs.CancelRun, request)
         return Run.from_proto(response.run)
@@ -157,7 +175,12 @@ class Runs:
         self._connection.call(self._connection.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
 
     def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> Iterator[Event]:
-        """Give the events recorded so far, in order, page by page; also those that come while it does."""
+        """Give the events recorded so far, in order, page by page; also those that come while it does.
+
+        Example:
+            [event] = [event for event in client.runs.events(run_id, types=["tool_call_finished"])]
+            assert event.data.tool_name == "search_web"
+        """
         request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
         while True:
             response = self._connection.call(self._connection.events.ListEvents, request)

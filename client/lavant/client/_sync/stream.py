@@ -64,7 +64,12 @@ class RunStream(EventStream):
 
     @property
     def text_chunks(self) -> Iterator[str]:
-        """What the run's assistants say, chunk by chunk; raises at the end as `result` does."""
+        """What the run's assistants say, chunk by chunk; raises at the end as `result` does.
+
+        Example:
+            for chunk in client.runs.stream(run_id).text_chunks:
+                print(chunk, end="", flush=True)
+        """
         text = TextProjection()
         for event in self:
             if chunk := text.add(event):
@@ -76,6 +81,10 @@ class RunStream(EventStream):
         """Tool calls with their results, each once it is done; raises at the end as `result` does.
 
         Calls that were never done come last, without an outcome.
+
+        Example:
+            for call in client.runs.stream(run_id).tool_calls:
+                print(call.name, call.arguments, call.result or call.error)
         """
         calls = ToolCallProjection()
         for event in self:
@@ -91,6 +100,10 @@ class RunStream(EventStream):
 
         An inner step comes before the one that it is part of. Steps that never ended come last, as trees,
         without a state.
+
+        Example:
+            seconds = {step.name: step.duration for step in client.runs.stream(run_id).steps}
+            assert seconds["plan"] < timedelta(minutes=1)
         """
         steps = StepProjection(keep=False)
         for event in self:
@@ -102,7 +115,12 @@ class RunStream(EventStream):
 
     @property
     def progress(self) -> Iterator[Progress]:
-        """How far the run is, as it reports it; raises at the end as `result` does."""
+        """How far the run is, as it reports it; raises at the end as `result` does.
+
+        Example:
+            for progress in client.runs.stream(evaluation_id).progress:
+                print(f"{progress.completed} of {progress.total} {progress.label}")
+        """
         for event in self:
             if event.type == "progress_reported":
                 yield Progress.from_proto(event.data)
@@ -113,6 +131,10 @@ class RunStream(EventStream):
 
         Raises as `result` does; with raise_for_state=False, a run that ended other than well is returned too.
         Holds what this call reads, not what the stream has handed out before.
+
+        Example:
+            recording = client.runs.stream(failed_id).collect(raise_for_state=False)
+            assert recording.result.error.message == "no such city"
         """
         collected = RecordingProjection()
         for event in self:
@@ -127,6 +149,9 @@ class RunStream(EventStream):
 
         That is the text of all events that this stream has handed out, before this call or during it. What
         was handed out before is read once more, by a stream of its own: a stream keeps no events.
+
+        Example:
+            assert client.runs.stream(run_id).text() == "It is cold."
         """
         if self._text is None:
             self._text = self._read_text()
@@ -137,6 +162,13 @@ class RunStream(EventStream):
 
         Raises RunFailed, RunCancelled, RunTimedOut or RunAbandoned, and RunNotEnded if the stream
         ends before the run.
+
+        Example:
+            try:
+                result = client.runs.stream(failed_id).result()
+            except RunFailed as failed:
+                result = failed.result
+            assert result.error.type == "LookupError"
         """
         for _ in self:
             pass

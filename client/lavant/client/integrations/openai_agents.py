@@ -144,6 +144,8 @@ class LavantHooks(RecordingHooks):
         tool = forecaster.as_tool("forecast", "Tells the weather.", hooks=LavantHooks())
         agent = Agent("weather-agent", model=calling_model, tools=[tool])
         await LavantRunner(client).run(agent, "How is it in Oslo?")
+        run = await anext(client.runs.list())
+        assert "forecaster" in [step.name async for step in client.runs.stream(run.id).steps]
     """
 
     @override
