@@ -16,7 +16,8 @@ ALL = {
     "reader": reader.run,
     "producer": producer.run,
     "streams": streams.run,
-    "sse": sse.delivery,
+    "sse": sse.kept,
+    "sse-first": sse.first,
     "sse-readers": sse.fan_out,
 }
 

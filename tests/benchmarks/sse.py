@@ -23,13 +23,18 @@ READERS = 200
 PATH = "/api/v1/runs/replay/stream"
 
 
-async def delivery(folder: Path, *, quick: bool) -> Ratio:
-    """Compare with the same bytes from a bare starlette response, in pieces of the same size.
+async def kept(folder: Path, *, quick: bool) -> Ratio:
+    """A run that somebody has read before: the server has its texts."""
+    return await _delivery(folder, 10_000, 1 if quick else ROUNDS)
 
-    A hundred thousand events are more than the server keeps as texts: each read writes them anew. A quick load is read
-    from what it keeps.
-    """
-    events = 10_000 if quick else 100_000
+
+async def first(folder: Path, *, quick: bool) -> Ratio:
+    """A run that is more than the server keeps as texts: each read writes them anew."""
+    return await _delivery(folder, 100_000, 1 if quick else ROUNDS)
+
+
+async def _delivery(folder: Path, events: int, rounds: int) -> Ratio:
+    """Compare with the same bytes from a bare starlette response, in pieces of the same size."""
     await replay.fill(folder / "lavant.db", events)
     address, server = free_address(), ServerProcess(folder)
     await server.start("--http", address)
@@ -38,7 +43,7 @@ async def delivery(folder: Path, *, quick: bool) -> Ratio:
         (folder / "body").write_bytes(body)
         async with _bare(folder / "body") as bare_address:
             ours, theirs = [], []
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 ours.append(await _rate(address, PATH, len(body)))
                 theirs.append(await _rate(bare_address, "/", len(body)))
     finally:
@@ -54,7 +59,7 @@ async def delivery(folder: Path, *, quick: bool) -> Ratio:
 
 
 async def fan_out(_: Path, *, quick: bool) -> Ratio:
-    """Compare what writing live events costs for many readers with protobuf's own JSON, written once."""
+    """Compare what writing live events, one a frame, costs for many readers with protobuf's own JSON, written once."""
     [batch] = workload.batches("r", 1, 200 if quick else 2_000)
     for number, event in enumerate(batch.events, 1):
         event.sequence = number
@@ -74,7 +79,7 @@ async def fan_out(_: Path, *, quick: bool) -> Ratio:
 def _write(frames: list[bytes]) -> float:
     bookmark = ResumeTokens(Signer({"k": b"k" * 32}), "epoch").bookmark(RunKey("default", "run"), 0, 1)
     texts = EventTexts(event_of_run)
-    streams = [SSEFrames(texts, f"session-{number}") for number in range(READERS)]
+    streams = [SSEFrames(texts) for _ in range(READERS)]
     began = time.thread_time()
     for sequence, frame in enumerate(frames, 1):
         for stream in streams:

@@ -43,6 +43,16 @@ def test_what_many_read_is_written_once() -> None:
     assert counted.count == 2
 
 
+def test_readers_without_a_name_share_the_bytes_themselves() -> None:
+    texts = EventTexts(event_of_run)
+    one, other = (SSEFrames(texts).events_frame(bookmark(), 2, (batch(1, 2),)) for _ in range(2))
+    assert one is other
+    events, last_id = parse(one)
+    assert len(events) == 2
+    token, tilde, session = last_id.partition("~")
+    assert (TOKENS.read(token, RunKey("default", "run")).sequence, tilde, session) == (2, "~", "")
+
+
 def test_the_same_bytes_of_another_run_or_filter_have_other_ids() -> None:
     texts = EventTexts(event_of_run)
     frames = {

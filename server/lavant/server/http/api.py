@@ -136,10 +136,11 @@ class API:
                 return Response(status_code=204)
             asked.resume_token = last.token
             asked.take_over = False
-        asked.session_id = last.session_id or asked.session_id or new_session_id()
+        session_id = last.session_id or asked.session_id or new_session_id()
+        frames = SSEFrames(texts, session_id if asked.consumer_id else "")  # Without a name, nobody is its rival.
+        asked.session_id = session_id
         asked.consumer_id = asked.consumer_id or f"http-{new_session_id()}"
         asked.attempt = attempt_now()
-        frames = SSEFrames(texts, asked.session_id)
         return _stream_or_head(
             request, lambda write: self._events.stream_events(asked, HTTPCaller(_TENANT, write), frames)
         )

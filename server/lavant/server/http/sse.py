@@ -1,7 +1,7 @@
 """Streams as server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from lavant.server.errors import LavantError
 from lavant.server.http.errors import name_of
@@ -14,6 +14,7 @@ from lavant.v1.run_pb2 import Run
 RETRY_MS = 1_000
 _CACHED_BYTES = 16 << 20
 _END_REASON = "STREAM_END_REASON_"
+_END_OF_ID = b"~\n\n"
 
 _Key = tuple[bytes, tuple[bytes, int, int]]
 _NONE: _Key = (b"", (b"", 0, 0))
@@ -32,40 +33,42 @@ class EventTexts:
         self._render = render
         self._limit = limit
         self._size = 0
-        self._texts: OrderedDict[_Key, Sequence[bytes]] = OrderedDict()
-        self._last: Sequence[bytes] = ()
-        self._last_batch, self._last_key = _NONE
+        self._texts: OrderedDict[_Key, bytes] = OrderedDict()
+        self._last_key, self._last = _NONE, b""
 
-    def of(self, bookmark: Bookmark, batch: bytes) -> Sequence[bytes]:
-        """Return a batch's texts, each up to where its id goes on with the reader's session, and then an empty one."""
-        if batch == self._last_batch and bookmark.key == self._last_key:  # Live, all ask for the same in turn.
-            return self._last
+    def of(self, bookmark: Bookmark, batch: bytes) -> bytes:
+        """Return a batch's text, the ids in it without a session."""
         key = (batch, bookmark.key)
-        texts = self._texts.pop(key, None)
-        if texts is None:
-            texts = [*self._write(bookmark, batch), b""]
-            self._size += _size(key, texts)
-        self._texts[key] = texts
-        (self._last_batch, self._last_key), self._last = key, texts
+        if key == self._last_key:  # Live, all ask for the same in turn.
+            return self._last
+        text = self._texts.pop(key, None)
+        if text is None:
+            text = self._write(bookmark, batch)
+            self._size += len(batch) + len(text)
+        self._texts[key] = text
+        self._last_key, self._last = key, text
         while self._size > self._limit and len(self._texts) > 1:
-            self._size -= _size(*self._texts.popitem(last=False))
-        return texts
+            (oldest, _), oldest_text = self._texts.popitem(last=False)
+            self._size -= len(oldest) + len(oldest_text)
+        return text
 
-    def _write(self, bookmark: Bookmark, batch: bytes) -> Iterable[bytes]:
+    def _write(self, bookmark: Bookmark, batch: bytes) -> bytes:
+        pieces: list[bytes] = []
         for event in EventBatch.FromString(batch).events:
             # Of several, only the last has an id: a cut among them sends them all again.
             texts = "\n".join(f"event: {name}\ndata: {data}\n" for name, data in self._render(event))
-            yield texts.encode() + b"id: " + bookmark.at(event.sequence)
+            pieces += (texts.encode(), b"id: ", bookmark.at(event.sequence), _END_OF_ID)
+        return b"".join(pieces)
 
 
 class SSEFrames:
-    """Writes one stream. Every event has an id: the token behind it, and the session of the stream.
+    """Writes one stream. Every event has an id: the token behind it, `~`, and the session of the stream, if it has one.
 
     A browser that was cut off sends the last id it has seen, and is known by it as the same reader. JSON
     escapes line breaks, and nothing else of a run gets into a line.
     """
 
-    def __init__(self, texts: EventTexts, session_id: str) -> None:
+    def __init__(self, texts: EventTexts, session_id: str = "") -> None:
         self._texts = texts
         self._end_of_id = f"~{session_id}\n\n".encode()
 
@@ -76,7 +79,10 @@ class SSEFrames:
 
     def events_frame(self, bookmark: Bookmark, _: int, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Events, each by itself."""
-        return self._end_of_id.join(self._texts.of(bookmark, b"".join(pieces)))
+        text = self._texts.of(bookmark, b"".join(pieces))
+        if self._end_of_id == _END_OF_ID:
+            return text
+        return text.replace(_END_OF_ID, self._end_of_id)  # JSON ends in no tilde: only ids do.
 
     def heartbeat_frame(self, token: bytes, *_: int) -> bytes:
         """A comment, which no application sees; the id moves on."""
@@ -106,7 +112,3 @@ def end(reason: str, *, reconnect: bool, message: str = "") -> bytes:
 def failure(error: LavantError, *, reconnect: bool) -> bytes:
     """The same for what went wrong after the stream had begun."""
     return end(name_of(error), reconnect=reconnect, message=error.message) + b"\n"
-
-
-def _size(key: _Key, texts: Sequence[bytes]) -> int:
-    return len(key[0]) + sum(map(len, texts))
