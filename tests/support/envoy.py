@@ -1,0 +1,83 @@
+"""A real Envoy with the configuration that is shipped; only names and ports are this machine's."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.server import START_LIMIT, STOP_LIMIT, free_address
+
+SHIPPED = Path(__file__).parents[2] / "server" / "deploy" / "envoy.yaml"
+
+
+class Envoy:
+    """Envoy before replicas, in a process of its own, on ports that survive its death.
+
+    `grpc` and `http` are the replicas' addresses.
+    """
+
+    def __init__(self, folder: Path, grpc: Sequence[str], http: Sequence[str]) -> None:
+        self.target, self.http, self._admin = free_address(), free_address(), free_address()
+        self._file = folder / "envoy.yaml"
+        self._file.write_text(yaml.safe_dump(self._configuration(grpc, http)))
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start, and wait until it listens."""
+        program = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
+        self._process = await asyncio.create_subprocess_exec(
+            *(program, "--config-path", str(self._file), "--log-level", "error"),
+            *("--use-dynamic-base-id", "--concurrency", "1"),
+        )
+        await self._answers("/ready", {"LIVE"})
+
+    async def kill(self) -> None:
+        """End without warning."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        async with asyncio.timeout(STOP_LIMIT):
+            await self._process.wait()
+
+    async def healthy(self, count: int) -> None:
+        """Wait until so many replicas get calls."""
+        healthy = {f"cluster.{name}.membership_healthy: {count}" for name in ("lavant", "lavant_http")}
+        await self._answers("/stats?filter=membership_healthy", healthy)
+
+    async def _answers(self, path: str, lines: set[str]) -> None:
+        async with asyncio.timeout(START_LIMIT):
+            while not lines <= set((await self._ask(path)).splitlines()):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+
+    async def _ask(self, path: str) -> str:
+        """Ask the administrator's port; nothing while it is not there."""
+        host, port = self._admin.split(":")
+        try:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            return ""
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.decode()
+
+    def _configuration(self, grpc: Sequence[str], http: Sequence[str]) -> Any:
+        shipped = yaml.safe_load(SHIPPED.read_text())
+        listeners, clusters = shipped["static_resources"]["listeners"], shipped["static_resources"]["clusters"]
+        for listener, address in zip(listeners, (self.target, self.http), strict=True):
+            listener["address"] = _address(address)
+        for cluster, addresses in zip(clusters, (grpc, http), strict=True):
+            cluster["type"] = "STATIC"
+            cluster["load_assignment"]["endpoints"] = [
+                {"lb_endpoints": [{"endpoint": {"address": _address(address)}} for address in addresses]}
+            ]
+        return {**shipped, "admin": {"address": _address(self._admin)}}
+
+
+def _address(address: str) -> dict[str, Any]:
+    host, port = address.split(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
