@@ -50,7 +50,7 @@ class Publisher:
         self._opened = True
         timeout = None if self._raises else self._options.block_timeout
         try:
-            await self._connection.call(self._connection.runs.CreateRun, self._create, timeout)
+            await self._connection.call(lambda lane: lane.runs.CreateRun, self._create, timeout)
         except LavantError as error:
             self._outbox.fail(error)
             self.refuse(error)

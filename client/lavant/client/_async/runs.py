@@ -63,12 +63,12 @@ class AsyncRuns:
     ) -> Run:
         """Create a run, or find the one that was created in the same way. Raises RunExists if they differ."""
         request = create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
-        response = await self._connection.call(self._connection.runs.CreateRun, request)
+        response = await self._connection.call(lambda lane: lane.runs.CreateRun, request)
         return Run.from_proto(response.run)
 
     async def get(self, run_id: str) -> Run:
         """Tell where a run stands."""
-        response = await self._connection.call(self._connection.runs.GetRun, GetRunRequest(run_id=run_id))
+        response = await self._connection.call(lambda lane: lane.runs.GetRun, GetRunRequest(run_id=run_id))
         return Run.from_proto(response.run)
 
     async def list(
@@ -104,7 +104,7 @@ class AsyncRuns:
         )
         request = ListRunsRequest(filter=matching, page_size=page_size)
         while True:
-            response = await self._connection.call(self._connection.runs.ListRuns, request)
+            response = await self._connection.call(lambda lane: lane.runs.ListRuns, request)
             for run in response.runs:
                 yield Run.from_proto(run)
             if not response.next_page_token:
@@ -168,12 +168,12 @@ class AsyncRuns:
                 assert run.cancel_reason == "too slow"
         """
         request = CancelRunRequest(run_id=run_id, reason=reason)
-        response = await self._connection.call(self._connection.runs.CancelRun, request)
+        response = await self._connection.call(lambda lane: lane.runs.CancelRun, request)
         return Run.from_proto(response.run)
 
     async def delete(self, run_id: str) -> None:
         """Delete an ended run and its log. Raises RunNotEnded for one that has not."""
-        await self._connection.call(self._connection.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
+        await self._connection.call(lambda lane: lane.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
 
     async def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> AsyncIterator[Event]:
         """Give the events recorded so far, in order, page by page; also those that come while it does.
@@ -184,7 +184,7 @@ class AsyncRuns:
         """
         request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
         while True:
-            response = await self._connection.call(self._connection.events.ListEvents, request)
+            response = await self._connection.call(lambda lane: lane.events.ListEvents, request)
             for event in response.events:
                 yield wrap(event)
             # A page may be empty in the middle of a log, where none of many events match: then its token has moved.

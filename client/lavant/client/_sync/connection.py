@@ -24,8 +24,6 @@ from lavant.v1.run_service_pb2 import WaitRunRequest, WaitRunResponse, WatchRuns
 
 if TYPE_CHECKING:
     from lavant.client._sync.calls import UnaryMethod
-    from lavant.v1.event_service_pb2_grpc import EventServiceStub
-    from lavant.v1.run_service_pb2_grpc import RunServiceStub
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -50,16 +48,6 @@ class Connection:
         self.new_backoff = new_backoff
         self._own_metadata = _checked(metadata)
         self._channels = Channels(new_channel)
-
-    @property
-    def runs(self) -> "RunServiceStub":
-        """The calls to runs that are soon over."""
-        return self._channels.first.runs
-
-    @property
-    def events(self) -> "EventServiceStub":
-        """The calls to events that are soon over."""
-        return self._channels.first.events
 
     def close(self) -> None:
         """Close the channels; calls under way are cancelled."""
@@ -104,18 +92,25 @@ class Connection:
             lane.release()
 
     def call(
-        self, method: "UnaryMethod[_Request, _Response]", request: _Request, timeout: float | None = None
+        self,
+        method: "Callable[[Lane], UnaryMethod[_Request, _Response]]",
+        request: _Request,
+        timeout: float | None = None,
     ) -> _Response:
         """Make a call within `timeout` seconds (default: the client's), again and again while it is cut off.
 
-        For calls that are safe to make twice: all of lavant's are. `method` is one of `runs` or `events`.
+        For calls that are safe to make twice: all of lavant's are. One that is not answered within a third of
+        the time, or ten seconds if that is more, is made again: over another connection, or to another server.
         """
-        deadline = self.clock.monotonic() + (self.timeout if timeout is None else timeout)
+        allowed = self.timeout if timeout is None else timeout
+        deadline = self.clock.monotonic() + allowed
+        patience = max(UNANSWERED, allowed / 3)
         backoff = self.new_backoff()
-        lane = self._channels.first
         while True:
+            lane = self._channels.first
+            left = deadline - self.clock.monotonic()
             try:
-                return self._ask(lane, method, request, deadline - self.clock.monotonic())
+                return self._ask(lane, method(lane), request, min(patience, left))
             except LavantError as error:
                 delay = backoff.next(error.retry_after)
                 if not is_cut(error) or self.clock.monotonic() + delay >= deadline:

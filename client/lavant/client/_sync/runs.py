@@ -64,12 +64,12 @@ class Runs:
     ) -> Run:
         """Create a run, or find the one that was created in the same way. Raises RunExists if they differ."""
         request = create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
-        response = self._connection.call(self._connection.runs.CreateRun, request)
+        response = self._connection.call(lambda lane: lane.runs.CreateRun, request)
         return Run.from_proto(response.run)
 
     def get(self, run_id: str) -> Run:
         """Tell where a run stands."""
-        response = self._connection.call(self._connection.runs.GetRun, GetRunRequest(run_id=run_id))
+        response = self._connection.call(lambda lane: lane.runs.GetRun, GetRunRequest(run_id=run_id))
         return Run.from_proto(response.run)
 
     def list(
@@ -105,7 +105,7 @@ class Runs:
         )
         request = ListRunsRequest(filter=matching, page_size=page_size)
         while True:
-            response = self._connection.call(self._connection.runs.ListRuns, request)
+            response = self._connection.call(lambda lane: lane.runs.ListRuns, request)
             for run in response.runs:
                 yield Run.from_proto(run)
             if not response.next_page_token:
@@ -167,12 +167,12 @@ class Runs:
                 assert run.cancel_reason == "too slow"
         """
         request = CancelRunRequest(run_id=run_id, reason=reason)
-        response = self._connection.call(self._connection.runs.CancelRun, request)
+        response = self._connection.call(lambda lane: lane.runs.CancelRun, request)
         return Run.from_proto(response.run)
 
     def delete(self, run_id: str) -> None:
         """Delete an ended run and its log. Raises RunNotEnded for one that has not."""
-        self._connection.call(self._connection.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
+        self._connection.call(lambda lane: lane.runs.DeleteRun, DeleteRunRequest(run_id=run_id))
 
     def events(self, run_id: str, *, types: Iterable[str] = (), page_size: int = 0) -> Iterator[Event]:
         """Give the events recorded so far, in order, page by page; also those that come while it does.
@@ -183,7 +183,7 @@ class Runs:
         """
         request = ListEventsRequest(run_id=run_id, page_size=page_size, types=event_types(types))
         while True:
-            response = self._connection.call(self._connection.events.ListEvents, request)
+            response = self._connection.call(lambda lane: lane.events.ListEvents, request)
             for event in response.events:
                 yield wrap(event)
             # A page may be empty in the middle of a log, where none of many events match: then its token has moved.

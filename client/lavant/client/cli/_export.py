@@ -71,7 +71,7 @@ async def _write_run(client: AsyncClient, run_id: str, file: IO[str], *, may_be_
     """Write a run as it stands; tells the number of its events, or None if it is gone."""
     connection = client._connection
     try:
-        response = await connection.call(connection.runs.GetRun, GetRunRequest(run_id=run_id))
+        response = await connection.call(lambda lane: lane.runs.GetRun, GetRunRequest(run_id=run_id))
     except RunNotFound:
         if may_be_gone:
             return None

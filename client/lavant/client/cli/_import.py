@@ -88,9 +88,9 @@ class Importer:
         """Make sure that the run exists; tells how many events it has. Raises RunExists."""
         connection = self.client._connection
         if not self.dry_run:
-            return (await connection.call(connection.runs.CreateRun, _settings(run))).run.last_sequence
+            return (await connection.call(lambda lane: lane.runs.CreateRun, _settings(run))).run.last_sequence
         try:
-            stored = (await connection.call(connection.runs.GetRun, GetRunRequest(run_id=run.run_id))).run
+            stored = (await connection.call(lambda lane: lane.runs.GetRun, GetRunRequest(run_id=run.run_id))).run
         except RunNotFound:
             return 0
         if _settings(stored) != _settings(run):
@@ -118,7 +118,7 @@ class Importer:
         )
         connection = self.client._connection
         try:
-            await connection.call(connection.events.AppendEvents, AppendEventsRequest(batch=batch))
+            await connection.call(lambda lane: lane.events.AppendEvents, AppendEventsRequest(batch=batch))
         except InvalidField as error:
             raise _refused(exported, first, error) from None
 
