@@ -1,5 +1,6 @@
 """Servers that tests can ask for."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from support.clock import ManualClock
 from support.server import Server, ServerProcess, serving
+
+# A shell has its background jobs ignore SIGINT, and what they start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

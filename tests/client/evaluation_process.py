@@ -1,4 +1,7 @@
-"""Runs an evaluation of 200 cases, three times each, and notes each case that it runs: to be killed."""
+"""Runs an evaluation of 200 cases, three times each, and notes each case that it runs: to be killed, or stopped.
+
+Ends with status 3, and says why, where another process has taken it over.
+"""
 
 import asyncio
 import sys
@@ -7,7 +10,7 @@ from pathlib import Path
 from pydantic_evals import Case, Dataset
 from pydantic_evals.evaluators import EqualsExpected
 
-from lavant.client import AsyncClient
+from lavant.client import AsyncClient, ProducerFenced
 
 
 async def main(target: str, ran: Path) -> None:
@@ -26,4 +29,8 @@ async def main(target: str, ran: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    try:
+        asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    except ProducerFenced as fenced:
+        print(fenced)
+        raise SystemExit(3) from None

@@ -40,7 +40,7 @@ async def evaluation(client: AsyncClient) -> str:
             row.scores.add(name="correct", passed=passed)
             await run.publish(Event(row_finished=row))
             await run.progress("rows", number, 2)
-        run.summary = EvaluationSummary(rows_succeeded=2, rows_failed=0, mean_scores={"correct": 0.5})
+        run.summary = EvaluationSummary(rows_succeeded=2, rows_failed=0, mean_scores={"correct": 0.5}, accuracy=0.5)
     return run.id
 
 

@@ -1,58 +1,27 @@
 """Evaluations of pydantic-evals' datasets, on a real server."""
 
 import asyncio
-import sys
-from collections import Counter
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from pydantic_evals import Case, Dataset
-from pydantic_evals.evaluators import EqualsExpected, Evaluator, EvaluatorContext
+from pydantic_evals import Case, Dataset, increment_eval_metric, set_eval_attribute
+from pydantic_evals.evaluators import EvaluationReason, Evaluator, EvaluatorContext
+from pydantic_evals.lifecycle import CaseLifecycle
+from tenacity import stop_after_attempt
 
+from client.evaluated import Broken, Length, Stuck, cities, shout
 from lavant.client import (
     AsyncClient,
     Client,
     EvaluationEvent,
+    RunCancelled,
     RunFailed,
-    RunSealed,
     RunState,
 )
 from support.server import ServerProcess
-
-SCRIPT = Path(__file__).with_name("evaluation_process.py")
-
-
-@dataclass
-class Length(Evaluator[Any, Any, Any]):
-    """How long the output is."""
-
-    version: str = "1"
-
-    def evaluate(self, ctx: EvaluatorContext[Any, Any, Any]) -> dict[str, float | str]:
-        return {"length": len(ctx.output), "size": "long" if len(ctx.output) > 4 else "short"}
-
-    def get_evaluator_version(self) -> str:
-        return self.version
-
-
-@dataclass
-class Broken(Evaluator[Any, Any, Any]):
-    """Fails."""
-
-    def evaluate(self, ctx: EvaluatorContext[Any, Any, Any]) -> bool:
-        raise LookupError("no judge")
-
-
-def cities(*names: str) -> Dataset[Any, Any, Any]:
-    cases = [Case(name=name, inputs=name, expected_output=name.upper()) for name in names]
-    return Dataset(name="cities", cases=cases, evaluators=[EqualsExpected()])
-
-
-def shout(city: str) -> str:
-    return city.upper()
 
 
 async def test_an_evaluation_is_run_and_read(client: AsyncClient) -> None:
@@ -173,65 +142,146 @@ async def test_a_baseline_tells_what_is_better_and_worse(client: AsyncClient) ->
     assert verdicts == {"EqualsExpected": "better", "length": "not_comparable", "size": "not_comparable"}
 
 
-async def test_what_cannot_go_on_is_told(client: AsyncClient) -> None:
-    await client.evaluations.run(cities("oslo"), shout, evaluation_id="done")
-    with pytest.raises(RunSealed, match=r"evaluation done has ended \(succeeded\): run it under another evaluation_id"):
-        await client.evaluations.run(cities("oslo"), shout, evaluation_id="done")
-    with pytest.raises(ValueError, match="iterations must be 1 or more, not 0"):
-        await client.evaluations.run(cities("oslo"), shout, iterations=0)
+async def test_arguments_that_make_no_sense(client: AsyncClient) -> None:
+    for arguments, said in (
+        ({"iterations": 0}, "iterations must be 1 or more, not 0"),
+        ({"max_concurrency": 0}, "max_concurrency must be 1 or more, not 0"),
+        ({"producer_timeout": -1.0}, "producer_timeout"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            await client.evaluations.run(cities("oslo"), shout, **arguments)
+    twice = cities("oslo")
+    twice.cases.append(twice.cases[0])
+    with pytest.raises(ValueError, match="two cases are named 'oslo'"):
+        await client.evaluations.run(twice, shout)
+    assert [run async for run in client.runs.list()] == []
 
 
-async def test_another_dataset_is_refused(client: AsyncClient) -> None:
-    entered = asyncio.Event()
+async def test_a_row_is_durable_before_the_next_begins(
+    server_process: ServerProcess, process_client: AsyncClient
+) -> None:
+    restarting: list[asyncio.Task[None]] = []
 
-    async def stuck(city: str) -> str:
-        if city == "rome":
-            entered.set()
-            await asyncio.Event().wait()
+    async def task(city: str) -> str:
+        if city == "a":
+            await server_process.kill()
+            restarting.append(asyncio.create_task(server_process.start()))
+        else:
+            assert restarting[0].done()
+        return city
+
+    done = await process_client.evaluations.run(cities("a", "b"), task, max_concurrency=1)
+    assert [row.error for row in done.rows] == [None, None]
+
+
+@dataclass
+class Verbose(Evaluator[Any, Any, Any]):
+    """Says what it is told to, at length."""
+
+    value: float
+
+    def evaluate(self, ctx: EvaluatorContext[Any, Any, Any]) -> EvaluationReason:
+        return EvaluationReason(value=self.value, reason="x" * 100_000)
+
+
+async def test_odd_names_and_values_cost_no_row(client: AsyncClient) -> None:
+    cases = [
+        Case[Any, Any, Any](name="line\nbreak", inputs=1),
+        Case[Any, Any, Any](name="x" * 300, inputs=2),
+        Case[Any, Any, Any](inputs=["y" * 2_000_000], expected_output="z" * 2_000_000),
+        Case[Any, Any, Any](inputs="\ud800"),
+        Case[Any, Any, Any](name="middling", inputs="w" * 180_000, expected_output="w" * 180_000),
+    ]
+
+    def task(given: Any) -> Any:
+        set_eval_attribute("seen", True)
+        increment_eval_metric("cost", math.inf)
+        increment_eval_metric("calls", 1)
+        return given
+
+    dataset = Dataset(name="odd", cases=cases, evaluators=[*[Verbose(1.0)] * 80, Verbose(math.nan)])
+    done = await client.evaluations.run(dataset, task)
+    assert [row.id[:7] for row in done.rows] == ["line br", "x" * 7, "case 3 ", "case 4 ", "middlin"]
+    assert {(len(row.scores), row.score) for row in done.rows} == {(81, 1.0)}
+    assert all("value=nan" in error.message for row in done.rows if (error := row.scores[-1].error))
+    assert [row.scores[0].explanation for row in done.rows] == ["x" * 8_192] * 5
+    assert done.rows[2].input["bytes"] == done.rows[2].output["bytes"] == 2_000_004
+    assert done.rows[0].metrics == {"calls": 1.0}
+
+
+async def test_accuracy_is_the_part_of_the_verdicts_that_passed(client: AsyncClient) -> None:
+    answer = answering({"a": "A", "b": "wrong", "c": "C", "d": "wrong", "e": "E"})
+    done = await client.evaluations.run(cities(*"abcde"), answer, evaluators=[Length()])
+    assert done.accuracy == pytest.approx(0.6)
+    assert (await client.evaluations.get(done.id)).accuracy == done.accuracy
+    without = await client.evaluations.run(Dataset(name="n", cases=cities("a").cases), shout, evaluators=[Length()])
+    assert (without.accuracy, without.mean_scores) == (None, {"length": 1.0})
+
+
+class Counting(CaseLifecycle[Any, Any, Any]):
+    """Counts what it is called for; cannot be made for one case."""
+
+    seen: ClassVar[list[str]] = []
+
+    def __init__(self, case: Case[Any, Any, Any]) -> None:
+        super().__init__(case)
+        if case.name == "rome":
+            raise LookupError("no rome")
+
+    async def setup(self) -> None:
+        self.seen.append(f"setup {self.case.name}")
+
+    async def prepare_context(self, ctx: EvaluatorContext[Any, Any, Any]) -> EvaluatorContext[Any, Any, Any]:
+        ctx.metrics["prepared"] = 1
+        return ctx
+
+    async def teardown(self, result: object) -> None:
+        self.seen.append(f"teardown {type(result).__name__}")
+
+
+async def test_a_lifecycle_and_retries_are_pydantic_evals_own(client: AsyncClient) -> None:
+    tried: list[str] = []
+
+    async def flaky(city: str) -> str:
+        tried.append(city)
+        if tried.count(city) < 3:
+            raise OSError("not yet")
         return city.upper()
 
-    first = client.evaluations.run(cities("oslo", "rome"), stuck, evaluation_id="e", max_concurrency=1)
-    running = asyncio.create_task(first)
-    await entered.wait()
-    async for event in client.evaluations.stream("e"):
-        if event.type == "row_complete":
-            break
-    other = Dataset(name="cities", cases=[Case(name="oslo", inputs="bergen")])
-    with pytest.raises(ValueError, match="row 'oslo', iteration 1, of evaluation e has other inputs in the dataset"):
-        await client.evaluations.run(other, shout, evaluation_id="e")
-    with pytest.raises(ValueError, match="is not in the dataset"):
-        await client.evaluations.run(cities("rome"), shout, evaluation_id="e")
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    done = await client.evaluations.run(
+        cities("oslo", "rome"), flaky, lifecycle=Counting, retry_task={"stop": stop_after_attempt(3)}, max_concurrency=1
+    )
+    oslo, rome = done.rows
+    assert (oslo.score, oslo.metrics, tried) == (1.0, {"prepared": 1.0}, ["oslo"] * 3)
+    assert rome.error is not None
+    assert rome.error.message == "no rome"
+    assert Counting.seen == ["setup oslo", "teardown ReportCase"]
 
 
-async def start_process(target: str, ran: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), target, str(ran))
+async def test_somebody_cancels_it(client: AsyncClient) -> None:
+    task = Stuck("b")
+    running = asyncio.create_task(client.evaluations.run(cities("a", "b"), task, evaluation_id="e", max_concurrency=1))
+    await task.waits.wait()
+    await client.runs.cancel("e", "too slow")
+    with pytest.raises(RunCancelled, match="too slow"):
+        await running
+    ended = await client.evaluations.get("e")
+    assert (ended.state, [row.id for row in ended.rows], ended.accuracy) == (RunState.CANCELLED, ["a"], 1.0)
+    result = (await client.runs.get("e")).result
+    assert result is not None
+    assert result.evaluation is not None
+    assert (result.evaluation.rows_succeeded, result.evaluation.accuracy) == (1, 1.0)
 
 
-async def test_a_killed_evaluation_goes_on_where_it_stopped(
-    server_process: ServerProcess, process_client: AsyncClient, tmp_path: Path
-) -> None:
-    ran = tmp_path / "ran"
-    process = await start_process(server_process.target, ran)
-    stored = Counter[tuple[str, int]]()
-    async for event in process_client.evaluations.stream("killed", wait_for_run=True):
-        if event.type == "row_complete":
-            stored[event.row.id, event.row.iteration] += 1
-            if stored.total() == 300:
-                process.kill()
-                await process.wait()
-                break
-    before = await process_client.evaluations.get("killed")
-    assert before.state is RunState.RUNNING
-    ran.rename(tmp_path / "first")
-    process = await start_process(server_process.target, ran)
-    assert await process.wait() == 0
-    after = await process_client.evaluations.wait("killed")
-    assert (after.rows_succeeded, after.rows_failed, len(after.rows)) == (600, 0, 600)
-    rows = [(row.id, row.iteration) for row in after.rows]
-    assert len(set(rows)) == 600
-    assert rows[: len(before.rows)] == [(row.id, row.iteration) for row in before.rows]
-    run_again = Counter(ran.read_text().split())
-    done_before = Counter(row.id for row in before.rows)
-    assert run_again == Counter({f"case-{number}": 3 for number in range(200)}) - done_before
+def run_blocking(target: str) -> None:
+    with Client(target, timeout=20) as client:
+        done = client.evaluations.run(cities("oslo", "rome"), shout, iterations=2, evaluation_id="e")
+        assert (done.accuracy, len(done.rows)) == (1.0, 4)
+        assert client.evaluations.run(cities("oslo", "rome"), shout, iterations=2, evaluation_id="e") == done
+        assert [event.type for event in client.evaluations.stream("e")][-1] == "final"
+
+
+async def test_the_blocking_client_runs_them(server_process: ServerProcess) -> None:
+    await asyncio.to_thread(run_blocking, server_process.target)
+    with Client(server_process.target) as client, pytest.raises(RuntimeError, match="await AsyncClient's"):
+        client.evaluations.run(cities("oslo"), shout)

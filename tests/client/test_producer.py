@@ -92,6 +92,19 @@ async def test_steps_nest_by_task(client: AsyncClient) -> None:
     assert "" != parents["left.inner"] != parents["right.inner"] != ""
 
 
+async def test_a_step_that_is_tried_again_replaces_its_earlier_attempt(client: AsyncClient) -> None:
+    async with client.runs.start("agent") as run:
+        async with run.step("look") as first:
+            await run.text("wrong")
+        async with run.step("look", attempt=2, step_id=first.id) as second:
+            await run.text("right")
+        async with run.step("look", attempt=2):
+            pass
+    recording = await client.runs.stream(run.id).collect()
+    assert (second.id, recording.text) == (first.id, "right")
+    assert [(step.attempt, step.text) for step in recording.steps] == [(2, "right"), (2, "")]
+
+
 async def test_a_step_that_raises_has_failed(client: AsyncClient) -> None:
     async with client.runs.start("agent", on_error="raise") as run:
         with pytest.raises(ValueError, match="no"):

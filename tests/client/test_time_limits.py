@@ -18,8 +18,9 @@ from lavant.client import (
     Unavailable,
     WaitTimeout,
 )
+from lavant.client._async.concurrency import Clock
 from support.calls import append, create
-from support.events import message_started, run_finished, run_started
+from support.events import message_started, run_finished, run_started, text_delta
 from support.proxy import Proxy
 from support.server import Server, ServerProcess, connected
 
@@ -115,6 +116,43 @@ async def test_the_time_to_resume_of_a_blocking_stream(proxy: Proxy) -> None:
         cut_and_stall(proxy)
         with Stopwatch(), pytest.raises(StreamCut):
             await asyncio.to_thread(next, stream)
+
+
+@pytest.mark.parametrize("gone", [Proxy.stall, Proxy.black_hole])
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_result_that_is_asked_for_behind_the_stream(
+    proxy: Proxy, gone: Callable[[Proxy], None], limit: str
+) -> None:
+    async with AsyncClient(proxy.target) as client:
+        stream = client.runs.stream("run", stop="head", **{limit: LIMIT})  # type: ignore[arg-type]
+        assert len([event async for event in stream]) == len(BEGUN)
+        gone(proxy)
+        with Stopwatch(), pytest.raises(LIMITS[limit]):
+            await stream.result()
+
+
+class Skewed(Clock):
+    """A clock that a test may set forward."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+async def test_reading_again_has_the_time_that_is_left(server: Server, client: AsyncClient) -> None:
+    await create(server.stubs)
+    await append(server.stubs, [*BEGUN, text_delta("cold"), run_finished()])
+    clock = client._connection.clock = Skewed()
+    for ahead, whole in ((59.0, True), (61.0, False)):
+        stream = client.runs.stream("run", timeout=60)
+        assert len([event async for event in stream]) == len(BEGUN) + 2
+        clock.ahead += ahead
+        if whole:
+            assert await stream.text() == "cold"
+        else:
+            with pytest.raises(StreamTimeout):
+                await stream.text()
 
 
 async def test_without_a_limit_a_wait_gives_up_with_the_clients_own(proxy: Proxy) -> None:

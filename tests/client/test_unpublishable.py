@@ -1,12 +1,13 @@
 """What cannot be published never raises into an agent that did not ask for it, and no run stays open for it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from lavant.client import AsyncClient, AsyncRunProducer, Client, InvalidField, RunProducer, RunState
+from lavant.client import AsyncClient, AsyncRunProducer, Client, InvalidField, RunProducer, RunState, Usage
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
 from support.server import Server
 from support.streams import recorded
@@ -54,6 +55,10 @@ async def a_large_output(run: AsyncRunProducer) -> None:
     run.output = LARGE
 
 
+async def the_cost(run: AsyncRunProducer) -> None:
+    run.usage = Usage(cost_usd=math.nan)
+
+
 ACTS: dict[str, Act] = {
     "a cycle": lambda run: run.custom("a.b", CYCLE),
     "a large event": lambda run: run.custom("a.b", LARGE),
@@ -70,6 +75,8 @@ ACTS: dict[str, Act] = {
     "a step's output": a_steps_output,
     "the output": the_output,
     "a large output": a_large_output,
+    "no number": lambda run: run.progress(usage=Usage(cost_usd=math.inf)),
+    "the cost": the_cost,
 }
 acts = pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
 

@@ -2,6 +2,7 @@
 
 from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
 from lavant.client._async.client import AsyncClient
+from lavant.client._async.evaluation_stream import AsyncEvaluationStream
 from lavant.client._async.evaluations import AsyncEvaluations
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.runs import AsyncRuns
@@ -10,6 +11,7 @@ from lavant.client._comparison import ScoreComparison
 from lavant.client._errors import (
     ConsumerBusy,
     DataLoss,
+    EvaluationChanged,
     IdleTimeout,
     InvalidField,
     LavantError,
@@ -70,6 +72,7 @@ from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome
 from lavant.client._stub_call import StubCall
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
 from lavant.client._sync.client import Client
+from lavant.client._sync.evaluation_stream import EvaluationStream
 from lavant.client._sync.evaluations import Evaluations
 from lavant.client._sync.producer import RunProducer
 from lavant.client._sync.runs import Runs
@@ -77,6 +80,7 @@ from lavant.client._sync.stream import RunStream
 
 __all__ = [
     "AsyncClient",
+    "AsyncEvaluationStream",
     "AsyncEvaluations",
     "AsyncMessageBlock",
     "AsyncRunProducer",
@@ -90,7 +94,9 @@ __all__ = [
     "ErrorEvent",
     "ErrorInfo",
     "Evaluation",
+    "EvaluationChanged",
     "EvaluationEvent",
+    "EvaluationStream",
     "EvaluationSummary",
     "Evaluations",
     "Event",

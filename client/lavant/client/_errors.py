@@ -26,6 +26,7 @@
   x RunSealed
   x RunNotEnded
   x WaitTimeout                (also a TimeoutError)
+  x EvaluationChanged          (also a ValueError)
   x InvalidField
   x QuotaExceeded
   x Unauthenticated
@@ -420,6 +421,22 @@ class WaitTimeout(LavantError, TimeoutError):
                 await client.runs.wait(run.id, timeout=0.1)
             except WaitTimeout:
                 assert (await client.runs.get(run.id)).state == "running"
+    """
+
+
+class EvaluationChanged(LavantError, ValueError):
+    """What is to be run under this evaluation_id is not what was begun under it: run it under another one.
+
+    Example:
+        async def run(*cities):
+            dataset = Dataset(name="cities", cases=[Case(name=city, inputs=city) for city in cities])
+            return await client.evaluations.run(dataset, str.upper, evaluation_id="nightly-7")
+
+        await run("oslo")
+        try:
+            await run("oslo", "rome")
+        except EvaluationChanged as error:
+            print(error)
     """
 
 

@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict
 from lavant.client._comparison import ScoreComparison
 from lavant.client._events import Event
 from lavant.client._models import ErrorInfo, RunResult
-from lavant.client._rows import Row, count_failed, mean, mean_scores
+from lavant.client._rows import Row, summary_of
 from lavant.client._states import RunState, state_of
 
+# The events of a run that tell of its evaluation.
+EVENT_TYPES = ("run_started", "run_state_changed", "progress_reported", "row_finished", "run_finished")
 EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 
@@ -31,9 +33,11 @@ class _Frozen(BaseModel):
 
 
 class Evaluation(_Frozen):
-    """An evaluation that has ended: what its rows add up to. `rows` are those that were read.
+    """An evaluation: what its rows add up to. `rows` are those that were read.
 
-    `comparison` is that with the baseline which it was run with, if it was.
+    `accuracy` is the part that passed of all verdicts of all rows, and None without any; a row whose task failed
+    has none. `mean_scores` has the mean of each number, and of each verdict as 0 and 1. `comparison` is that with
+    the baseline which it was run with, if it was.
 
     Example:
         evaluation = await client.evaluations.wait(evaluation_id)
@@ -44,6 +48,7 @@ class Evaluation(_Frozen):
     state: RunState
     rows_succeeded: int = 0
     rows_failed: int = 0
+    accuracy: float | None = None
     mean_scores: Mapping[str, float] = {}
     output: Any = None
     error: ErrorInfo | None = None
@@ -53,28 +58,18 @@ class Evaluation(_Frozen):
 
     @classmethod
     def from_result(cls, result: RunResult, rows: Iterable[Row] = ()) -> Self:
-        """Make it of a run's result, and of its rows."""
-        read, summary = tuple(rows), result.evaluation
-        told: dict[str, Any] = (
-            {"rows_succeeded": summary.rows_succeeded, "rows_failed": summary.rows_failed}
-            if summary is not None
-            else {"rows_succeeded": sum(not row.has_failed for row in read), "rows_failed": count_failed(read)}
-        )
+        """Make it of a run's result, and of its rows; what the run does not add up is added up from these."""
+        read = tuple(rows)
+        summary = result.evaluation or summary_of(read)
         return cls(
             id=result.run_id,
             state=result.state,
-            mean_scores=summary.mean_scores if summary is not None else mean_scores(read),
             output=result.output,
             error=result.error,
             duration=result.duration,
             rows=read,
-            **told,
+            **dict(summary),
         )
-
-    @property
-    def accuracy(self) -> float | None:
-        """The mean of all mean scores; None if there are none."""
-        return mean(self.mean_scores.values())
 
 
 class StatusEvent(_Frozen):

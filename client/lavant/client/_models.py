@@ -110,26 +110,28 @@ class EvaluationSummary(_Frozen):
     """What an evaluation's rows add up to.
 
     Example:
-        summary = EvaluationSummary(rows_succeeded=9, rows_failed=1, mean_scores={"correctness": 0.8})
+        summary = EvaluationSummary(rows_succeeded=9, rows_failed=1, mean_scores={"correctness": 0.8}, accuracy=0.9)
         assert summary.mean_scores["correctness"] >= 0.8
     """
 
     rows_succeeded: int
     rows_failed: int
     mean_scores: Mapping[str, float]
+    accuracy: float | None = None
 
     @classmethod
     def from_proto(cls, proto: run_pb2.EvaluationSummary) -> Self:
         """Read it from the contract's EvaluationSummary."""
         return cls(
-            rows_succeeded=proto.rows_succeeded, rows_failed=proto.rows_failed, mean_scores=dict(proto.mean_scores)
+            rows_succeeded=proto.rows_succeeded,
+            rows_failed=proto.rows_failed,
+            mean_scores=dict(proto.mean_scores),
+            accuracy=proto.accuracy if proto.HasField("accuracy") else None,
         )
 
     def to_proto(self) -> run_pb2.EvaluationSummary:
         """Write it as the contract's EvaluationSummary."""
-        return run_pb2.EvaluationSummary(
-            rows_succeeded=self.rows_succeeded, rows_failed=self.rows_failed, mean_scores=self.mean_scores
-        )
+        return run_pb2.EvaluationSummary(**self.model_dump())
 
 
 class RunResult(_Frozen):

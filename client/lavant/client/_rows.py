@@ -88,7 +88,7 @@ class Row(_Frozen):
     @property
     def score(self) -> float | None:
         """The mean of its numbers and verdicts; None if there are none."""
-        return mean(score.number for score in self.scores)
+        return _mean(score.number for score in self.scores)
 
     @property
     def has_failed(self) -> bool:
@@ -96,8 +96,19 @@ class Row(_Frozen):
         return self.error is not None or any(score.error for score in self.scores)
 
 
-def mean_scores(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the mean of each score that is a number or a verdict, by its name; failures are left out."""
+def summary_of(rows: Iterable[Row]) -> EvaluationSummary:
+    """Add up rows: their accuracy is the part of all verdicts that passed."""
+    all_rows = list(rows)
+    failed = sum(row.has_failed for row in all_rows)
+    return EvaluationSummary(
+        rows_succeeded=len(all_rows) - failed,
+        rows_failed=failed,
+        mean_scores=_mean_scores(all_rows),
+        accuracy=_mean(score.number for row in all_rows for score in row.scores if isinstance(score.value, bool)),
+    )
+
+
+def _mean_scores(rows: Iterable[Row]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for row in rows:
         for score in row.scores:
@@ -106,21 +117,6 @@ def mean_scores(rows: Iterable[Row]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def count_failed(rows: Iterable[Row]) -> int:
-    """Count the rows whose task or evaluators failed."""
-    return sum(row.has_failed for row in rows)
-
-
-def summary_of(rows: Iterable[Row]) -> EvaluationSummary:
-    """Add up rows."""
-    all_rows = list(rows)
-    failed = count_failed(all_rows)
-    return EvaluationSummary(
-        rows_succeeded=len(all_rows) - failed, rows_failed=failed, mean_scores=mean_scores(all_rows)
-    )
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of those that are known; None if none is."""
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -372,10 +372,13 @@ class EvaluationSummary(_message.Message):
     ROWS_SUCCEEDED_FIELD_NUMBER: _builtins.int
     ROWS_FAILED_FIELD_NUMBER: _builtins.int
     MEAN_SCORES_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
     rows_succeeded: _builtins.int
     """Rows that were scored without an error."""
     rows_failed: _builtins.int
     """Rows whose task or evaluators failed."""
+    accuracy: _builtins.float
+    """Mean of all passed/failed scores of all rows (as 0 and 1): the part that passed. Not set if there are none."""
     @_builtins.property
     def mean_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Mean of each numeric score and of each passed/failed score (as 0 and 1), by its name."""
@@ -386,11 +389,14 @@ class EvaluationSummary(_message.Message):
         rows_succeeded: _builtins.int = ...,
         rows_failed: _builtins.int = ...,
         mean_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        accuracy: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_scores", b"mean_scores", "rows_failed", b"rows_failed", "rows_succeeded", b"rows_succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "mean_scores", b"mean_scores", "rows_failed", b"rows_failed", "rows_succeeded", b"rows_succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___EvaluationSummary: _TypeAlias = EvaluationSummary  # noqa: Y015

@@ -23,6 +23,7 @@ async def test_evaluations_are_listed(client: AsyncClient, lavant: Lavant) -> No
     [
         ([], 0, ""),
         (["--min-score", "correct=0.5"], 0, ""),
+        (["--min-score", "accuracy=0.6"], 20, "lavant: accuracy is 0.5, less than 0.6\n"),
         (["--min-score", "correct=0.8"], 20, "lavant: correct is 0.5, less than 0.8\n"),
         (["--min-score", "correct=0.1", "--min-score", "clear=0.1"], 20, "lavant: clear is missing, less than 0.1\n"),
     ],
@@ -31,9 +32,9 @@ async def test_one_is_judged(client: AsyncClient, lavant: Lavant, flags: list[st
     evaluation_id = await evaluation(client)
     ended = await lavant("evaluations", evaluation_id, *flags)
     assert (ended.status, ended.err) == (status, said)
-    first, second = ended.out.splitlines()
+    first, accuracy, second = ended.out.splitlines()
     assert first == f"{evaluation_id} succeeded: 2 rows scored"
-    assert second.split()[:2] == ["correct", "0.5"]
+    assert (accuracy.split()[:2], second.split()[:2]) == (["accuracy", "0.5"], ["correct", "0.5"])
 
 
 async def test_others_than_well_ended_ones_have_a_status_of_their_own(client: AsyncClient, lavant: Lavant) -> None:

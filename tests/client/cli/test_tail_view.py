@@ -253,14 +253,21 @@ def test_an_evaluation(make: Events) -> None:
         "✓ rows 4/4 100%",
     ]
     assert on_terminal(events[:3])[1][1] == "rows  " + "━" * 15 + "─" * 15 + "  2/4  50%"
+    reports = [make(progress_reported=pb.ProgressReported(label="rows", completed=n, total=4)) for n in range(1, 5)]
+    told = [event for pair in zip(events[1:], reports, strict=True) for event in pair]
+    for screen in (plain, lambda shown: on_terminal(shown)[0]):
+        assert sum("4/4" in line for line in screen([events[0], *told])) == 1
     file = io.StringIO()
     view = TailView(PlainScreen(file), Live())
-    summary = run_pb2.EvaluationSummary(rows_succeeded=2, rows_failed=1, mean_scores={"exact": 0.5, "seconds": 12})
+    summary = run_pb2.EvaluationSummary(
+        rows_succeeded=2, rows_failed=1, mean_scores={"exact": 0.5, "seconds": 12}, accuracy=1
+    )
     view.end(RunResult.from_proto("r", run_pb2.RunFinished(state=run_pb2.RUN_STATE_SUCCEEDED, evaluation=summary)), 5)
     assert file.getvalue().splitlines() == [
         "Σ 2 rows scored · 1 failed",
-        "    exact    ━━━━━━━━━━──────────  0.5",
-        "    seconds                        12",
+        "    accuracy  ━━━━━━━━━━━━━━━━━━━━  1",
+        "    exact     ━━━━━━━━━━──────────  0.5",
+        "    seconds                         12",
         "",
         "✓ succeeded",
     ]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ async def evaluation(server: Server, *rows: Event, state: "RunState.ValueType" =
     began.run_started.evaluation.row_count = len(rows)
     ended = run_finished(state)
     ended.run_finished.evaluation.CopyFrom(
-        EvaluationSummary(rows_succeeded=2, rows_failed=1, mean_scores={"a": 0.5, "b": 1.0})
+        EvaluationSummary(rows_succeeded=2, rows_failed=1, mean_scores={"a": 0.5, "b": 1.0}, accuracy=0.25)
     )
     done = [event for number, one in enumerate(rows, 1) for event in (one, progress(number, len(rows)))]
     await create(server.stubs, kind=RunKind.RUN_KIND_EVALUATION)
@@ -84,7 +83,7 @@ async def test_an_evaluation_that_is_completed(server: Server, web: httpx.AsyncC
     assert events[-2][1] == {"status": "completed", "state": "succeeded"}
     result = events[-1][1]["result"]
     assert (result["accuracy"], result["mean_scores"], result["output"]) == (
-        0.75,
+        0.25,
         {"a": 0.5, "b": 1.0},
         "cold",
     )
@@ -151,10 +150,9 @@ async def test_an_evaluation_that_waits_goes_on_and_fails_in_a_row(server: Serve
     failed.row_finished.input_json = json.dumps(HOSTILE, ensure_ascii=False, indent="\r\n")
     failed.row_finished.output_json = json.dumps([HOSTILE, {"\u2028": "\x85"}], ensure_ascii=False, indent=4)
     failed.row_finished.subject_run_id = "subject"
-    scored = row(2, nothing=math.nan, correct=True)
+    scored = row(2, similar=0.5, correct=True)
     scored.row_finished.scores[0].evaluator.name, scored.row_finished.scores[0].evaluator.version = "judge", "2"
     scored.row_finished.scores.add(name="broken").error.message = HOSTILE
-    scored.row_finished.metrics["cost"] = math.inf
     events = [
         run_started(), run_state_changed(), run_state_changed(RunState.RUN_STATE_RUNNING), failed, scored,
         run_finished(),
@@ -170,11 +168,11 @@ async def test_an_evaluation_that_waits_goes_on_and_fails_in_a_row(server: Serve
     assert first["result"] == [HOSTILE, {"\u2028": "\x85"}]
     assert (first["run_id"], first["scores"]) == ("subject", [])
     assert second["scores"] == [
-        {"name": "nothing", "value": None, "explanation": "so", "evaluator": "judge", "version": "2"},
+        {"name": "similar", "value": 0.5, "explanation": "so", "evaluator": "judge", "version": "2"},
         {"name": "correct", "value": True, "explanation": "so"},
         {"name": "broken", "error": {"message": HOSTILE}},
     ]
-    assert second["metrics"] == {"tokens": 12.0, "cost": None}
+    assert second["metrics"] == {"tokens": 12.0}
     assert told[-1][1]["result"]["mean_scores"] == {}
     assert "accuracy" not in told[-1][1]["result"]
 

@@ -1,16 +1,27 @@
-"""Evaluations: reading and comparing them."""
+"""Evaluations: running, reading and comparing them."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from lavant.client._async.evaluating import Evaluating
+from lavant.client._async.connection import Connection
+from lavant.client._async.evaluating import execute
+from lavant.client._async.evaluation_stream import AsyncEvaluationStream
+from lavant.client._async.runs import AsyncRuns
 from lavant.client._comparison import ScoreComparison, compare
-from lavant.client._evaluations import Evaluation, EvaluationEvent, EvaluationProjection
-from lavant.client._rows import Row, count_failed, mean_scores
+from lavant.client._evaluations import EVENT_TYPES, Evaluation
+from lavant.client._models import RunResult
+from lavant.client._plan import Start
+from lavant.client._rows import Row
 from lavant.client._status import raise_unless_succeeded
 
+if TYPE_CHECKING:
+    from pydantic_ai import Agent
+    from pydantic_evals import Case, Dataset
+    from pydantic_evals.evaluators import Evaluator
+    from pydantic_evals.lifecycle import CaseLifecycle
 
-class AsyncEvaluations(Evaluating):
+
+class AsyncEvaluations:
     """What can be done with evaluations; found at `client.evaluations`. Each is a run of kind "evaluation".
 
     Example:
@@ -22,26 +33,115 @@ class AsyncEvaluations(Evaluating):
                 break
     """
 
-    async def stream(self, evaluation_id: str, **options: Any) -> AsyncIterator[EvaluationEvent]:
+    def __init__(self, connection: Connection, runs: AsyncRuns, opened_with: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._runs = runs
+        self._opened_with = opened_with
+
+    async def run(
+        self,
+        dataset: "Dataset[Any, Any, Any]",
+        task: Callable[[Any], Any],
+        *,
+        name: str | None = None,
+        iterations: int = 1,
+        evaluators: "Sequence[Evaluator[Any, Any, Any]]" = (),
+        labels: Mapping[str, str] | None = None,
+        max_concurrency: int | None = None,
+        evaluation_id: str | None = None,
+        baseline: str | None = None,
+        stubs: Mapping[str, Callable[..., Any]] | None = None,
+        agent: "Agent[Any, Any] | Sequence[Agent[Any, Any]]" = (),
+        producer_timeout: float | None = 300.0,
+        retry_task: Mapping[str, Any] | None = None,
+        retry_evaluators: Mapping[str, Any] | None = None,
+        lifecycle: "Callable[[Case[Any, Any, Any]], CaseLifecycle[Any, Any, Any]] | None" = None,
+    ) -> Evaluation:
+        """Run a dataset of pydantic-evals in this process, `iterations` times each case, and publish each row.
+
+        Needs `pip install 'lavant[evals]'`. A row is done once it is durable. Tasks and evaluators that fail make
+        rows with errors; all other scores of such a row stay. Cases are known by their names, those without one by
+        their place and inputs.
+
+        With the `evaluation_id` of an earlier one, what that has scored is not run again: give it one whenever
+        that matters. If it still ran, or was killed, it goes on in its log, and a process that may be at work on it
+        ends with ProducerFenced. If it succeeded, it is returned as it is. If it ended otherwise, as abandoned
+        after `producer_timeout` seconds without its process, it goes on as `evaluation_id.2`, then `.3` ..., which
+        begins with a copy of the rows: the result's `id` tells which.
+
+        With the id of an earlier one as its `baseline`, what is returned has the `comparison` with it. `stubs` answer
+        calls of the tools of their names in the `agent`s of pydantic-ai that the task runs, with the tools'
+        arguments, and a StubCall if they ask for one. `retry_task`, `retry_evaluators` and `lifecycle` are those of
+        pydantic-evals' `Dataset.evaluate`; the dataset's report evaluators are not run.
+
+        Raises EvaluationChanged if the dataset, its evaluators or iterations are not those that the evaluation
+        began with, RunCancelled if somebody cancelled it, and what keeps rows from being published.
+
+        Example:
+            dataset = Dataset(name="cities", cases=[Case(name="oslo", inputs="Oslo", expected_output="OSLO")])
+            evaluation = await client.evaluations.run(dataset, str.upper, evaluators=[EqualsExpected()])
+            assert evaluation.mean_scores == {"EqualsExpected": 1.0}
+        """
+        from lavant.client.integrations._pydantic_evals import Work  # Needs an extra.
+
+        work = Work(
+            dataset=dataset,
+            task=task,
+            name=name or dataset.name or "evaluation",
+            iterations=iterations,
+            evaluators=evaluators,
+            labels=labels or {},
+            max_concurrency=max_concurrency,
+            evaluation_id=evaluation_id,
+            baseline=baseline,
+            stubs=stubs or {},
+            agents=[*agent] if isinstance(agent, Sequence) else [agent],
+            producer_timeout=producer_timeout,
+            retry_task=retry_task,
+            retry_evaluators=retry_evaluators,
+            lifecycle=lifecycle,
+        )
+        return await execute(work, self._connection, self._runs, self._opened_with)
+
+    def stream(
+        self,
+        evaluation_id: str,
+        *,
+        consumer: str | None = None,
+        resume_token: str | None = None,
+        start: Start = "beginning",
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        reconnect_timeout: float | None = 60.0,
+        heartbeat_interval: float = 15.0,
+        take_over: bool = False,
+        wait_for_run: bool = False,
+    ) -> AsyncEvaluationStream:
         """Give an evaluation's `status`, `progress`, `row_complete`, and last its `final` or `error`.
 
-        Options are those of `client.runs.stream`: consumer, timeout, idle_timeout ... Reconnects inside. A stream
-        that begins with a resume token counts in its end only the rows that it has read, where the run tells no sum.
+        Arguments are those of `client.runs.stream`. A stream that begins with a resume token counts in its end only
+        the rows that it has read, where the run tells no sum.
         """
-        projection = EvaluationProjection(evaluation_id)
-        async with self._runs.stream(evaluation_id, **{"deltas": "none", **options}) as stream:
-            async for event in stream:
-                for told in projection.add(event):
-                    yield told
+        stream = self._runs.stream(
+            evaluation_id,
+            consumer=consumer,
+            resume_token=resume_token,
+            start=start,
+            types=EVENT_TYPES,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            reconnect_timeout=reconnect_timeout,
+            heartbeat_interval=heartbeat_interval,
+            take_over=take_over,
+            wait_for_run=wait_for_run,
+        )
+        return AsyncEvaluationStream(evaluation_id, stream)
 
     async def get(self, evaluation_id: str) -> Evaluation:
         """Read an evaluation as far as it is: one that has not ended has no sums but those of its rows."""
         rows = await self._rows(evaluation_id)
         run = await self._runs.get(evaluation_id)
-        if run.result is not None:
-            return Evaluation.from_result(run.result, rows)
-        made = Evaluation(id=run.id, state=run.state, rows=tuple(rows))
-        return made.model_copy(update=_sums(rows))
+        return Evaluation.from_result(run.result or RunResult(run_id=run.id, state=run.state), rows)
 
     async def wait(self, evaluation_id: str, timeout: float | None = None) -> Evaluation:
         """Wait for an evaluation's end; return it with its rows.
@@ -60,8 +160,3 @@ class AsyncEvaluations(Evaluating):
     async def _rows(self, evaluation_id: str) -> list[Row]:
         events = self._runs.events(evaluation_id, types=["row_finished"], page_size=1_000)
         return [Row.from_proto(event.data) async for event in events if event.type == "row_finished"]
-
-
-def _sums(rows: list[Row]) -> dict[str, Any]:
-    failed = count_failed(rows)
-    return {"rows_succeeded": len(rows) - failed, "rows_failed": failed, "mean_scores": mean_scores(rows)}

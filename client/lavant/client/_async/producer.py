@@ -54,14 +54,11 @@ class AsyncRunProducer:
         started: Event,
         options: ProducerOptions,
         on_error: OnError = "log",
-        *,
-        continues: bool = False,
     ) -> None:
         self.id = create.run_id
         self.output: Any = None
         self.usage: Usage | None = None
         self.summary: EvaluationSummary | None = None
-        self._continues = continues  # what another process has begun
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
@@ -130,17 +127,25 @@ class AsyncRunProducer:
         *,
         input: object = None,  # noqa: A002
         attempt: int = 1,
+        step_id: str | None = None,
     ) -> AsyncStepBlock:
         """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ...
 
-        `attempt` counts from 1. Each block is a step of its own: what an earlier attempt has said stays.
+        With the `step_id` of an earlier one and the next `attempt`, it replaces that one: readers forget what the
+        earlier attempt did. Without, it is a step of its own.
 
         Example:
             async with client.runs.start("weather-agent") as run:
-                async with run.step("look", kind="retrieval", input={"city": "Oslo"}) as step:
-                    step.output = {"celsius": -3}
+                try:
+                    async with run.step("look") as look:
+                        raise LookupError("no such city")
+                except LookupError:
+                    async with run.step("look", attempt=2, step_id=look.id) as look:
+                        look.output = "cold"
+            [step] = (await client.runs.stream(run.id).collect()).steps
+            assert (step.attempt, step.output) == (2, "cold")
         """
-        return AsyncStepBlock(self, name, step_kind(kind), input, attempt)
+        return AsyncStepBlock(self, name, step_kind(kind), input, attempt, step_id or new_id())
 
     def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolBlock:
         """Call a tool, for the length of a block. `tool_call_id` is the model's own, if it gave one.
@@ -233,8 +238,7 @@ class AsyncRunProducer:
         await self._publisher.open()
         self._began = monotonic()
         try:
-            if not self._continues:
-                self.enqueue(self._started)
+            self.enqueue(self._started)
         except InvalidField as refused:
             await self._end_unstarted(refused)
             message = f"run {self.id} has ended: its input cannot be published: {refused}"

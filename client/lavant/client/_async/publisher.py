@@ -166,10 +166,13 @@ class Publisher:
 
     def _stamp(self, event: Event) -> None:
         self._count += 1
-        event.event_id = event.event_id or f"{self._options.producer_id}.{self._count}"
+        event.event_id = event.event_id or self._event_id()
         if not event.HasField("event_time"):
             event.event_time.FromNanoseconds(self._options.clock())
         self._trace(event)
+
+    def _event_id(self) -> str:
+        return f"{self._options.producer_id}.{self._options.producer_epoch}.{self._count}"
 
     def _cancel(self, reason: str) -> None:
         self.cancel_reason = reason

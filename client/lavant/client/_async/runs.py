@@ -6,6 +6,7 @@ from datetime import datetime
 from lavant.client import _payloads
 from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
 from lavant.client._async.connection import Connection
+from lavant.client._async.limits import Limits
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.stream import AsyncRunStream
 from lavant.client._async.streams import Streams
@@ -48,7 +49,7 @@ class AsyncRuns:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._streams = Streams(connection, self.get)
+        self._streams = Streams(connection)
 
     async def create(
         self,
@@ -282,8 +283,11 @@ class AsyncRuns:
         return self._streams.open(
             plan,
             resume_token or "",
-            timeout=check_optional_seconds("timeout", timeout),
-            idle_timeout=check_optional_seconds("idle_timeout", idle_timeout),
+            limits=Limits(
+                check_optional_seconds("timeout", timeout),
+                check_optional_seconds("idle_timeout", idle_timeout),
+                self._connection.clock,
+            ),
             reconnect_timeout=reconnect_timeout,
             handlers=[on_event] if callable(on_event) else list(on_event),
             handler_timeout=handler_timeout,

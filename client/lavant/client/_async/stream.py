@@ -6,7 +6,7 @@ from typing import Self
 from lavant.client._async.event_stream import EventStream
 from lavant.client._async.limits import Limits
 from lavant.client._async.subscription import Subscription
-from lavant.client._errors import RunNotEnded
+from lavant.client._errors import LavantError, RunNotEnded
 from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
 from lavant.client._plan import Handler
 from lavant.client._projections import TextProjection, ToolCallProjection
@@ -40,7 +40,7 @@ class AsyncRunStream(EventStream):
         self,
         run_id: str,
         new_subscription: Callable[[str], Subscription],
-        get_run: Callable[[str], Awaitable[Run]],
+        get_run: Callable[[str, float | None], Awaitable[Run]],
         read_again: "Callable[[str], AsyncRunStream]",
         limits: Limits,
         *,
@@ -193,7 +193,12 @@ class AsyncRunStream(EventStream):
     async def _find_result(self) -> RunResult:
         if self._finished is not None:
             return RunResult.from_proto(self._run_id, self._finished)
-        run = await self._get_run(self._run_id)
+        self._limits.start()
+        try:
+            run = await self._get_run(self._run_id, self._limits.left())
+        except LavantError:
+            self._limits.check()
+            raise
         if run.result is None:
             raise RunNotEnded(f"run {run.id} has not ended yet")
         return run.result

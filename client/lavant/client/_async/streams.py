@@ -1,6 +1,6 @@
 """Opens streams of runs."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lavant.client._async.connection import Connection
@@ -11,14 +11,14 @@ from lavant.client._ids import new_id
 from lavant.client._models import Run
 from lavant.client._plan import Handler, StreamPlan
 from lavant.client._sessions import Sessions
+from lavant.v1.run_service_pb2 import GetRunRequest
 
 
 class Streams:
     """What all streams of a client share: the connection, and whose sessions they continue."""
 
-    def __init__(self, connection: Connection, get_run: Callable[[str], Awaitable[Run]]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._get_run = get_run
         self._sessions = Sessions()
 
     def open(
@@ -26,15 +26,13 @@ class Streams:
         plan: StreamPlan,
         resume_token: str = "",
         *,
-        timeout: float | None,
-        idle_timeout: float | None,
+        limits: Limits,
         reconnect_timeout: float | None,
         handlers: Sequence[Handler] = (),
         handler_timeout: float = 30.0,
     ) -> AsyncRunStream:
         """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
         session = self._sessions.begin(plan.run_id, plan.consumer_id)
-        limits = Limits(timeout, idle_timeout, self._connection.clock)
 
         def subscribe(token: str) -> Subscription:
             consumer_id = plan.consumer_id or f"anonymous-{new_id()}"
@@ -50,9 +48,7 @@ class Streams:
 
         def read_again(token: str) -> AsyncRunStream:
             again = replace(plan, consumer_id="", deltas="none" if plan.deltas == "none" else "all")
-            return self.open(
-                again, token, timeout=timeout, idle_timeout=idle_timeout, reconnect_timeout=reconnect_timeout
-            )
+            return self.open(again, token, limits=limits, reconnect_timeout=reconnect_timeout)
 
         return AsyncRunStream(
             plan.run_id,
@@ -64,3 +60,8 @@ class Streams:
             handlers=handlers,
             handler_timeout=handler_timeout,
         )
+
+    async def _get_run(self, run_id: str, timeout: float | None) -> Run:
+        limit = self._connection.timeout if timeout is None else min(timeout, self._connection.timeout)
+        request = GetRunRequest(run_id=run_id)
+        return Run.from_proto((await self._connection.call(lambda lane: lane.runs.GetRun, request, limit)).run)

@@ -60,10 +60,16 @@ class StepBlock(_Block):
     """
 
     def __init__(
-        self, run: "RunProducer", name: str, kind: "StepKind.ValueType", input_value: object, attempt: int
+        self,
+        run: "RunProducer",
+        name: str,
+        kind: "StepKind.ValueType",
+        input_value: object,
+        attempt: int,
+        step_id: str,
     ) -> None:
         super().__init__(run)
-        self.id = new_id()
+        self.id = step_id
         self.output: Any = None
         self.usage: Usage | None = None
         self._parent = ""

@@ -43,15 +43,17 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         authorization = [("authorization", f"Bearer {api_key}")] if api_key else []
+        carried = [*authorization, *metadata]
         self.target = resolve_target(target)
         chosen = channel_options(self.target, options)
         self._connection = Connection(
             lambda: open_channel(self.target, credentials, chosen),
-            metadata=[*authorization, *metadata],
+            metadata=carried,
             timeout=check_seconds("timeout", timeout),
         )
         self.runs = Runs(self._connection)
-        self.evaluations = Evaluations(self._connection, self.runs)
+        opened_with = {"credentials": credentials, "metadata": carried, "options": options, "timeout": timeout}
+        self.evaluations = Evaluations(self._connection, self.runs, {"target": target, **opened_with})
 
     def __enter__(self) -> Self:
         return self

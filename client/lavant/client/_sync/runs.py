@@ -15,6 +15,7 @@ from lavant.client._options import OnError, ProducerOptions, check_on_error
 from lavant.client._outbox import MAX_BATCH_BYTES
 from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
 from lavant.client._sync.connection import Connection
+from lavant.client._sync.limits import Limits
 from lavant.client._sync.producer import RunProducer
 from lavant.client._sync.stream import RunStream
 from lavant.client._sync.streams import Streams
@@ -49,7 +50,7 @@ class Runs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._streams = Streams(connection, self.get)
+        self._streams = Streams(connection)
 
     def create(
         self,
@@ -279,8 +280,11 @@ class Runs:
         return self._streams.open(
             plan,
             resume_token or "",
-            timeout=check_optional_seconds("timeout", timeout),
-            idle_timeout=check_optional_seconds("idle_timeout", idle_timeout),
+            limits=Limits(
+                check_optional_seconds("timeout", timeout),
+                check_optional_seconds("idle_timeout", idle_timeout),
+                self._connection.clock,
+            ),
             reconnect_timeout=reconnect_timeout,
             handlers=[on_event] if callable(on_event) else list(on_event),
             handler_timeout=handler_timeout,

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from lavant.client._errors import RunNotEnded
+from lavant.client._errors import LavantError, RunNotEnded
 from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
 from lavant.client._plan import Handler
 from lavant.client._projections import TextProjection, ToolCallProjection
@@ -41,7 +41,7 @@ class RunStream(EventStream):
         self,
         run_id: str,
         new_subscription: Callable[[str], Subscription],
-        get_run: Callable[[str], Run],
+        get_run: Callable[[str, float | None], Run],
         read_again: "Callable[[str], RunStream]",
         limits: Limits,
         *,
@@ -194,7 +194,12 @@ class RunStream(EventStream):
     def _find_result(self) -> RunResult:
         if self._finished is not None:
             return RunResult.from_proto(self._run_id, self._finished)
-        run = self._get_run(self._run_id)
+        self._limits.start()
+        try:
+            run = self._get_run(self._run_id, self._limits.left())
+        except LavantError:
+            self._limits.check()
+            raise
         if run.result is None:
             raise RunNotEnded(f"run {run.id} has not ended yet")
         return run.result

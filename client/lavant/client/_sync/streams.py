@@ -1,7 +1,7 @@
 # Made from _async/streams.py by client/unasync.py: change that one.
 """Opens streams of runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lavant.client._ids import new_id
@@ -12,14 +12,14 @@ from lavant.client._sync.connection import Connection
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.stream import RunStream
 from lavant.client._sync.subscription import Subscription
+from lavant.v1.run_service_pb2 import GetRunRequest
 
 
 class Streams:
     """What all streams of a client share: the connection, and whose sessions they continue."""
 
-    def __init__(self, connection: Connection, get_run: Callable[[str], Run]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._get_run = get_run
         self._sessions = Sessions()
 
     def open(
@@ -27,15 +27,13 @@ class Streams:
         plan: StreamPlan,
         resume_token: str = "",
         *,
-        timeout: float | None,
-        idle_timeout: float | None,
+        limits: Limits,
         reconnect_timeout: float | None,
         handlers: Sequence[Handler] = (),
         handler_timeout: float = 30.0,
     ) -> RunStream:
         """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
         session = self._sessions.begin(plan.run_id, plan.consumer_id)
-        limits = Limits(timeout, idle_timeout, self._connection.clock)
 
         def subscribe(token: str) -> Subscription:
             consumer_id = plan.consumer_id or f"anonymous-{new_id()}"
@@ -51,9 +49,7 @@ class Streams:
 
         def read_again(token: str) -> RunStream:
             again = replace(plan, consumer_id="", deltas="none" if plan.deltas == "none" else "all")
-            return self.open(
-                again, token, timeout=timeout, idle_timeout=idle_timeout, reconnect_timeout=reconnect_timeout
-            )
+            return self.open(again, token, limits=limits, reconnect_timeout=reconnect_timeout)
 
         return RunStream(
             plan.run_id,
@@ -65,3 +61,8 @@ class Streams:
             handlers=handlers,
             handler_timeout=handler_timeout,
         )
+
+    def _get_run(self, run_id: str, timeout: float | None) -> Run:
+        limit = self._connection.timeout if timeout is None else min(timeout, self._connection.timeout)
+        request = GetRunRequest(run_id=run_id)
+        return Run.from_proto((self._connection.call(lambda lane: lane.runs.GetRun, request, limit)).run)

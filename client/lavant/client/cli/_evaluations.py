@@ -15,7 +15,7 @@ from lavant.client.cli._exit_status import status_of
 from lavant.client.cli._options import ApiKey, Labels, Names, Since, States, Target
 from lavant.client.cli._runs import STYLES
 from lavant.client.cli._selection import Selection
-from lavant.client.cli._text import age, one_line
+from lavant.client.cli._text import age, measures, one_line
 from lavant.client.cli._wait import NOT_ENDED
 
 TOO_LOW = 20
@@ -25,7 +25,9 @@ def evaluations(
     evaluation: Annotated[str | None, typer.Argument(metavar="[EVALUATION]", help="One; without: a list.")] = None,
     min_score: Annotated[
         list[str] | None,
-        typer.Option("--min-score", metavar="NAME=NUMBER", help="The least mean of a score; may be repeated."),
+        typer.Option(
+            "--min-score", metavar="NAME=NUMBER", help="The least accuracy, or mean of a score; may be repeated."
+        ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer.")] = None,
     state: States = None,
@@ -96,9 +98,10 @@ async def _judge(
     print(_json.encode(ended.model_dump(exclude={"rows", "comparison"})) if json else _summary(ended, least))
     if status := status_of(ended.state):
         return status
-    low = [name for name, number in least.items() if not ended.mean_scores.get(name, -float("inf")) >= number]
+    found = measures(ended)
+    low = [name for name, number in least.items() if not found.get(name, -float("inf")) >= number]
     for name in low:
-        has = f"{ended.mean_scores[name]:.4g}" if name in ended.mean_scores else "missing"
+        has = f"{found[name]:.4g}" if name in found else "missing"
         typer.echo(one_line(f"lavant: {name} is {has}, less than {least[name]:g}"), err=True)
     return TOO_LOW if low else 0
 
@@ -108,8 +111,9 @@ def _summary(evaluation: Evaluation, least: dict[str, float]) -> str:
     lines = [f"{evaluation.id} {evaluation.state.value}: {evaluation.rows_succeeded:,} rows scored{failed}"]
     if evaluation.error:
         lines.append(one_line(f"{evaluation.error.type}: {evaluation.error.message}"))
-    width = max((len(one_line(name)) for name in evaluation.mean_scores), default=0)
-    for name, mean in sorted(evaluation.mean_scores.items()):
+    found = measures(evaluation)
+    width = max((len(one_line(name)) for name in found), default=0)
+    for name, mean in found.items():
         wanted = f"  (at least {least[name]:g})" if name in least else ""
         lines.append(f"  {one_line(name):{width}}  {mean:.4g}{wanted}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from rich.text import Text
 from lavant.client import EvaluationSummary
 from lavant.client.cli._screen import Line
 from lavant.client.cli._tail_words import duration_of, error_text, joined, scores_text
+from lavant.client.cli._text import measures
 from lavant.client.cli._untrusted import neutral_line
 from lavant.v1.event_pb2 import EvaluationPlan, RowFinished
 
@@ -41,7 +42,7 @@ def summary_lines(summary: EvaluationSummary) -> list[Line]:
     failed = f"{summary.rows_failed:,} failed" if summary.rows_failed else ""
     head = joined(f"{summary.rows_succeeded:,} rows scored", failed)
     lines = [Line(mark="Σ", style="bold", text=Text(head, style="bold"))]
-    names = {neutral_line(name, 40): mean for name, mean in sorted(summary.mean_scores.items())}
+    names = {neutral_line(name, 40): mean for name, mean in measures(summary).items()}
     width = max(map(len, names), default=0)
     return lines + [Line(depth=1, mark=" ", text=_mean_text(f"{name:{width}}", mean)) for name, mean in names.items()]
 

@@ -18,6 +18,7 @@ class Progress:
         self._live = live
         self._shows_bars = shows_bars
         self._reports_usage = False
+        self._complete: dict[str, Bar] = {}
         self._rows = 0
         self._label = ""
 
@@ -65,9 +66,10 @@ class Progress:
 
     def _advance(self, key: str, bar: Bar) -> Line | None:
         """Move a bar; where bars are not visible, each tenth of it gets a line."""
+        if self._complete.get(key) == bar:
+            return None
         before = self._live.bars.pop(key, None)
-        if not bar.is_complete:
-            self._live.bars[key] = bar
+        (self._complete if bar.is_complete else self._live.bars)[key] = bar
         passed = before is None or int(bar.part * 10) > int(before.part * 10) or (bar.total <= 0 and bar != before)
         return _line(bar) if bar.is_complete or (passed and not self._shows_bars) else None
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from lavant.client import Evaluation, EvaluationSummary
+
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
@@ -30,6 +32,12 @@ def age(since: datetime | None, now: datetime) -> str:
 def count(number: int, noun: str) -> str:
     """Write a number of things: 1 run, 2 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def measures(evaluation: Evaluation | EvaluationSummary) -> dict[str, float]:
+    """Name what an evaluation's rows add up to, the accuracy first; a score of that name wins."""
+    accuracy = {} if evaluation.accuracy is None else {"accuracy": evaluation.accuracy}
+    return {**accuracy, **dict(sorted(evaluation.mean_scores.items()))}
 
 
 def _flat(text: str) -> str:

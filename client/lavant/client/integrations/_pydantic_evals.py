@@ -1,240 +1,191 @@
-"""Runs datasets of pydantic-evals as evaluations, and goes on with those that were killed."""
+"""Runs datasets of pydantic-evals as evaluations, and goes on with those that were cut off."""
 
-import hashlib
-import time
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic_evals import Case, Dataset
-from pydantic_evals.evaluators import EvaluationResult, Evaluator
-from pydantic_evals.evaluators.evaluator import EvaluatorFailure
+from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 from pydantic_evals.lifecycle import CaseLifecycle
-from pydantic_evals.reporting import ReportCase, ReportCaseFailure
 from typing_extensions import override
 
-from lavant.client import _json, _payloads
-from lavant.client._arguments import duration
 from lavant.client._async.connection import Connection
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.runs import AsyncRuns, create_request
 from lavant.client._comparison import compare
-from lavant.client._errors import RunNotFound, RunSealed
 from lavant.client._evaluations import Evaluation
 from lavant.client._ids import new_id
-from lavant.client._models import Run
-from lavant.client._options import ProducerOptions
+from lavant.client._models import RunResult
 from lavant.client._rows import Row, summary_of
+from lavant.client.integrations._evaluation_lives import find_lives, next_life, overtaken, read_lives
+from lavant.client.integrations._evaluation_plan import Key, PlannedRow, Stored, check_unchanged, plan_of, plan_rows
+from lavant.client.integrations._evaluation_row import Report, row_of
 from lavant.client.integrations._tool_stubs import begin_row, stubbed
-from lavant.v1 import event_pb2, run_pb2
-from lavant.v1.event_pb2 import Event, RowFinished
+from lavant.v1.event_pb2 import EvaluationPlan, Event, RowFinished
+from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
 
-Key = tuple[str, int]
-# Of what went in, what came out and what was expected: together they fit into an event.
-_LARGEST = 256 << 10
+_STORE_TIMEOUT = 60.0  # seconds that a row may take to be durable
+NewLifecycle = Callable[[Case[Any, Any, Any]], CaseLifecycle[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
-    """A row to be: a case, once."""
+class Work:
+    """What `AsyncEvaluations.run` is given. Raises ValueError for what makes no sense."""
 
-    key: Key
-    original: Case[Any, Any, Any]
-    case: Case[Any, Any, Any]
-    input_json: str
+    dataset: Dataset[Any, Any, Any]
+    task: Callable[[Any], Any]
+    name: str
+    iterations: int
+    evaluators: Sequence[Evaluator[Any, Any, Any]]
+    labels: Mapping[str, str]
+    max_concurrency: int | None
+    evaluation_id: str | None
+    baseline: str | None
+    stubs: Mapping[str, Callable[..., Any]]
+    agents: Sequence[Any]
+    producer_timeout: float | None
+    retry_task: Mapping[str, Any] | None
+    retry_evaluators: Mapping[str, Any] | None
+    lifecycle: NewLifecycle | None
 
+    def __post_init__(self) -> None:
+        for name, number in (("iterations", self.iterations), ("max_concurrency", self.max_concurrency)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be 1 or more, not {number}")
+        if self.stubs and not self.agents:
+            raise ValueError("stubs stand in for an agent's tools: pass the agent that the task runs, as agent=")
 
-async def evaluate(
-    connection: Connection,
-    runs: AsyncRuns,
-    dataset: Dataset[Any, Any, Any],
-    task: Callable[[Any], Any],
-    *,
-    name: str | None,
-    iterations: int,
-    evaluators: Sequence[Evaluator[Any, Any, Any]],
-    labels: Mapping[str, str] | None,
-    max_concurrency: int | None,
-    evaluation_id: str | None,
-    baseline: str | None,
-    stubs: Mapping[str, Callable[..., Any]],
-    agents: Sequence[Any],
-) -> Evaluation:
-    """See `Evaluating.run`."""
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, not {iterations}")
-    if stubs and not agents:
-        raise ValueError("stubs stand in for an agent's tools: pass the agent that the task runs, as agent=")
-    compared_with = [] if baseline is None else list((await _read_rows(runs, baseline)).values())
-    planned = _plan(dataset, iterations)
-    all_evaluators = [*dataset.evaluators, *evaluators]
-    chosen_id = evaluation_id or new_id()
-    run = await _find(runs, chosen_id) if evaluation_id else None
-    rows = await _read_rows(runs, chosen_id) if run is not None and run.last_sequence else {}
-    _check(rows, planned, chosen_id)
-    request = create_request(name or dataset.name or "evaluation", chosen_id, "evaluation", labels, "", "", None)
-    started = _payloads.run_started(None, "", "")
-    started.run_started.evaluation.CopyFrom(_plan_proto(dataset, len(planned), iterations, all_evaluators))
-    # One producer's epochs: whoever goes on fences off the process that was thought to be dead.
-    options = ProducerOptions(producer_id="evaluation", producer_epoch=time.time_ns())
-    producer = AsyncRunProducer(
-        connection, request, started, options, "raise", continues=run is not None and run.last_sequence > 0
-    )
-    async with producer:
-        missing = [row for row in planned if row.key not in rows]
-        recorder = _Recorder(producer, rows, len(planned))
-        left = Dataset(name=dataset.name, cases=[row.case for row in missing], evaluators=all_evaluators)
-        lifecycles = {row.case.name: row for row in missing}
-        with stubbed(agents, stubs):
-            await left.evaluate(
-                task,
-                name=request.name,
-                max_concurrency=max_concurrency,
-                progress=False,
-                lifecycle=lambda case: _RowLifecycle(case, lifecycles[case.name], recorder),
-            )
-        producer.summary = summary_of(rows.values())
-    ended = await runs.get(chosen_id)
-    assert ended.result is not None  # noqa: S101 - the block's end waits until it is durable
-    done = _in_order(rows, planned)
-    comparison = compare(done, compared_with)
-    return Evaluation.from_result(ended.result, done).model_copy(update={"comparison": comparison})
+    async def run(self, connection: Connection, runs: AsyncRuns) -> Evaluation:
+        """Run the rows that are not stored, and return all of them."""
+        planned = plan_rows(self.dataset, self.iterations)
+        plan = plan_of(self.dataset, self.iterations, self._all_evaluators)
+        compared_with = await read_lives(runs, [self.baseline] if self.baseline else [])
+        evaluation_id = self.evaluation_id or new_id()
+        lives = await find_lives(connection, evaluation_id) if self.evaluation_id else []
+        stored = await read_lives(runs, [run.run_id for run in lives])
+        check_unchanged(evaluation_id, stored, plan, planned)
+        if lives and lives[-1].state == RUN_STATE_SUCCEEDED:
+            life, rows = lives[-1].run_id, stored.rows
+        else:
+            request = create_request(self.name, evaluation_id, "evaluation", self.labels, "", "", self.producer_timeout)
+            producer = next_life(connection, request, lives, plan)
+            with overtaken(producer.id):
+                life, rows = producer.id, await self._complete(producer, runs, stored, plan, planned)
+        run = await runs.get(life)
+        done = [rows[row.key] for row in planned if row.key in rows]
+        made = Evaluation.from_result(run.result or RunResult(run_id=life, state=run.state), done)
+        return made.model_copy(update={"comparison": compare(done, compared_with.rows.values())})
+
+    @property
+    def _all_evaluators(self) -> list[Evaluator[Any, Any, Any]]:
+        return [*self.dataset.evaluators, *self.evaluators]
+
+    async def _complete(
+        self,
+        producer: AsyncRunProducer,
+        runs: AsyncRuns,
+        stored: Stored,
+        plan: EvaluationPlan,
+        planned: Sequence[PlannedRow],
+    ) -> dict[Key, Row]:
+        async with producer:
+            # Once its first event is durable, nobody else adds a row; others may have, since `stored` was read.
+            await producer.flush(_STORE_TIMEOUT)
+            own = await read_lives(runs, [producer.id])
+            check_unchanged(producer.id, own, plan, planned)
+            for key, earlier in stored.events.items():
+                if key not in own.events:
+                    await producer.publish(Event(event_time=earlier.event_time, row_finished=earlier.row_finished))
+            recorder = _Recorder(producer, stored.rows | own.rows, len(planned))
+            try:
+                if recorder.rows:
+                    await recorder.report()
+                await self._evaluate(producer, [row for row in planned if row.key not in recorder.rows], recorder)
+            finally:
+                producer.summary = summary_of(recorder.rows.values())
+        return recorder.rows
+
+    async def _evaluate(self, producer: AsyncRunProducer, missing: Sequence[PlannedRow], recorder: "_Recorder") -> None:
+        left = Dataset[Any, Any, Any](name=self.dataset.name, cases=[], evaluators=self._all_evaluators)
+        left.cases = [row.case for row in missing]  # Of one name for each iteration, which the constructor refuses.
+        rows = {id(row.case): row for row in missing}
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(_watch(producer))
+                with stubbed(self.agents, self.stubs):
+                    await left.evaluate(
+                        self.task,
+                        name=self.name,
+                        max_concurrency=self.max_concurrency,
+                        progress=False,
+                        retry_task=cast("Any", self.retry_task),
+                        retry_evaluators=cast("Any", self.retry_evaluators),
+                        lifecycle=lambda case: _RowLifecycle(case, rows[id(case)], recorder, self.lifecycle),
+                    )
+                watching.cancel()
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
 
 
 class _Recorder:
     """Publishes rows, and how many there are."""
 
     def __init__(self, run: AsyncRunProducer, rows: dict[Key, Row], total: int) -> None:
+        self.rows = rows
         self._run = run
-        self._rows = rows
         self._total = total
 
-    async def record(self, finished: RowFinished) -> None:
-        """Publish a row."""
-        await self._run.publish(Event(row_finished=finished))
-        self._rows[finished.row_id, finished.iteration] = Row.from_proto(finished)
-        await self._run.progress("rows", len(self._rows), self._total)
+    async def record(self, row: RowFinished) -> None:
+        """Publish a row; return once it is durable."""
+        await self._run.publish(Event(row_finished=row))
+        self.rows[row.row_id, row.iteration] = Row.from_proto(row)
+        await self.report()
+        await self._run.flush(_STORE_TIMEOUT)
+
+    async def report(self) -> None:
+        """Tell how many there are."""
+        await self._run.progress("rows", len(self.rows), self._total)
 
 
 class _RowLifecycle(CaseLifecycle[Any, Any, Any]):
-    def __init__(self, case: Case[Any, Any, Any], row: _Planned, recorder: _Recorder) -> None:
+    """Records a row behind what the user's own lifecycle does."""
+
+    def __init__(
+        self, case: Case[Any, Any, Any], row: PlannedRow, recorder: _Recorder, new_own: NewLifecycle | None
+    ) -> None:
         super().__init__(case)
         self._row = row
         self._recorder = recorder
+        self._new_own = new_own or CaseLifecycle
+        self._own: CaseLifecycle[Any, Any, Any] | None = None
 
     @override
     async def setup(self) -> None:
         begin_row(self._row.original, self._row.key[1])
+        self._own = self._new_own(self.case)  # Here, where what it raises is an error of the row.
+        await self._own.setup()
 
     @override
-    async def teardown(self, result: ReportCase[Any, Any, Any] | ReportCaseFailure[Any, Any, Any] | None) -> None:
-        if result is not None:  # None: it was cancelled, and is to be run again.
-            await self._recorder.record(_row_of(self._row, result))
+    async def prepare_context(self, ctx: EvaluatorContext[Any, Any, Any]) -> EvaluatorContext[Any, Any, Any]:
+        return await self._own.prepare_context(ctx) if self._own else ctx
+
+    @override
+    async def teardown(self, result: Report | None) -> None:
+        try:
+            if result is not None:  # None: it was cancelled, and is to be run again.
+                await self._recorder.record(row_of(self._row, result))
+        finally:
+            if self._own is not None:
+                await self._own.teardown(result)
 
 
-def _row_of(row: _Planned, result: ReportCase[Any, Any, Any] | ReportCaseFailure[Any, Any, Any]) -> RowFinished:
-    row_id, iteration = row.key
-    finished = RowFinished(
-        row_id=row_id,
-        iteration=iteration,
-        input_json=row.input_json,
-        expected_output_json=_text(result.expected_output),
-    )
-    if isinstance(result, ReportCaseFailure):
-        kind, colon, message = result.error_message.partition(": ")
-        finished.error.CopyFrom(run_pb2.Error(message=message if colon else kind, type=kind if colon else ""))
-        return finished
-    finished.output_json = _text(result.output)
-    finished.duration.CopyFrom(duration(result.task_duration))
-    for name, value in result.metrics.items():
-        finished.metrics[_json.valid_text(name)] = float(value)
-    given = (*result.scores.values(), *result.assertions.values(), *result.labels.values())
-    finished.scores.extend(map(_score, given))
-    finished.scores.extend(map(_failure, result.evaluator_failures))
-    return finished
+async def _watch(producer: AsyncRunProducer) -> None:
+    """Raise RunCancelled once somebody asks the evaluation to stop."""
+    await producer.wait_cancelled()
+    producer.raise_if_cancelled()
 
 
-def _score(result: EvaluationResult[Any]) -> event_pb2.Score:
-    score = event_pb2.Score(name=_json.valid_text(result.name), explanation=_json.valid_text(result.reason or ""))
-    score.evaluator.name = _json.valid_text(result.source.name)
-    score.evaluator.version = _json.valid_text(result.evaluator_version or "")
-    if isinstance(result.value, bool):
-        score.passed = result.value
-    elif isinstance(result.value, str):
-        score.label = _json.valid_text(result.value)
-    else:
-        score.number = float(result.value)
-    return score
-
-
-def _failure(failure: EvaluatorFailure) -> event_pb2.Score:
-    score = event_pb2.Score(name=_json.valid_text(failure.name))
-    score.evaluator.name = _json.valid_text(failure.source.name)
-    score.evaluator.version = _json.valid_text(failure.evaluator_version or "")
-    message = failure.error_message.removeprefix(f"{failure.error_type}: ")
-    score.error.message, score.error.type = _json.valid_text(message), _json.valid_text(failure.error_type or "")
-    return score
-
-
-def _plan(dataset: Dataset[Any, Any, Any], iterations: int) -> list[_Planned]:
-    planned = []
-    for index, case in enumerate(dataset.cases, 1):
-        input_json = _text(case.inputs)
-        row_id = case.name or f"case {index} {hashlib.sha256(input_json.encode()).hexdigest()[:8]}"
-        for iteration in range(1, iterations + 1):
-            copy = Case(
-                name=f"{row_id} [{iteration}/{iterations}]" if iterations > 1 else row_id,
-                inputs=case.inputs,
-                metadata=case.metadata,
-                expected_output=case.expected_output,
-                evaluators=list(case.evaluators),
-            )
-            planned.append(_Planned(key=(row_id, iteration), original=case, case=copy, input_json=input_json))
-    return planned
-
-
-def _plan_proto(
-    dataset: Dataset[Any, Any, Any], row_count: int, iterations: int, evaluators: Sequence[Evaluator[Any, Any, Any]]
-) -> event_pb2.EvaluationPlan:
-    described = [
-        event_pb2.Evaluator(name=one.get_default_evaluation_name(), version=one.get_evaluator_version() or "")
-        for one in evaluators
-    ]
-    return event_pb2.EvaluationPlan(
-        dataset=dataset.name or "", row_count=row_count, iterations=iterations, evaluators=described
-    )
-
-
-async def _find(runs: AsyncRuns, evaluation_id: str) -> Run | None:
-    try:
-        run = await runs.get(evaluation_id)
-    except RunNotFound:
-        return None
-    if run.has_ended:
-        raise RunSealed(f"evaluation {evaluation_id} has ended ({run.state.value}): run it under another evaluation_id")
-    return run
-
-
-async def _read_rows(runs: AsyncRuns, evaluation_id: str) -> dict[Key, Row]:
-    events = runs.events(evaluation_id, types=["row_finished"], page_size=1_000)
-    rows = [Row.from_proto(event.data) async for event in events if event.type == "row_finished"]
-    return {(row.id, row.iteration): row for row in rows}
-
-
-def _check(rows: Mapping[Key, Row], planned: Sequence[_Planned], evaluation_id: str) -> None:
-    inputs = {row.key: _json.decode(row.input_json) for row in planned}
-    for key, row in rows.items():
-        if key not in inputs or inputs[key] != row.input:
-            told = "is not in the dataset" if key not in inputs else "has other inputs in the dataset"
-            raise ValueError(
-                f"row {row.id!r}, iteration {row.iteration}, of evaluation {evaluation_id} {told}: "
-                "run this dataset under another evaluation_id"
-            )
-
-
-def _in_order(rows: Mapping[Key, Row], planned: Sequence[_Planned]) -> list[Row]:
-    return [rows[row.key] for row in planned if row.key in rows]
-
-
-def _text(value: object) -> str:
-    return "" if value is None else _json.bounded_text(_json.encode(_json.bounded(value)), _LARGEST)
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    failure = failures.exceptions[0]
+    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

@@ -26,7 +26,7 @@ def render(event: Event) -> Named:
     `status` {"status": queued, running, completed, failed or cancelled, "state": the run's own};
     `progress` {"rows_complete", "rows_total", "label"}; `row_complete` {"row": {"id", "iteration", "score": the mean of
     its numbers and verdicts, "scores", "prompt", "result", "truth", "duration" in seconds, "metrics", "error"}};
-    `final` {"result": {"state", "accuracy": the mean of all mean scores, "mean_scores", "rows_succeeded",
+    `final` {"result": {"state", "accuracy": the part of all verdicts that passed, "mean_scores", "rows_succeeded",
     "rows_failed", "output", "duration"}} of one that was completed or cancelled, `error` {"error", "result"} of
     one that was not. What is not known is left out.
     """
@@ -111,7 +111,7 @@ def _result(finished: RunFinished) -> str:
     means = finished.evaluation.mean_scores
     return _object(
         state=quote(_word(RunState.Name(finished.state), "RUN_STATE_")),
-        accuracy=_number(sum(means.values()) / len(means)) if means else None,
+        accuracy=_number(finished.evaluation.accuracy) if finished.evaluation.HasField("accuracy") else None,
         mean_scores=_object(**{name: _number(means[name]) for name in means}),
         rows_succeeded=str(finished.evaluation.rows_succeeded),
         rows_failed=str(finished.evaluation.rows_failed),

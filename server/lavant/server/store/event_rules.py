@@ -4,13 +4,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from google.protobuf.descriptor import FieldDescriptor
-
 from lavant.server.errors import invalid_field
-from lavant.server.model import MAX_BATCH_EVENTS, YEAR_9999, is_terminal, is_valid
+from lavant.server.model import MAX_BATCH_EVENTS, YEAR_9999, is_terminal
 from lavant.server.store.content import LogContent
-from lavant.server.store.json_text import JsonFields, check_json, json_fields
-from lavant.v1.event_pb2 import Event, EventType, ToolCallOutcome
+from lavant.server.store.values import Check, check_time, value_check
+from lavant.v1.event_pb2 import Event, EventType, SourceEvent, ToolCallOutcome
 from lavant.v1.run_pb2 import RunState
 
 MAX_ID_LENGTH: Final = 128
@@ -42,14 +40,14 @@ def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
             raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
         if content.state not in _WORKING_STATES:
             _check_place(content, path, payload)
-        if event.HasField("source"):
-            check_json(f"{path}.source", event.source, _SOURCE_JSON)
-        event_type, rule, json = _RULES[payload]
+        if _check_source and event.HasField("source"):
+            _check_source(f"{path}.source", event.source)
+        event_type, rule, check = _RULES[payload]
         if event.step_id and payload != "step_started":
             _check_step(content, path, event)
         rule(content, path, event)
-        if json:
-            check_json(f"{path}.{payload}", getattr(event, payload), json)
+        if check:
+            check(f"{path}.{payload}", getattr(event, payload))
         types.append(event_type)
     return types
 
@@ -61,8 +59,7 @@ def check_id(path: str, value: str) -> None:
 
 
 def _check_time(path: str, event: Event) -> None:
-    if not is_valid(event.event_time):
-        raise invalid_field(f"{path}.event_time", "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+    check_time(f"{path}.event_time", event.event_time)
     if not event.HasField("event_time"):
         raise invalid_field(f"{path}.event_time", "must be set")
 
@@ -260,16 +257,13 @@ _CHECKS: dict[str, Rule] = {
 }
 
 
-def _json_of(field: FieldDescriptor) -> JsonFields:
-    return json_fields(field.message_type) if field.message_type else ()
-
-
-def _rules() -> dict[str, tuple[int, Rule, JsonFields]]:
+def _rules() -> dict[str, tuple[int, Rule, Check | None]]:
     payloads = Event.DESCRIPTOR.oneofs_by_name["payload"].fields
     known = set(EventType.values())
     assert all(field.number in known for field in payloads)  # noqa: S101 - the contract says so
-    return {field.name: (field.number, _CHECKS[field.name], _json_of(field)) for field in payloads}
+    checks = {field.name: value_check(field.message_type) for field in payloads if field.message_type}
+    return {field.name: (field.number, _CHECKS[field.name], checks[field.name]) for field in payloads}
 
 
 _RULES = _rules()
-_SOURCE_JSON = _json_of(Event.DESCRIPTOR.fields_by_name["source"])
+_check_source = value_check(SourceEvent.DESCRIPTOR)

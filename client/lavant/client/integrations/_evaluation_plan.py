@@ -1,0 +1,147 @@
+"""What an evaluation of a dataset of pydantic-evals is going to do, and whether that is what it began to do. Pure."""
+
+import re
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from pydantic_evals import Case, Dataset
+from pydantic_evals.evaluators import Evaluator
+
+from lavant.client import _json
+from lavant.client._errors import EvaluationChanged
+from lavant.client._rows import Row
+from lavant.v1 import event_pb2
+from lavant.v1.event_pb2 import EvaluationPlan, Event
+
+Key = tuple[str, int]
+
+_LONGEST_ID = 128
+# Of what goes in, what comes out and what is expected: with the scores they fit into an event.
+_LARGEST = 192 << 10
+_LARGEST_CONFIG = 8 << 10
+# What has no repr of its own is written with its address, another one in every process.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRow:
+    """A row to be: a case, once. `case` is a copy of its own, `original` the dataset's."""
+
+    key: Key
+    case: Case[Any, Any, Any]
+    original: Case[Any, Any, Any]
+    input_json: str
+    expected_json: str
+
+
+@dataclass(slots=True)
+class Stored:
+    """What is stored of an evaluation: the plan that it began with, and of each row the event that tells it."""
+
+    plan: EvaluationPlan | None = None
+    events: dict[Key, Event] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> dict[Key, Row]:
+        """The rows as people read them."""
+        return {key: Row.from_proto(event.row_finished) for key, event in self.events.items()}
+
+
+def plan_rows(dataset: Dataset[Any, Any, Any], iterations: int) -> list[PlannedRow]:
+    """Return all rows there will be. Raises ValueError for two cases of one name."""
+    rows: dict[Key, PlannedRow] = {}
+    for number, case in enumerate(dataset.cases, 1):
+        input_json, expected_json = value_text(case.inputs), optional_text(case.expected_output)
+        row_id = _row_id(case, number, input_json)
+        if (row_id, 1) in rows:
+            raise ValueError(f"two cases are named {row_id!r}: give each a name of its own")
+        for iteration in range(1, iterations + 1):
+            key = (row_id, iteration)
+            rows[key] = PlannedRow(
+                key=key, case=copy(case), original=case, input_json=input_json, expected_json=expected_json
+            )
+    return list(rows.values())
+
+
+def plan_of(
+    dataset: Dataset[Any, Any, Any], iterations: int, evaluators: Sequence[Evaluator[Any, Any, Any]]
+) -> EvaluationPlan:
+    """Describe an evaluation by these evaluators, and those of single cases."""
+    everyone = [*evaluators, *(one for case in dataset.cases for one in case.evaluators)]
+    described = {proto.SerializeToString(): proto for proto in map(_describe, everyone)}
+    return EvaluationPlan(
+        dataset=_json.valid_text(dataset.name or ""),
+        row_count=len(dataset.cases) * iterations,
+        iterations=iterations,
+        evaluators=described.values(),
+    )
+
+
+def check_unchanged(evaluation_id: str, stored: Stored, plan: EvaluationPlan, planned: Sequence[PlannedRow]) -> None:
+    """Raise EvaluationChanged unless the plan is the one that was begun, and the stored rows are some of its own."""
+    began = stored.plan or plan
+    for what, before, now in (
+        ("dataset", began.dataset, plan.dataset),
+        ("number of iterations", began.iterations, plan.iterations),
+        ("number of rows", began.row_count, plan.row_count),
+    ):
+        if before != now:
+            raise _changed(f"evaluation {evaluation_id} has the {what} {before!r}, not {now!r}")
+    if different := _evaluators(began) ^ _evaluators(plan):
+        names = ", ".join(sorted({name for name, *_ in different}))
+        raise _changed(f"evaluation {evaluation_id} began with other evaluators, or settings of them ({names})")
+    rows = {row.key: row for row in planned}
+    for key, event in stored.events.items():
+        row, now_planned = event.row_finished, rows.get(key)
+        if now_planned is None:
+            raise _changed(f"row {row.row_id!r} of evaluation {evaluation_id} is not in the dataset")
+        for what, was, is_now in (
+            ("inputs", row.input_json, now_planned.input_json),
+            ("expected output", row.expected_output_json, now_planned.expected_json),
+        ):
+            if _ADDRESS.sub("", was) != _ADDRESS.sub("", is_now):
+                raise _changed(f"row {row.row_id!r} of evaluation {evaluation_id} has other {what} in the dataset")
+
+
+def value_text(value: object) -> str:
+    """Return a value's JSON text, or if that is too large, its size and its beginning."""
+    return _json.bounded_text(_json.encode(_json.bounded(value)), _LARGEST)
+
+
+def optional_text(value: object) -> str:
+    """Return a value's JSON text as `value_text` does, and nothing for None."""
+    return "" if value is None else value_text(value)
+
+
+def _row_id(case: Case[Any, Any, Any], number: int, input_json: str) -> str:
+    if not case.name:
+        return f"case {number} {_digest(_ADDRESS.sub('', input_json))}"
+    name = _json.valid_text(case.name)
+    if len(name) <= _LONGEST_ID and name.isprintable():
+        return name
+    clean = "".join(character if character.isprintable() else " " for character in name)
+    return f"{clean[:100]} {_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def _describe(evaluator: Evaluator[Any, Any, Any]) -> event_pb2.Evaluator:
+    settings = optional_text(evaluator.as_spec().arguments)
+    return event_pb2.Evaluator(
+        name=_json.valid_text(evaluator.get_default_evaluation_name()),
+        version=_json.valid_text(evaluator.get_evaluator_version() or ""),
+        config_json=_json.bounded_text(settings, _LARGEST_CONFIG),
+    )
+
+
+def _evaluators(plan: EvaluationPlan) -> set[tuple[str, str, str]]:
+    return {(one.name, one.version, _ADDRESS.sub("", one.config_json)) for one in plan.evaluators}
+
+
+def _changed(message: str) -> EvaluationChanged:
+    return EvaluationChanged(f"{message}: run it as it began, or under another evaluation_id")

@@ -1,0 +1,104 @@
+"""What values may be, wherever in an event they stand: JSON texts, durations, times and numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic_core import from_json
+
+from lavant.server.errors import invalid_field
+from lavant.server.model import MAX_BATCH_BYTES, is_valid
+
+_LONGEST_DURATION = 315_576_000_000  # seconds: what google.protobuf.Duration may hold
+_NANOS = 1_000_000_000
+_LONGEST_KEY = 60
+
+Check = Callable[[str, Any], None]
+
+
+def value_check(message_type: Descriptor) -> Check | None:
+    """Return the check of a type of message that does not contain itself; None if all its values are free.
+
+    It is given a path and the message that is found there, and raises INVALID_FIELD with the path of the field
+    unless JSON texts are empty or valid, durations and times are within protobuf's bounds, and numbers are
+    finite: JSON knows no others, so that readers of it could not be given the event.
+    """
+    if message_type.full_name in _WELL_KNOWN:
+        return _WELL_KNOWN[message_type.full_name]
+    fields = [(field.name, field.has_presence, check) for field in message_type.fields if (check := _field(field))]
+
+    def check_fields(path: str, message: Message) -> None:
+        for name, may_be_absent, check in fields:
+            if not may_be_absent or message.HasField(name):
+                check(f"{path}.{name}", getattr(message, name))
+
+    return check_fields if fields else None
+
+
+def _field(field: FieldDescriptor) -> Check | None:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        check = _field(kind.fields_by_name["value"])
+        return _of_each_key(check) if check else None
+    check = value_check(kind) if kind is not None else _scalar(field)
+    return _of_each(check) if check and field.is_repeated else check
+
+
+def _scalar(field: FieldDescriptor) -> Check | None:
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return _check_number
+    return _check_json if field.name.endswith("_json") else None
+
+
+def _of_each(check: Check) -> Check:
+    def check_items(path: str, items: Sequence[Any]) -> None:
+        for index, item in enumerate(items):
+            check(f"{path}[{index}]", item)
+
+    return check_items
+
+
+def _of_each_key(check: Check) -> Check:
+    def check_items(path: str, items: Mapping[str, Any]) -> None:
+        for key, item in items.items():
+            check(f"{path}[{key[:_LONGEST_KEY]!r}]", item)
+
+    return check_items
+
+
+def _check_json(path: str, text: str) -> None:
+    if not text or len(text) > MAX_BATCH_BYTES:  # its batch is refused as too large
+        return
+    try:
+        from_json(text, allow_inf_nan=False, cache_strings=False)
+    except ValueError:
+        raise invalid_field(path, "must be empty or valid JSON; NaN and Infinity are not JSON") from None
+
+
+def _check_number(path: str, value: float) -> None:
+    if not isfinite(value):
+        raise invalid_field(path, "must be a finite number; leave out what is not known")
+
+
+def _check_duration(path: str, value: Duration) -> None:
+    same_sign = value.seconds * value.nanos >= 0
+    if not (same_sign and abs(value.seconds) <= _LONGEST_DURATION and abs(value.nanos) < _NANOS):
+        raise invalid_field(
+            path, f"must be within ±{_LONGEST_DURATION:,} s, with nanos below {_NANOS:,} and of the seconds' sign"
+        )
+
+
+def check_time(path: str, value: Timestamp) -> None:
+    """Raise INVALID_FIELD unless a point in time is one that protobuf defines."""
+    if not is_valid(value):
+        raise invalid_field(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+
+
+_WELL_KNOWN: Mapping[str, Check] = {
+    Duration.DESCRIPTOR.full_name: _check_duration,
+    Timestamp.DESCRIPTOR.full_name: check_time,
+}

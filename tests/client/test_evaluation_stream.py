@@ -1,0 +1,75 @@
+"""Streams of evaluations go on from their tokens, at any event."""
+
+import asyncio
+
+import pytest
+
+from client.evaluated import cities, shout
+from lavant.client import AsyncClient, Client, EvaluationEvent, IdleTimeout
+from support.server import ServerProcess
+
+STATUS = "status"
+
+
+@pytest.fixture
+async def evaluation_id(client: AsyncClient) -> str:
+    """An evaluation of four rows that is done."""
+    return (await client.evaluations.run(cities("a", "b"), shout, iterations=2, max_concurrency=1)).id
+
+
+async def read(client: AsyncClient, evaluation_id: str, token: str | None = None) -> list[EvaluationEvent]:
+    return [event async for event in client.evaluations.stream(evaluation_id, resume_token=token)]
+
+
+async def test_a_stream_goes_on_behind_any_event(client: AsyncClient, evaluation_id: str) -> None:
+    told = await read(client, evaluation_id)
+    assert [event.type for event in told] == [
+        STATUS, "progress", *["row_complete", "progress"] * 4, STATUS, "final",
+    ]  # fmt: skip
+    for count in range(1, len(told)):
+        async with client.evaluations.stream(evaluation_id, consumer="ui") as stream:
+            for _ in range(count):
+                await anext(stream)
+        rest = await read(client, evaluation_id, stream.resume_token)
+        # A status that another event comes with is told again, until that was handed out too.
+        behind = count - 1 if told[count - 1].type == STATUS else count
+        assert [event.type for event in rest] == [event.type for event in told[behind:]]
+        rows = [event.row for event in rest if event.type == "row_complete"]
+        assert rows == [event.row for event in told[behind:] if event.type == "row_complete"]
+        final = rest[-1]
+        assert final.type == "final"
+        assert (final.result.accuracy, final.result.rows_succeeded) == (1.0, 4)
+
+
+async def test_one_that_was_read_to_its_end_tells_no_more(client: AsyncClient, evaluation_id: str) -> None:
+    stream = client.evaluations.stream(evaluation_id)
+    assert stream.resume_token == ""
+    assert [event async for event in stream][-1].type == "final"
+    assert await read(client, evaluation_id, stream.resume_token) == []
+
+
+async def test_a_stream_has_the_limits_and_the_place_of_a_runs(client: AsyncClient) -> None:
+    await client.runs.create("cities", run_id="e", kind="evaluation")
+    with pytest.raises(IdleTimeout):
+        await anext(client.evaluations.stream("e", idle_timeout=0.05))
+    with pytest.raises(ValueError, match="start"):
+        client.evaluations.stream("e", start="end")  # type: ignore[arg-type]
+
+
+async def test_a_token_outlives_the_server_and_the_client(
+    server_process: ServerProcess, process_client: AsyncClient
+) -> None:
+    done = await process_client.evaluations.run(cities("a", "b"), shout, max_concurrency=1)
+    stream = process_client.evaluations.stream(done.id)
+    async for event in stream:
+        if event.type == "row_complete":
+            break
+    await server_process.kill()
+    await server_process.start()
+
+    def rest() -> list[str]:
+        with Client(server_process.target) as client:
+            events = client.evaluations.stream(done.id, resume_token=stream.resume_token)
+            return [event.row.id for event in events if event.type == "row_complete"]
+
+    assert await asyncio.to_thread(rest) == ["b"]
