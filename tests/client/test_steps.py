@@ -1,51 +1,17 @@
-"""Steps as a tree, and all of a run in one value."""
+"""Steps as trees, one rule a test; logs of any shape are in test_steps_of_any_log.py."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from lavant.client import Client, Event, Step, Usage, _payloads
-from lavant.client._events import wrap
-from lavant.client._message import MessageDraft
-from lavant.client._models import RunResult, to_timedelta
-from lavant.client._recording import RecordingProjection
+from lavant.client import ErrorInfo, Event, Step, ToolCallOutcome, Usage
 from lavant.client._states import RunState, StepKind
 from lavant.client._steps import StepProjection
-from lavant.v1 import event_pb2
-from support.server import ServerProcess
-
-Shape = dict[str, str]  # each step, in the order in which they begin, and the one it is within
-TOOL = event_pb2.STEP_KIND_TOOL
+from lavant.v1.event_pb2 import Role
+from support.client_events import began, called, ended, said
 
 
-def began(step_id: str, parent_id: str = "", attempt: int = 1) -> Event:
-    return wrap(_payloads.step_started(step_id, parent_id, step_id.upper(), TOOL, {"q": 1}, attempt))
-
-
-def ended(step_id: str, parent_id: str = "", error: BaseException | None = None) -> Event:
-    return wrap(_payloads.step_finished(step_id, parent_id, "out", error, Usage(input_tokens=1), 0.5))
-
-
-def said(step_id: str, text: str) -> list[Event]:
-    draft = MessageDraft(f"{step_id}-{text}")
-    protos = [draft.start(), draft.text(text), draft.finish()]
-    for proto in protos:
-        proto.step_id = step_id
-    return [wrap(proto) for proto in protos]
-
-
-def called(step_id: str, call_id: str) -> list[Event]:
-    call = _payloads.tool_call(call_id, "look", {})
-    outcome = event_pb2.TOOL_CALL_OUTCOME_SUCCEEDED
-    protos = [_payloads.tool_call_started(call), _payloads.tool_call_finished(call, outcome, 1)]
-    for proto in protos:
-        proto.step_id = step_id
-    return [wrap(proto) for proto in protos]
-
-
-def fed(projection: StepProjection, events: Iterable[Event]) -> list[str]:
-    return [step.id for event in events if (step := projection.add(event))]
+def given_by(steps: StepProjection, events: Iterable[Event]) -> list[Step]:
+    return [step for event in events if (step := steps.add(event))]
 
 
 def names(steps: Iterable[Step]) -> object:
@@ -53,109 +19,143 @@ def names(steps: Iterable[Step]) -> object:
 
 
 def test_a_step_has_what_was_done_in_it() -> None:
-    steps = StepProjection()
-    inner = [began("b", "a"), *said("b", "inner"), ended("b", "a", ValueError("no"))]
-    fed(steps, [began("a"), *said("a", "outer"), *called("a", "c"), *inner, ended("a")])
-    (step,) = steps.roots()
-    (child,) = step.children
+    used = Usage(input_tokens=1)
+    inner = [began("b", "a"), *said("b", "inner"), ended("b", "a", used, ValueError("no"))]
+    events = [began("a"), *said("a", "outer"), *called("a", "1"), *inner, *said("a", " too"), ended("a")]
+    child, step = given_by(StepProjection(), events)
     assert (step.name, step.kind, step.input, step.output) == ("A", StepKind.TOOL, {"q": 1}, "out")
-    assert (step.text, [call.id for call in step.tool_calls], step.state) == ("outer", ["c"], RunState.SUCCEEDED)
-    assert (child.text, child.state, child.parent_id) == ("inner", RunState.FAILED, "a")
-    assert child.error is not None
-    assert child.error.message == "no"
+    assert (step.text, [call.id for call in step.tool_calls]) == ("outer too", ["1"])
+    assert (step.state, step.error, step.usage) == (RunState.SUCCEEDED, None, None)
+    assert step.duration == timedelta(seconds=0.5)
+    assert (child.parent_id, child.text, child.usage) == ("a", "inner", used)
+    assert (child.state, child.error) == (RunState.FAILED, ErrorInfo(message="no", type="ValueError"))
     assert [each.id for each in step.walk()] == ["a", "b"]
+    assert step.children == (child,)
 
 
-def test_a_retry_replaces_the_attempt_before_it() -> None:
+def test_what_is_told_of_a_step_follows_its_changes() -> None:
     steps = StepProjection()
-    first = [began("a"), *said("a", "wrong"), began("b", "a"), began("c", "b"), ended("c", "b")]
-    fed(steps, [*first, began("a", attempt=2), *said("a", "right"), ended("a"), began("a", attempt=3)])
-    (step,) = steps.roots()
-    assert (step.attempt, step.text, step.children, step.state) == (3, "", (), None)
+    seen = []
+    for event in [began("a"), began("b", "a"), *said("b", "cold"), *called("b", "1"), ended("b", "a"), ended("a")]:
+        steps.add(event)
+        ((_, *below),) = (list(root.walk()) for root in steps.roots())
+        seen += [(each.text, [call.outcome for call in each.tool_calls], each.state) for each in below]
+    done = ToolCallOutcome.SUCCEEDED
+    assert seen == [
+        ("", [], None),
+        ("", [], None),
+        ("c", [], None),
+        ("cold", [], None),
+        ("cold", [], None),
+        ("cold", [None], None),
+        ("cold", [done], None),
+        ("cold", [done], RunState.SUCCEEDED),
+        ("cold", [done], RunState.SUCCEEDED),
+    ]
 
 
-def test_steps_that_never_ended_come_as_trees_without_a_state() -> None:
+def test_steps_that_have_not_ended_come_as_trees_without_what_only_an_end_tells() -> None:
     steps = StepProjection()
-    fed(steps, [began("a"), began("b", "a"), began("c", "a"), ended("c", "a"), began("d")])
+    given_by(steps, [began("a"), began("b", "a"), began("c", "a"), ended("c", "a"), began("d")])
     assert names(steps.unfinished()) == {"a": {"b": {}, "c": {}}, "d": {}}
-    assert [step.state for step in steps.unfinished()] == [None, None]
+    told = [(step.state, step.error, step.usage, step.duration) for step in steps.unfinished()]
+    assert told == [(None, None, None, None)] * 2
+
+
+def test_a_child_that_ends_after_its_parent_is_given_by_itself_and_stays_below_it() -> None:
+    steps = StepProjection()
+    (parent,) = given_by(steps, [began("a"), began("b", "a"), ended("a")])
+    assert [(each.id, each.state, each.text) for each in parent.children] == [("b", None, "")]
+    assert names(steps.unfinished()) == {"b": {}}
+    (child,) = given_by(steps, [*said("b", "late"), ended("b", "a")])
+    assert (child.id, child.state, child.text) == ("b", RunState.SUCCEEDED, "late")
+    (root,) = steps.roots()
+    assert root.children == (child,)
 
 
 def test_a_step_whose_beginning_was_not_seen_has_its_end() -> None:
     steps = StepProjection()
-    assert fed(steps, [*said("a", "x"), ended("b", "a"), ended("a")]) == ["b", "a"]
-    assert [(step.id, step.parent_id, step.output) for step in steps.roots()] == [("b", "a", "out"), ("a", "", "out")]
+    inner = [*said("a", "x"), began("c", "a"), ended("c", "a"), ended("b", "a")]
+    given = given_by(steps, [*inner, ended("a"), ended("d", "d")])
+    assert [(step.id, step.parent_id) for step in given] == [("c", "a"), ("b", "a"), ("a", ""), ("d", "")]
+    assert [(step.output, step.attempt, step.children) for step in given] == [("out", 1, ())] * 4
+    assert steps.roots() == tuple(given)
 
 
-@st.composite
-def logs(draw: st.DrawFn) -> tuple[Shape, list[Event]]:
-    """Steps that nest and run beside each other, all ended."""
-    shape: Shape = {}
-    open_steps: list[str] = []
-    events: list[Event] = []
-    for number in range(draw(st.integers(0, 12))):
-        parent = draw(st.sampled_from(["", *open_steps]))
-        events.append(began(f"s{number}", parent))
-        shape[f"s{number}"] = parent
-        open_steps.append(f"s{number}")
-        if draw(st.booleans()):
-            events += _end_some(shape, open_steps, draw(st.sampled_from(open_steps)))
-    while open_steps:
-        events += _end_some(shape, open_steps, open_steps[0])
-    return shape, events
-
-
-def _end_some(shape: Shape, open_steps: list[str], step_id: str) -> list[Event]:
-    events = []
-    for child in [each for each in open_steps if shape[each] == step_id]:
-        events += _end_some(shape, open_steps, child)
-    open_steps.remove(step_id)
-    return [*events, ended(step_id, shape[step_id])]
-
-
-@given(logs())
-def test_the_tree_is_the_one_that_was_built(log: tuple[Shape, list[Event]]) -> None:
-    shape, events = log
+def test_what_an_earlier_attempt_began_is_given_no_more() -> None:
     steps = StepProjection()
-    assert sorted(fed(steps, events)) == sorted(shape)
-    assert {each.id: each.parent_id for root in steps.roots() for each in root.walk()} == shape
-    assert all(child.parent_id == each.id for root in steps.roots() for each in root.walk() for child in each.children)
+    first = [began("a"), *said("a", "lost", "m")[:2], began("b", "a"), began("c", "b"), *called("b", "1")]
+    late = [*said("b", "lost"), ended("c", "b"), ended("b", "a")]
+    assert given_by(steps, [*first, began("a", attempt=2), *late, *said("a", "kept", "m")]) == []
+    assert names(steps.unfinished()) == {"a": {}}
+    (step,) = given_by(steps, [ended("a")])
+    assert (step.attempt, step.text, step.children) == (2, "kept", ())
 
 
-@given(logs(), st.integers(0, 30))
-def test_a_stream_may_begin_anywhere(log: tuple[Shape, list[Event]], skipped: int) -> None:
-    _, events = log
+def test_an_attempt_that_ended_is_replaced_within_its_parent() -> None:
     steps = StepProjection()
-    rest = events[skipped:]
-    assert len(fed(steps, rest)) == sum(event.type == "step_finished" for event in rest)
-    assert all(step.state is RunState.SUCCEEDED for step in steps.roots())
+    events = [began("a"), began("b", "a"), ended("b", "a"), began("b", "a", 2), ended("b", "a"), ended("a")]
+    assert [(step.id, step.attempt) for step in given_by(steps, events)] == [("b", 1), ("b", 2), ("a", 1)]
+    assert [(step.id, step.attempt) for step in steps.roots()[0].walk()] == [("a", 1), ("b", 2)]
 
 
-def test_a_recording_adds_up() -> None:
-    recorded = RecordingProjection()
-    progress = wrap(_payloads.progress("rows", 1, 4, 0, None))
-    mistake = wrap(_payloads.error_reported(_payloads.error_said("oops")))
-    inner = [began("b", "a"), *said("b", "hi"), *called("b", "c"), ended("b", "a")]
-    events = [began("a"), *inner, progress, mistake, ended("a")]
-    for event in events:
-        recorded.add(event)
-    recording = recorded.recording(RunResult(run_id="r", state=RunState.SUCCEEDED, usage=Usage(output_tokens=2)))
-    assert (recording.text, recording.total_steps, recording.events) == ("hi", 2, tuple(events))
-    assert recording.progress is not None
-    assert recording.progress.fraction == 0.25
-    assert [error.message for error in recording.errors] == ["oops"]
-    assert recording.usage is not None
-    assert recording.usage.total_tokens == 2
-    assert [call.duration for call in recording.tool_calls] == [to_timedelta(event_pb2.ToolCallFinished().duration)]
+def test_a_retry_elsewhere_leaves_its_first_place() -> None:
+    steps = StepProjection()
+    given_by(steps, [began("a"), began("b"), began("c", "a")])
+    assert names(steps.roots()) == {"a": {"c": {}}, "b": {}}
+    steps.add(began("c", "b", 2))
+    assert names(steps.roots()) == {"a": {}, "b": {"c": {}}}
 
 
-def test_a_run_is_collected(server_process: ServerProcess) -> None:
-    with Client(server_process.target) as client:
-        with client.runs.start("agent") as run, run.step("plan"), run.tool("look"):
-            run.progress("rows", 1, 2)
-        steps = [step.name for step in client.runs.stream(run.id).steps]
-        fractions = [progress.fraction for progress in client.runs.stream(run.id).progress]
-        recording = client.runs.stream(run.id).collect()
-    assert (steps, fractions) == (["plan"], [0.5])
-    assert [call.name for call in recording.tool_calls] == ["look"]
-    assert recording.events[-1].type == "run_finished"
+def test_only_assistants_are_heard() -> None:
+    asked = [*said("a", "before", role=Role.ROLE_USER)[3:], *said("a", "what?", role=Role.ROLE_USER)]
+    (step,) = given_by(StepProjection(), [began("a"), *asked, *said("a", "cold"), ended("a")])
+    assert step.text == "cold"
+
+
+def test_a_message_has_the_text_of_its_end_or_without_one_of_its_deltas() -> None:
+    steps = StepProjection()
+    start, _, _, finish = said("a", "one ")
+    given_by(steps, [began("a"), start])
+    assert steps.roots()[0].text == ""
+    given_by(steps, [finish, *said("a", "two")[:2]])
+    assert steps.roots()[0].text == "one t"
+
+
+def test_a_message_that_began_before_what_was_read_is_heard() -> None:
+    (step,) = given_by(StepProjection(), [began("a"), *said("a", "xy")[2:], ended("a")])
+    assert step.text == "xy"
+
+
+def test_a_call_that_has_not_ended_has_no_outcome_yet() -> None:
+    start, finish = called("a", "1")
+    steps = StepProjection()
+    (step,) = given_by(steps, [began("a"), start, ended("a")])
+    assert [(call.id, call.outcome) for call in step.tool_calls] == [("1", None)]
+    steps.add(finish)
+    assert [(call.arguments, call.outcome) for call in steps.roots()[0].tool_calls] == [
+        ({"n": 1}, ToolCallOutcome.SUCCEEDED)
+    ]
+
+
+def test_a_call_whose_start_was_not_read_is_in_the_step_of_its_end() -> None:
+    (step,) = given_by(StepProjection(), [began("a"), called("a", "1")[1], ended("a")])
+    assert [(call.id, call.name, call.arguments) for call in step.tool_calls] == [("1", "look", None)]
+
+
+def test_steps_that_are_done_are_forgotten_unless_they_are_kept() -> None:
+    steps = StepProjection(keep=False)
+    events = [began("a"), began("b", "a"), ended("b", "a"), ended("a"), ended("unseen"), began("c")]
+    assert [step.id for step in given_by(steps, events)] == ["b", "a", "unseen"]
+    assert names(steps.roots()) == {"c": {}}
+
+
+def test_steps_may_lie_deeper_than_pythons_stack() -> None:
+    steps = StepProjection()
+    depth = 2_000
+    parents = ["", *(f"s{number}" for number in range(depth - 1))]
+    given_by(steps, [began(f"s{number}", parent) for number, parent in enumerate(parents)])
+    (root,) = steps.unfinished()
+    assert sum(1 for _ in root.walk()) == depth
+    done = given_by(steps, [ended(f"s{number}", parents[number]) for number in reversed(range(depth))])
+    assert [step.id for step in done] == [f"s{number}" for number in reversed(range(depth))]
