@@ -60,6 +60,10 @@ def names(module: str) -> dict[str, Any]:
             return _openai_agents()
         case "langchain":
             return _langchain()
+        case "judging":
+            from client.judges import judge_of
+
+            return {"model": judge_of(0.9).model}
         case "opentelemetry":
             from opentelemetry.sdk.trace import TracerProvider
 

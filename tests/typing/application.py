@@ -1,6 +1,9 @@
 """What users write, for the type checkers: both are strict about it."""
 
+from pydantic_evals.evaluators import Contains
+
 from lavant.client import AsyncClient, Client, RunFailed, Usage
+from lavant.client.integrations.judging import judge, success
 
 
 async def main() -> None:
@@ -24,6 +27,8 @@ async def main() -> None:
             print(progress.fraction)
         recording = await client.runs.stream(run.id).collect()
         print(recording.text, recording.total_steps)
+        for score in await judge(recording, [Contains("cold"), success("openai:gpt-5")]):
+            print(score.name, score.number, score.explanation)
         async for call in client.runs.stream(run.id).tool_calls:
             print(call.name, call.duration)
         try:

@@ -1,6 +1,7 @@
 """JSON text, the form in which values travel."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -12,18 +13,19 @@ LARGE = 448 << 10
 HEAD = 1_000
 
 
-def encode(value: object) -> str:
+def encode(value: object, *, fallback: Callable[[Any], str] | None = None) -> str:
     """Return a value's JSON text; pydantic models, dataclasses and dates included.
 
-    What JSON cannot say is written as its repr, NaN and infinities as null, unpaired surrogates as U+FFFD.
-    Raises ValueError for a value that contains itself.
+    What JSON cannot say is written as `fallback` has it, else as its repr; NaN and infinities as null, unpaired
+    surrogates as U+FFFD. Raises ValueError for a value that contains itself.
     """
+    write = fallback or _repr
     try:
-        return to_json(value, fallback=_repr, inf_nan_mode="null", bytes_mode="base64").decode()
+        return to_json(value, fallback=write, inf_nan_mode="null", bytes_mode="base64").decode()
     except ValueError as error:
         if "surrogates not allowed" not in str(error):
             raise
-    return to_json(_valid(value), fallback=_repr, inf_nan_mode="null", bytes_mode="base64").decode()
+    return to_json(_valid(value), fallback=write, inf_nan_mode="null", bytes_mode="base64").decode()
 
 
 def encode_optional(value: object) -> str:

@@ -58,6 +58,15 @@ class ErrorInfo(_Frozen):
             details=_json.decode(proto.details_json),
         )
 
+    def to_proto(self) -> run_pb2.Error:
+        """Write it as the contract's Error."""
+        return run_pb2.Error(
+            message=_json.valid_text(self.message),
+            type=_json.valid_text(self.type),
+            retryable=self.retryable,
+            details_json=_json.encode_optional(self.details),
+        )
+
 
 class Usage(_Frozen):
     """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes.

@@ -16,7 +16,9 @@ class _Frozen(BaseModel):
 
 
 class Score(_Frozen):
-    """What one evaluator said of a row: a number, a verdict, a class; None if it failed, with its `error`.
+    """What one evaluator said of a row or a run: a number, a verdict, a class; None if it failed, with its `error`.
+
+    `evaluator` is who said it; `version` and `config`, its settings, tell which scores it may be compared with.
 
     Example:
         evaluation = await client.evaluations.wait(evaluation_id)
@@ -29,6 +31,7 @@ class Score(_Frozen):
     explanation: str = ""
     evaluator: str = ""
     version: str = ""
+    config: Any = None
     error: ErrorInfo | None = None
 
     @classmethod
@@ -41,6 +44,7 @@ class Score(_Frozen):
             explanation=proto.explanation,
             evaluator=proto.evaluator.name,
             version=proto.evaluator.version,
+            config=_json.decode(proto.evaluator.config_json),
             error=ErrorInfo.from_proto(proto.error) if proto.HasField("error") else None,
         )
 
@@ -48,6 +52,22 @@ class Score(_Frozen):
     def number(self) -> float | None:
         """The value as a number, a verdict as 1 or 0; None for a class and a failure."""
         return None if self.value is None or isinstance(self.value, str) else float(self.value)
+
+    def to_proto(self) -> event_pb2.Score:
+        """Write it as the contract's Score."""
+        proto = event_pb2.Score(name=_json.valid_text(self.name), explanation=_json.valid_text(self.explanation))
+        proto.evaluator.name = _json.valid_text(self.evaluator)
+        proto.evaluator.version = _json.valid_text(self.version)
+        proto.evaluator.config_json = _json.encode_optional(self.config)
+        if isinstance(self.value, bool):
+            proto.passed = self.value
+        elif isinstance(self.value, str):
+            proto.label = _json.valid_text(self.value)
+        elif self.value is not None:
+            proto.number = self.value
+        if self.error is not None:
+            proto.error.CopyFrom(self.error.to_proto())
+        return proto
 
 
 class Row(_Frozen):

@@ -10,9 +10,11 @@ from pydantic_evals.reporting import ReportCase, ReportCaseFailure
 
 from lavant.client import _json
 from lavant.client._arguments import duration
+from lavant.client._models import ErrorInfo
 from lavant.client._payloads import MAX_ERROR_MESSAGE
+from lavant.client._rows import Score
 from lavant.client.integrations._evaluation_plan import PlannedRow, value_text
-from lavant.v1 import event_pb2, run_pb2
+from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import RowFinished
 
 Report = ReportCase[Any, Any, Any] | ReportCaseFailure[Any, Any, Any]
@@ -33,7 +35,7 @@ def row_of(planned: PlannedRow, report: Report) -> RowFinished:
     )
     if isinstance(report, ReportCaseFailure):
         kind, colon, message = report.error_message.partition(": ")
-        row.error.CopyFrom(_error(message if colon else kind, kind if colon else ""))
+        row.error.CopyFrom(_error(message if colon else kind, kind if colon else "").to_proto())
         return row
     row.output_json = value_text(report.output)
     row.duration.CopyFrom(duration(max(0.0, report.task_duration)))
@@ -49,37 +51,28 @@ def row_of(planned: PlannedRow, report: Report) -> RowFinished:
 
 
 def _score(result: EvaluationResult[Any]) -> event_pb2.Score:
-    score = event_pb2.Score(
-        name=_json.valid_text(result.name),
+    value = result.value if isinstance(result.value, bool | str) else float(result.value)
+    return Score(
+        name=result.name,
+        value=_short(value) if isinstance(value, str) else value,
         explanation=_short(result.reason or ""),
-        evaluator=_evaluator(result),
-    )
-    if isinstance(result.value, bool):
-        score.passed = result.value
-    elif isinstance(result.value, str):
-        score.label = _short(result.value)
-    else:
-        score.number = float(result.value)
-    return score
+        evaluator=result.source.name,
+        version=result.evaluator_version or "",
+    ).to_proto()
 
 
 def _failure(failure: EvaluatorFailure) -> event_pb2.Score:
-    message = failure.error_message.removeprefix(f"{failure.error_type}: ")
-    return event_pb2.Score(
-        name=_json.valid_text(failure.name),
-        evaluator=_evaluator(failure),
-        error=_error(message, failure.error_type or ""),
-    )
+    return Score(
+        name=failure.name,
+        value=None,
+        evaluator=failure.source.name,
+        version=failure.evaluator_version or "",
+        error=_error(failure.error_message.removeprefix(f"{failure.error_type}: "), failure.error_type or ""),
+    ).to_proto()
 
 
-def _evaluator(said: EvaluationResult[Any] | EvaluatorFailure) -> event_pb2.Evaluator:
-    return event_pb2.Evaluator(
-        name=_json.valid_text(said.source.name), version=_json.valid_text(said.evaluator_version or "")
-    )
-
-
-def _error(message: str, kind: str) -> run_pb2.Error:
-    return run_pb2.Error(message=_short(message), type=_json.valid_text(kind))
+def _error(message: str, kind: str) -> ErrorInfo:
+    return ErrorInfo(message=_short(message), type=kind)
 
 
 def _metrics(report: ReportCase[Any, Any, Any]) -> Iterator[tuple[str, float]]:
