@@ -1,12 +1,14 @@
 """Servers that tests can ask for."""
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from lavant.server.store.jetstream import Location
 from support.clock import ManualClock
+from support.nats import NatsServer, fresh_location, nats_server, without_streams
 from support.server import Server, ServerProcess, serving
 
 # A shell has its background jobs ignore SIGINT, and what they start would too.
@@ -40,3 +42,18 @@ async def server_process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
     await process.start()
     yield process
     await process.kill()
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A NATS server for all tests."""
+    with nats_server(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def location(nats: NatsServer) -> AsyncIterator[Location]:
+    """A store of its own on NATS."""
+    location = fresh_location([nats])
+    async with without_streams(location):
+        yield location

@@ -186,7 +186,7 @@ async def test_one_evaluator_may_say_several_things(recording: Recording) -> Non
 NONSENSE = [None, object(), [True], float("nan"), float("inf"), 10**400, {"a": None}, EvaluationReason(None)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("answer", NONSENSE, ids=repr)
+@pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: type(answer).__name__)
 async def test_nonsense_is_a_score_with_an_error(recording: Recording, answer: object) -> None:
     wrong, right = await judge(recording, [Answering(answer), Contains("It is cold.")])
     assert (wrong.value, wrong.evaluator) == (None, "Answering")

@@ -42,6 +42,7 @@ def test_the_default_is_loopback_and_a_file() -> None:
     settings = read()
     assert settings.listen == "127.0.0.1:7447"
     assert settings.store_path == Path("lavant.db")
+    assert not settings.store_is_shared
     assert not settings.reflection
     assert not settings.insecure
 
@@ -116,6 +117,8 @@ BAD = {
     "two hosts": (("--listen", "127.0.0.1,10.0.0.1:7447 "), "listen: must be HOST:PORT"),
     "unknown store": (("--store", "postgres://x"), "store: must be sqlite:///PATH"),
     "store without a path": (("--store", "sqlite:///"), "store: must be sqlite:///PATH"),
+    "store on no server": (("--store", "nats://"), "store: must be sqlite:///PATH"),
+    "no replicas": (("--nats-replicas", "0"), "nats_replicas: Input should be greater"),
     "store as a bare path": (("--store", "lavant.db"), "store: must be sqlite:///PATH"),
     "http": (("--http", "nowhere"), "http: must be HOST:PORT"),
     "http beyond loopback": (("--http", "0.0.0.0:7448"), "listening on 0.0.0.0 would let everyone"),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from lavant.server.model import RunKey
+from lavant.server.store import listing
 from lavant.server.store.port import Engine, RunQuery
-from lavant.server.store.sqlite import queries
 from lavant.v1.run_pb2 import Run, RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 from support.clock import ManualClock
@@ -175,7 +175,7 @@ async def test_a_page_holds_about_a_mebibyte_and_at_least_one_run(engine: Engine
 async def test_a_page_looks_at_so_many_runs(
     zoo: Engine, monkeypatch: pytest.MonkeyPatch, wanted: RunFilter, pages: str, feed: str
 ) -> None:
-    monkeypatch.setattr(queries, "_LOOKED_AT", 2)
+    monkeypatch.setattr(listing, "LOOKED_AT", 2)
     query = RunQuery(tenant="acme", limit=100, filter=wanted)
     assert await in_pages(zoo, query) == [page.split() for page in pages.split(",")]
     assert await feed_in_pages(zoo, query) == [page.split() for page in feed.split(",")]

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lavant.server.errors import LavantError
 from lavant.server.model import RunKey
+from lavant.server.store.jetstream import JetStreamEngine
 from lavant.server.store.port import Engine, RunQuery
 from lavant.server.store.sqlite import SQLiteEngine
 from lavant.v1.error_pb2 import ErrorReason
@@ -22,6 +23,7 @@ from lavant.v1.run_pb2 import Run
 from support.clock import ManualClock
 from support.engines import bare, stored
 from support.events import batch_of, custom, run_finished, run_started
+from support.nats import NatsServer, delete_streams, fresh_location
 
 KEYS = [RunKey("acme", "a"), RunKey("acme", "b"), RunKey("bcme", "a")]
 keys = st.sampled_from(KEYS)
@@ -63,7 +65,7 @@ class ModelledRun:
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Does the same to an engine and to the model, and compares."""
+    """Does the same to an engine, SQLite's, and to the model, and compares."""
 
     @initialize()
     def open(self) -> None:
@@ -165,6 +167,37 @@ class EngineMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-def test_an_engine_is_as_its_model() -> None:
-    modest = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(EngineMachine, settings=modest)
+def jetstream_machine(server: NatsServer) -> type[EngineMachine]:
+    """The same over JetStream, each example with a store of its own."""
+
+    class JetStreamMachine(EngineMachine):
+        @initialize()
+        def open(self) -> None:
+            self.location = fresh_location([server])
+            super().open()
+
+        async def _open(self) -> Engine:
+            return await JetStreamEngine.open(self.location, self.clock)
+
+        def teardown(self) -> None:
+            self.runner.run(self.engine.close())
+            self.runner.run(delete_streams(self.location))
+            self.runner.close()
+            self.folder.cleanup()
+
+    return JetStreamMachine
+
+
+def as_its_model(machine: type[EngineMachine], examples: int) -> None:
+    modest = settings(
+        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(machine, settings=modest)
+
+
+def test_sqlite_is_as_its_model() -> None:
+    as_its_model(EngineMachine, 40)
+
+
+def test_jetstream_is_as_its_model(nats: NatsServer) -> None:
+    as_its_model(jetstream_machine(nats), 15)

@@ -84,12 +84,15 @@ async def serving(folder: Path, *, clock: Clock | None = None, **overrides: Any)
 
 
 class ServerProcess:
-    """A server in a process of its own, on a port and a store that survive its death."""
+    """A server in a process of its own, on a port and a store that survive its death: a file, unless told otherwise."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str] | None = None, *, store: str = "", http: str = "off"
+    ) -> None:
         self.target = ""
         self.environment = dict(environment or {})
-        self._folder = folder
+        self.http = http
+        self._store = store or f"sqlite:///{folder}/lavant.db"
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -102,8 +105,8 @@ class ServerProcess:
         """Start, or start again on the same port; the log goes to `stderr`, or to where this process's goes."""
         listen = self.target or "127.0.0.1:0"
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lavant.server", "--listen", listen, "--http", "off"),
-            *("--store", f"sqlite:///{self._folder}/lavant.db", *flags),
+            *(sys.executable, "-m", "lavant.server", "--listen", listen),
+            *("--http", self.http, "--store", self._store, *flags),
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             env={**os.environ, **self.environment},

@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[2]
 # Extras to install, each beside what is there already, and the modules that must import then.
 # The frameworks come last: they bring a newer pydantic than we ask for.
 TRACING = ("lavant.server.observability.exporting", "lavant.server.observability.tracing")
+NATS = ("lavant.server.copying", "lavant.server.store.jetstream")
 INSTALLS = (
     ("", ["lavant.v1", "lavant.client", "!lavant.client.cli", "!lavant.client.integrations"]),
-    ("server,cli", ["lavant", "!lavant.client.integrations", *(f"!{module}" for module in TRACING)]),
-    ("evals,langchain,openai-agents,otel,pydantic-ai,pydantic-deep", ["lavant"]),
+    ("server,cli", ["lavant", "!lavant.client.integrations", *(f"!{module}" for module in (*TRACING, *NATS))]),
+    ("evals,langchain,nats,openai-agents,otel,pydantic-ai,pydantic-deep", ["lavant"]),
 )
 
 

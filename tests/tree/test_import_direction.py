@@ -17,6 +17,8 @@ LAYERS = (
 )  # what is in none of them stands above them all
 FACES = LAYERS[3]
 TELLING = ("prometheus_client", "opentelemetry")
+# Who may name engines besides themselves: what puts a server together, and what goes from one engine to the other.
+KNOWS_ENGINES = ("app", "copying")
 ENGINES = ("lavant.server.store.sqlite", "lavant.server.store.jetstream")
 
 
@@ -40,7 +42,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
         upward = layer(other) > layer(part)
         sideways = {other, part} == FACES or (part == "observability" and other in FACES)
         engine = next((engine for engine in ENGINES if imported.startswith(engine)), None)
-        names_engine = engine is not None and part != "app" and not module.startswith(engine)
+        names_engine = engine is not None and part not in KNOWS_ENGINES and not module.startswith(engine)
         if upward or sideways or names_engine:
             wrong.append(imported)
     return wrong

@@ -1,27 +1,23 @@
 """`python -m lavant.server`, the same as `lavant serve`."""
 
-import asyncio
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-import structlog
 import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
-from lavant.server.app import running
 from lavant.server.errors import StartError
 from lavant.server.logs import configure_logs
+from lavant.server.serving import serve
 from lavant.server.settings import CONFIG_VARIABLE, Settings
+from lavant.server.workers import supervise
 
 _EXIT_USAGE = 2
 _EXIT_CANNOT_START = 1
 
 _MESSAGES = {"extra_forbidden": "is no setting; in a file they are written like max_streams"}
-
-_log = structlog.get_logger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,22 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _EXIT_USAGE
     configure_logs(settings.log_level, settings.log_format)
     try:
-        uvloop.run(_serve(settings))
+        uvloop.run(serve(settings) if settings.workers == 1 else supervise(settings))
     except StartError as error:
         print(f"lavant: {error}", file=sys.stderr)
         return _EXIT_CANNOT_START
     return 0
-
-
-async def _serve(settings: Settings) -> None:
-    asked_to_stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop.set)
-    async with running(settings) as app:
-        print(f"lavant serving grpc={app.address} http={app.http_address}", flush=True)
-        await asked_to_stop.wait()
-        _log.info("draining", calls=len(app.calls))
 
 
 def _read_settings(argv: list[str]) -> Settings:

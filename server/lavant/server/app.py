@@ -20,6 +20,7 @@ from lavant.server.http.site import site
 from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
+from lavant.server.retention import Retention
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
@@ -64,6 +65,7 @@ async def running(
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
+        await stack.enter_async_context(Retention(engine, clock, settings.retention))
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)
@@ -80,13 +82,37 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
-async def _open_engine(settings: Settings, clock: Clock, measures: Measures) -> SQLiteEngine:
+async def _open_engine(settings: Settings, clock: Clock, measures: Measures) -> Engine:
+    return await (_open_jetstream if settings.store_is_shared else _open_sqlite)(settings, clock, measures)
+
+
+async def _open_sqlite(settings: Settings, clock: Clock, measures: Measures) -> Engine:
     try:
         return await SQLiteEngine.open(settings.store_path, clock=clock, measures=measures.store)
     except StoreUnusable as error:
         raise StartError(str(error)) from error
     except (OSError, apsw.Error) as error:
         raise StartError(f"cannot open the store {settings.store_path}: {error}") from error
+
+
+async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) -> Engine:
+    """Import NATS, which a server with a store of its own has no need of."""
+    try:
+        from lavant.server.store import jetstream
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise StartError(f"a store on NATS needs {package}: pip install 'lavant[server,nats]'") from None
+    try:
+        location = jetstream.Location.parse(settings.store)
+    except ValueError as error:
+        raise StartError(f"store: {error}") from None
+    limits = jetstream.Limits(settings.nats_replicas, settings.nats_max_bytes)
+    try:
+        return await jetstream.JetStreamEngine.open(location, clock, limits=limits, measures=measures.store)
+    except jetstream.StoreUnusable as error:
+        raise StartError(f"cannot use the store {location}: {error}") from error
+    except jetstream.Unanswered as error:
+        raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
 
 
 def _compose(
@@ -158,7 +184,7 @@ def _signer(settings: Settings, engine: Engine) -> Signer:
 
 def _server_options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.workers > 1)),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
         ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),

@@ -20,6 +20,7 @@ OFF = "off"
 _YEAR = 365 * 24 * 3600
 STORE_KEY_ID = "store"  # names the key that is kept in the store
 _SQLITE = "sqlite:///"
+_NATS = "nats://"
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 
@@ -51,7 +52,19 @@ class Settings(BaseSettings):
     http_hosts: list[str] = Field(
         default_factory=list, description="names by which HTTP on loopback may be called, besides localhost"
     )
-    store: str = Field("sqlite:///lavant.db", description="where events are kept: sqlite:///PATH")
+    store: str = Field(
+        "sqlite:///lavant.db",
+        description="where events are kept: sqlite:///PATH, or nats://HOST:PORT,HOST:PORT/NAME shared by many servers",
+    )
+    nats_replicas: Annotated[int, Field(ge=1, le=5)] | None = Field(
+        None, description="servers that keep each message of a new NATS store; none: 3 in a cluster, else 1"
+    )
+    nats_max_bytes: Annotated[int, Field(ge=1 << 20)] | None = Field(
+        None, description="size that the logs of a new NATS store may have in all; none: what the servers have room for"
+    )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="processes that share the port of gRPC, on a shared store; HTTP has one port each, counted up"
+    )
     insecure: bool = Field(False, description="listen beyond loopback without authentication")
     token_keys: dict[str, str] = Field(
         default_factory=dict,
@@ -65,6 +78,9 @@ class Settings(BaseSettings):
     )
     write_timeout: Annotated[float, Field(gt=0)] = Field(
         30, description="how long a reader may accept nothing before its stream ends"
+    )
+    retention: Annotated[float, Field(ge=1, le=100 * _YEAR)] | None = Field(
+        None, description="how long after its end a run is deleted; none: never"
     )
     drain_timeout: Annotated[float, Field(ge=0)] = Field(10, description="how long a stopping server waits for calls")
     tail_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
@@ -110,8 +126,11 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _has_known_scheme(cls, value: str) -> str:
-        if not value.startswith(_SQLITE) or value == _SQLITE:
-            raise ValueError("must be sqlite:///PATH, such as sqlite:///lavant.db or sqlite:////var/lib/lavant.db")
+        if not value.startswith((_SQLITE, _NATS)) or value in (_SQLITE, _NATS):
+            raise ValueError(
+                "must be sqlite:///PATH, such as sqlite:///lavant.db or sqlite:////var/lib/lavant.db, "
+                "or nats://HOST:PORT,HOST:PORT"
+            )
         return value
 
     @field_validator("token_keys")
@@ -135,10 +154,21 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _workers_share_a_store(self) -> "Settings":
+        if self.workers > 1 and not self.store_is_shared:
+            raise ValueError("a SQLite store belongs to one process: workers need a store on nats://")
+        return self
+
     @property
     def host(self) -> str:
         """The host part of `listen`."""
         return host_of(self.listen)
+
+    @property
+    def store_is_shared(self) -> bool:
+        """Whether the store is on NATS, where other servers may use it too."""
+        return self.store.startswith(_NATS)
 
     @property
     def store_path(self) -> Path:

@@ -8,12 +8,14 @@ import typer
 
 from lavant.client.cli._backup import backup, restore
 from lavant.client.cli._cancel import cancel
+from lavant.client.cli._copy import copy
 from lavant.client.cli._evaluations import evaluations
 from lavant.client.cli._export import export
 from lavant.client.cli._failures import INTERRUPTED, USAGE
 from lavant.client.cli._import import import_
 from lavant.client.cli._runs import runs
 from lavant.client.cli._serve import serve
+from lavant.client.cli._store import store
 from lavant.client.cli._tail import tail
 from lavant.client.cli._text import one_line
 from lavant.client.cli._wait import wait
@@ -99,3 +101,9 @@ _add(
     "lavant backup --store sqlite:////var/lib/lavant.db /backups/monday.db",
 )
 _add(restore, "lavant restore /backups/lavant.db --store sqlite:////var/lib/lavant.db --force")
+_add(
+    copy,
+    "lavant copy sqlite:///lavant.db nats://a:4222,b:4222,c:4222",
+    "lavant copy sqlite:////var/lib/lavant.db nats://a:4222,b:4222,c:4222/prod --keep-epoch",
+)
+app.add_typer(store)

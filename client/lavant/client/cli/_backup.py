@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lavant.client.cli._failures import FAILED, explain
+from lavant.client.cli._failures import explain
+from lavant.client.cli._store_option import failure, server_side, settings_with
 from lavant.client.cli._text import count, one_line
 
 Store = Annotated[
@@ -64,34 +65,20 @@ def restore(
 
 @contextmanager
 def _server_side() -> Iterator[None]:
-    """Do what needs the server's parts; says what to install if they are missing, and else what went wrong."""
-    try:
+    with server_side("server"):
         from lavant.server.store.sqlite import StoreUnusable
-    except ModuleNotFoundError as error:
-        typer.echo(f"lavant: {error.name} is missing: pip install 'lavant[server]'", err=True)
-        raise typer.Exit(FAILED) from None
-    try:
-        yield
-    except (StoreUnusable, OSError) as error:
-        typer.echo(explain(error), err=True)
-        raise typer.Exit(FAILED) from None
+
+        try:
+            yield
+        except StoreUnusable as error:
+            raise failure(explain(error)) from None
 
 
 def _path(store: str | None) -> Path:
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    from lavant.server.settings import Settings
-
-    given: dict[str, Any] = {} if store is None else {"store": store}
-    try:
-        return Settings(listen="127.0.0.1:0", **given).store_path  # it listens nowhere, whatever a server would do
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(map(str, problem["loc"]))
-        raise typer.BadParameter(f"{name}: {problem['msg'].removeprefix('Value error, ')}") from None
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from None
+    settings = settings_with(store)
+    if settings.store_is_shared:
+        raise typer.BadParameter("store: must be sqlite:///PATH; NATS has its own tools, such as `nats stream backup`")
+    return settings.store_path
 
 
 def _sizes(runs: int, events: int, size: int) -> str:

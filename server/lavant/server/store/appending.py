@@ -1,12 +1,12 @@
 """The rules of AppendEvents that all engines share: pure decisions, no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic_core import from_json, to_json
 
-from lavant.server.errors import LavantError, invalid_field
+from lavant.server.errors import LavantError, data_loss, invalid_field
 from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, is_terminal
 from lavant.server.store import event_rules
 from lavant.server.store.chunk import Chunk, varint
@@ -56,6 +56,17 @@ class LogState:
         log.content = LogContent.decode(parts["content"], run.state)
         log.cancel_reason = parts.get("cancel_reason")
         return log
+
+
+class Producer(NamedTuple):
+    """Who a batch came from, and its number there."""
+
+    producer_id: str
+    epoch: int
+    first_sequence: int
+
+
+SERVER = Producer("", 0, 0)
 
 
 class Appended(NamedTuple):
@@ -130,17 +141,26 @@ def same_content(stored: Event, sent: Event) -> bool:
     return _canonical(stored) == _canonical(sent)
 
 
-def repeated_receipt(repeated: Repeated, first_sequence: int, last_sequence: int) -> BatchReceipt:
-    """Answer a batch that is stored already as it was answered first."""
+def answer_repeated(batch: ProducerBatch, repeated: Repeated, stored: Mapping[int, Event]) -> BatchReceipt:
+    """Answer a batch that is stored already as it was answered first, given the producer's stored events.
+
+    `stored` maps producer sequences to events, at least those of the batch: DATA_LOSS if one is missing.
+    Raises PRODUCER_CONFLICT if the content is another one.
+    """
+    for number, event in enumerate(batch.events, repeated.first_producer_sequence):
+        if number not in stored:
+            raise data_loss(f"the event with producer sequence {number} is missing")
+        if not same_content(stored[number], event):
+            raise _producer_conflict(number)
     return BatchReceipt(
         last_producer_sequence=repeated.last_producer_sequence,
-        first_sequence=first_sequence,
-        last_sequence=last_sequence,
+        first_sequence=stored[repeated.first_producer_sequence].sequence,
+        last_sequence=stored[repeated.last_producer_sequence].sequence,
         duplicate=True,
     )
 
 
-def producer_conflict(producer_sequence: int) -> LavantError:
+def _producer_conflict(producer_sequence: int) -> LavantError:
     """A stored number was sent again with other content."""
     return LavantError(
         ErrorReason.ERROR_REASON_PRODUCER_CONFLICT,

@@ -93,7 +93,7 @@ class Leases(Protocol):
         """
 
     async def renew(self, lease: Lease) -> Lease | None:
-        """Hold the place for longer; None: somebody else has it."""
+        """Hold the place for longer; None: somebody else has it. Raises UNAVAILABLE if that cannot be known."""
 
     async def release(self, lease: Lease) -> None:
         """Give the place back, if it is still this lease's."""

@@ -1,12 +1,11 @@
 """Page and watch tokens of lists of runs: signed positions that no other tenant or list can use."""
 
-import struct
 from enum import Enum
 
 from lavant.server.errors import invalid_field
 from lavant.server.streaming.signing import BadSignatureError, Signer
 
-_POSITION = struct.Struct("<q")
+_LEAST_SIZE = 8  # bytes; a position may have more
 
 
 class Listing(Enum):
@@ -25,7 +24,7 @@ class Cursors:
 
     def issue(self, listing: Listing, tenant: str, position: int) -> str:
         """The token of a position."""
-        return self._signer.sign(self._prefix(listing, tenant) + _POSITION.pack(position)).decode()
+        return self._signer.sign(self._prefix(listing, tenant) + _pack(position)).decode()
 
     def read(self, listing: Listing, tenant: str, token: str, path: str) -> int:
         """Take a token back, or raise INVALID_FIELD naming the request's field."""
@@ -34,9 +33,13 @@ class Cursors:
             payload = self._signer.verify(token)
         except BadSignatureError:
             payload = b""
-        if not payload.startswith(prefix) or len(payload) != len(prefix) + _POSITION.size:
+        if not payload.startswith(prefix) or len(payload) < len(prefix) + _LEAST_SIZE:
             raise invalid_field(path, "was not issued by this list; leave it empty to begin anew")
-        return int(_POSITION.unpack_from(payload, len(prefix))[0])
+        return int.from_bytes(payload[len(prefix) :], "little", signed=True)
 
     def _prefix(self, listing: Listing, tenant: str) -> bytes:
         return b"".join((listing.value, self._epoch, b"\0", tenant.encode(), b"\0"))
+
+
+def _pack(position: int) -> bytes:
+    return position.to_bytes(max(_LEAST_SIZE, position.bit_length() // 8 + 1), "little", signed=True)

@@ -10,12 +10,11 @@ from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, unavailable
 from lavant.server.measures import StoreMeasures
 from lavant.server.model import RunKey
-from lavant.server.store.appending import LogState
 from lavant.server.store.port import Notice
 from lavant.server.store.sqlite.logs import Entry, Logs
 from lavant.server.store.sqlite.rows import Statement
-from lavant.server.store.sqlite.watchers import Watchers
 from lavant.server.store.sqlite.writer import Operation, Writer
+from lavant.server.store.watchers import Watchers
 
 MAX_QUEUED_BYTES = 256 << 20
 
@@ -149,15 +148,3 @@ class Commits:
         for operation in group:
             if not operation.future.done():
                 operation.future.set_exception(error)
-
-
-def notice_of(log: LogState, **more: Any) -> Notice:
-    """Tell how a run stands, and what else is new."""
-    run = log.run
-    return Notice(
-        last_sequence=run.last_sequence,
-        sealed=log.sealed,
-        producer_seen_ns=run.producer_seen_time.ToNanoseconds(),
-        cancel_reason=None if log.sealed else log.cancel_reason,
-        **more,
-    )

@@ -14,14 +14,14 @@ from lavant.server.errors import LavantError
 from lavant.server.model import RunKey
 from lavant.server.store import appending
 from lavant.server.store.chunk import Chunk
+from lavant.server.store.runs import is_silent, new_log, notice_of, run_exists, run_not_ended, settings_of
 from lavant.server.store.sqlite import queries, rows
-from lavant.server.store.sqlite.commits import Commits, notice_of
+from lavant.server.store.sqlite.commits import Commits
 from lavant.server.store.sqlite.logs import Entry, Logs
 from lavant.server.store.sqlite.reader import Reader
 from lavant.server.store.sqlite.schema import Meta
-from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
-from lavant.v1.run_pb2 import Run, RunKind, RunState
+from lavant.v1.run_pb2 import Run
 
 _ABANDONED_AT_ONCE = 200
 _Answer = TypeVar("_Answer")
@@ -48,19 +48,14 @@ class Decisions:
     async def create(self, key: RunKey, run: Run) -> Run:
         """Create a run from its settings, or answer with the stored one if they are equal; else RUN_EXISTS."""
         self._commits.check_open()
-        settings = _settings(run)
+        settings = settings_of(run)
         found = self._logs.find(key)
         if found is None:
             return await self._create(key, settings)
         _, log = found
-        if _settings(log.run) != settings:
+        if settings_of(log.run) != settings:
             await self._commits.settled(key)
-            raise LavantError(
-                ErrorReason.ERROR_REASON_RUN_EXISTS,
-                f"run {key.run_id} exists with other settings; choose another run_id",
-                metadata={"run_id": key.run_id},
-                resource=key.run_id,
-            )
+            raise run_exists(key)
         await self._commits.settled(key)
         return self._stored(key)
 
@@ -89,11 +84,7 @@ class Decisions:
         self._commits.check_open()
         entry, log = self._logs.get(key)
         if not log.sealed:
-            raise LavantError(
-                ErrorReason.ERROR_REASON_RUN_NOT_ENDED,
-                f"run {key.run_id} has not ended; cancel it first",
-                metadata={"run_id": key.run_id},
-            )
+            raise run_not_ended(key)
         statements = rows.delete_run(entry.row, key, dict(log.run.labels), self._next_change - 1)
         entry.log = None
         deleted = self._commits.submit(statements, entry=entry, notice=notice_of(log, deleted=True))
@@ -122,10 +113,7 @@ class Decisions:
             await asyncio.wait(self._tasks)
 
     async def _create(self, key: RunKey, settings: Run) -> Run:
-        settings.run_id = key.run_id
-        settings.state = RunState.RUN_STATE_QUEUED
-        settings.create_time.FromNanoseconds(self._clock.time_ns())
-        log = appending.LogState(settings)
+        log = new_log(key, settings, self._clock.time_ns())
         entry = Entry(next(self._rows), key, log)
         created = Run()
         created.CopyFrom(settings)
@@ -144,7 +132,7 @@ class Decisions:
         entry, log = self._logs.get(key)
         outcome = appending.plan(log, batch, self._clock.time_ns())
         if isinstance(outcome, appending.Appended):
-            producer = rows.Producer(batch.producer_id, batch.producer_epoch, batch.first_producer_sequence)
+            producer = appending.Producer(batch.producer_id, batch.producer_epoch, batch.first_producer_sequence)
             return self._store(entry, log, producer, outcome.chunk, outcome.receipt, outcome.state_changed)
         if isinstance(outcome, appending.Repeated):
             query = partial(queries.find_repeated, key=key, row=entry.row, batch=batch, repeated=outcome)
@@ -157,7 +145,7 @@ class Decisions:
         self,
         entry: Entry,
         log: appending.LogState,
-        producer: rows.Producer,
+        producer: appending.Producer,
         chunk: Chunk,
         receipt: BatchReceipt | None,
         state_changed: bool,
@@ -195,13 +183,11 @@ class Decisions:
         if found is None:
             return None
         entry, log = found
-        timeout = rows.timeout_ns(log.run)
-        heard_ns = max(rows.heard_ns(log.run), silent_since_ns, entry.settled_ns)
         waits_for_disk = entry.pending > 0  # which is not the producer's silence
-        if log.sealed or timeout is None or waits_for_disk or heard_ns + timeout >= now_ns:
+        if waits_for_disk or not is_silent(log, max(silent_since_ns, entry.settled_ns), now_ns):
             return None
         chunk = appending.plan_abandonment(log, now_ns)
-        return self._store(entry, log, rows.SERVER, chunk, None, state_changed=True)
+        return self._store(entry, log, appending.SERVER, chunk, None, state_changed=True)
 
     def _stored(self, key: RunKey) -> Run:
         return queries.find_log(self._lookups, key).run
@@ -224,16 +210,3 @@ class Decisions:
             logger.warning("the logs of deleted runs are left for the next deletion", exc_info=True)
         finally:
             self._purging = False
-
-
-def _settings(run: Run) -> Run:
-    settings = Run(
-        kind=run.kind or RunKind.RUN_KIND_AGENT,
-        name=run.name,
-        labels=run.labels,
-        parent_run_id=run.parent_run_id,
-        conversation_id=run.conversation_id,
-    )
-    if run.HasField("producer_timeout"):
-        settings.producer_timeout.CopyFrom(run.producer_timeout)
-    return settings

@@ -22,7 +22,7 @@ from lavant.server.store.sqlite.faults import exit_process
 from lavant.server.store.sqlite.logs import Logs
 from lavant.server.store.sqlite.reader import Reader
 from lavant.server.store.sqlite.schema import FileLock, Meta, check_sqlite_version, connect, open_file
-from lavant.server.store.sqlite.watchers import Watchers
+from lavant.server.store.watchers import Watchers
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
 

@@ -1,32 +1,22 @@
 """What is asked of the file, each with a connection that is in a transaction."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import apsw
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import data_loss, run_not_found
 from lavant.server.model import RunKey
-from lavant.server.store.appending import LogState, Repeated, producer_conflict, repeated_receipt, same_content
+from lavant.server.store import listing
+from lavant.server.store.appending import LogState, Repeated, answer_repeated
 from lavant.server.store.chunk import Chunk
 from lavant.server.store.port import RunChange, RunPage, RunQuery
 from lavant.server.store.sqlite.logs import load
 from lavant.server.store.sqlite.rows import BATCH_COLUMNS, RUN_COLUMNS, SEQUENCE_MASK, decode_batch, decode_run
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, EventBatch, ProducerBatch
-from lavant.v1.run_service_pb2 import RunFilter
 
-_INT64_MAX = 2**63 - 1
-_LOOKED_AT = 10_000  # runs, at most, for one page
-_PAGE_BYTES = 1 << 20  # of runs in one page, unless the first is larger; gRPC's clients take 4 MiB
-_NAMES = """EXISTS (SELECT 1 FROM json_each(?) AS wanted WHERE wanted.value = name OR (
-    substr(wanted.value, -1) = '*'
-    AND substr(name, 1, length(wanted.value) - 1) = substr(wanted.value, 1, length(wanted.value) - 1)))"""
-_LABEL = """EXISTS (SELECT 1 FROM labels
-    WHERE labels.tenant = ? AND labels.key = ? AND labels.value = ? AND labels.run = runs.id)"""
 # ruff: noqa: S608 - every value is bound; only constants of this package become part of the text
 _BATCHES_FROM = f"SELECT {BATCH_COLUMNS} FROM batches WHERE id > ? AND id <= ? ORDER BY id"
 _BATCHES_OF_PRODUCER = f"""SELECT {BATCH_COLUMNS} FROM batches
@@ -37,8 +27,6 @@ _OLDER = """SELECT id FROM runs INDEXED BY runs_by_age
 _CHANGED = """SELECT change FROM runs INDEXED BY runs_by_change
     WHERE tenant = ? AND change > ? ORDER BY change LIMIT 1 OFFSET ?"""
 _NEWEST_CHANGE = "SELECT max(change) FROM runs WHERE tenant = ?"
-_SILENT = """SELECT tenant, run_id FROM runs
-    WHERE timeout_ns IS NOT NULL AND state < 10 AND max(seen_ns, ?) + timeout_ns < ? ORDER BY id"""
 
 
 def find_log(connection: apsw.Connection, key: RunKey) -> LogState:
@@ -75,17 +63,10 @@ def find_repeated(
     connection: apsw.Connection, key: RunKey, row: int, batch: ProducerBatch, repeated: Repeated
 ) -> BatchReceipt:
     """Answer a batch that is stored already, or raise PRODUCER_CONFLICT if its content is another one."""
-    wanted = dict(enumerate(batch.events, repeated.first_producer_sequence))
     if _row(connection, key) != row:
         raise run_not_found(key.run_id)
     stored = dict(_stored_events(connection, key, row << 32, batch, repeated))
-    for number, event in wanted.items():
-        if number not in stored:
-            raise data_loss(f"the event with producer sequence {number} is missing")
-        if not same_content(stored[number], event):
-            raise producer_conflict(number)
-    first, last = stored[repeated.first_producer_sequence], stored[repeated.last_producer_sequence]
-    return repeated_receipt(repeated, first.sequence, last.sequence)
+    return answer_repeated(batch, repeated, stored)
 
 
 def _stored_events(
@@ -102,9 +83,9 @@ def _stored_events(
 
 def list_runs(connection: apsw.Connection, query: RunQuery, before: int | None) -> RunPage:
     """List runs, the newest first: what fits in a page, of the next so many runs."""
-    position = _INT64_MAX if before is None else before
-    rest: int | None = connection.execute(_OLDER, (query.tenant, position, _LOOKED_AT)).get
-    where, values = _conditions(query)
+    position = listing.INT64_MAX if before is None else before
+    rest: int | None = connection.execute(_OLDER, (query.tenant, position, listing.LOOKED_AT)).get
+    where, values = listing.conditions(query)
     sql = f"""SELECT id, {RUN_COLUMNS} FROM runs INDEXED BY runs_by_age
         WHERE {where} AND id < ? AND id > ? ORDER BY id DESC"""
     taken, cut = _page(connection, sql, (*values, position, rest or 0), query.limit)
@@ -116,10 +97,10 @@ def list_runs(connection: apsw.Connection, query: RunQuery, before: int | None) 
 
 def list_changes(connection: apsw.Connection, query: RunQuery, after: int) -> tuple[Sequence[RunChange], int]:
     """List runs by their last change of state, the oldest first: what fits in a page, of the next so many."""
-    reached: int | None = connection.execute(_CHANGED, (query.tenant, after, _LOOKED_AT - 1)).get
+    reached: int | None = connection.execute(_CHANGED, (query.tenant, after, listing.LOOKED_AT - 1)).get
     if reached is None:
         reached = max(after, connection.execute(_NEWEST_CHANGE, (query.tenant,)).get or 0)
-    where, values = _conditions(query)
+    where, values = listing.conditions(query)
     sql = f"""SELECT change, {RUN_COLUMNS} FROM runs INDEXED BY runs_by_change
         WHERE {where} AND change > ? AND change <= ? ORDER BY change"""
     changes, cut = _page(connection, sql, (*values, after, reached), query.limit)
@@ -128,7 +109,7 @@ def list_changes(connection: apsw.Connection, query: RunQuery, after: int) -> tu
 
 def list_silent(connection: apsw.Connection, silent_since_ns: int, now_ns: int) -> list[RunKey]:
     """List the open runs whose producer is silent for too long."""
-    return [RunKey(*row) for row in connection.execute(_SILENT, (silent_since_ns, now_ns))]
+    return [RunKey(*row) for row in connection.execute(listing.SILENT, (silent_since_ns, now_ns))]
 
 
 def next_doomed(connection: apsw.Connection) -> int | None:
@@ -145,49 +126,6 @@ def _row(connection: apsw.Connection, key: RunKey, created_ns: int | None = None
 
 
 def _page(connection: apsw.Connection, sql: str, values: Sequence[Any], limit: int) -> tuple[list[RunChange], bool]:
-    """Take as many rows as a page may hold, at least one if there is any; tells whether it left some."""
-    taken: list[RunChange] = []
-    size = 0
+    """Take a page of rows; tells whether it left some."""
     with closing(connection.execute(sql, values)) as rows:  # an open one would keep the transaction's view
-        for position, *columns in rows:
-            if len(taken) == limit:
-                return taken, True
-            run = decode_run(columns)[2].run
-            size += run.ByteSize()
-            if taken and size > _PAGE_BYTES:
-                return taken, True
-            taken.append(RunChange(position, run))
-    return taken, False
-
-
-def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
-    wanted = query.filter
-    clauses, values = ["runs.tenant = ?"], [query.tenant]
-    for clause, value in _scalar_conditions(wanted):
-        clauses.append(clause)
-        values.append(value)
-    for key, value in wanted.labels.items():
-        clauses.append(_LABEL)
-        values += (query.tenant, key, value)
-    return " AND ".join(clauses), values
-
-
-def _scalar_conditions(wanted: RunFilter) -> Iterator[tuple[str, Any]]:
-    if wanted.kinds:
-        yield "kind IN (SELECT value FROM json_each(?))", json.dumps(list(wanted.kinds))
-    if wanted.states:
-        yield "state IN (SELECT value FROM json_each(?))", json.dumps(list(wanted.states))
-    if wanted.names:
-        yield _NAMES, json.dumps(list(wanted.names))
-    if wanted.conversation_id:
-        yield "conversation_id = ?", wanted.conversation_id
-    if wanted.parent_run_id:
-        yield "parent_run_id = ?", wanted.parent_run_id
-    if wanted.HasField("created_after"):
-        yield "create_ns >= ?", _nanoseconds(wanted.created_after)
-    if wanted.HasField("created_before"):
-        yield "create_ns < ?", _nanoseconds(wanted.created_before)
-
-
-def _nanoseconds(time: Timestamp) -> int:
-    return max(-_INT64_MAX, min(time.seconds * 1_000_000_000 + time.nanos, _INT64_MAX))
+        return listing.take(((position, decode_run(columns)[2].run) for position, *columns in rows), limit)

@@ -3,34 +3,24 @@
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c
 from google.protobuf.message import DecodeError
 
 from lavant.server.errors import data_loss
 from lavant.server.model import RunKey
-from lavant.server.store.appending import LogState
+from lavant.server.store.appending import LogState, Producer
 from lavant.server.store.chunk import Chunk
+from lavant.server.store.runs import heard_ns, timeout_ns
 from lavant.v1.run_pb2 import Run
 
 SEQUENCE_MASK = 0xFFFF_FFFF
-_LARGEST_TIMEOUT_NS = 2**62
 _NUMBERS = struct.Struct("<qqq")
 _PURGED_AT_ONCE = 100
 
 Statement = tuple[str, Sequence[Any]]
 
-
-class Producer(NamedTuple):
-    """Who a batch came from, and its number there."""
-
-    producer_id: str
-    epoch: int
-    first_sequence: int
-
-
-SERVER = Producer("", 0, 0)
 
 RUN_COLUMNS = "id, tenant, run_id, run, log, crc"
 BATCH_COLUMNS = "id, producer_id, producer_epoch, first_producer_sequence, crc, events"
@@ -124,18 +114,6 @@ def merged(statements: Iterable[Statement]) -> list[Statement]:
         others.append((", ".join([_APPEND] + [_APPEND_VALUES] * (len(appends) - 1)), (*chain.from_iterable(appends),)))
     others += [(_UPDATE_RUN, values) for values in updates.values()]
     return others
-
-
-def heard_ns(run: Run) -> int:
-    """Tell when the producer was last heard from; a run just created counts as a sign."""
-    return (run.producer_seen_time if run.HasField("producer_seen_time") else run.create_time).ToNanoseconds()
-
-
-def timeout_ns(run: Run) -> int | None:
-    """Tell how long the producer may be silent; None: for ever."""
-    if not run.HasField("producer_timeout"):
-        return None
-    return max(0, min(run.producer_timeout.ToNanoseconds(), _LARGEST_TIMEOUT_NS))
 
 
 def decode_run(values: Sequence[Any]) -> tuple[int, RunKey, LogState]:

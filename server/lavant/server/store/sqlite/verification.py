@@ -9,14 +9,13 @@ import apsw
 
 from lavant.server.errors import LavantError, data_loss
 from lavant.server.model import RunKey
+from lavant.server.store.runs import heard_ns, timeout_ns
 from lavant.server.store.sqlite.rows import (
     BATCH_COLUMNS,
     RUN_COLUMNS,
     SEQUENCE_MASK,
     decode_batch,
     decode_run,
-    heard_ns,
-    timeout_ns,
 )
 from lavant.server.store.sqlite.schema import StoreDamaged, StoreUnusable, read_meta
 from lavant.v1.run_pb2 import Run

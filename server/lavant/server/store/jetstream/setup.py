@@ -1,0 +1,181 @@
+"""The streams of a store: created where they are missing, and checked where they are there."""
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from lavant.server.store.jetstream.connection import Connection, Refused, Unanswered
+from lavant.server.store.jetstream.location import PARTITIONS, Location
+from lavant.server.store.jetstream.messages import Conflict, Messages
+from lavant.server.store.port import StoreIdentity
+
+MIN_PAYLOAD = 4 << 20  # a batch of a mebibyte, as much again for its run's result, and what is open in the run
+_VERSION = 1
+_MINIMUM_SERVER = (2, 12)  # before: no expectation over a filter of subjects while writes are in flight
+_LIMIT = 10.0  # seconds for a stream to get a leader
+_NAME_IN_USE, _NOT_FOUND, _NOT_CLUSTERED, _NO_PEERS = 10058, 10059, 10074, 10005
+
+logger = logging.getLogger(__name__)
+
+
+class StoreUnusable(Exception):
+    """NATS cannot serve as a store; the text says why and what to do."""
+
+
+class Limits(NamedTuple):
+    """How a store is kept. `replicas`: None: 3 in a cluster, else 1. `max_bytes` bounds the logs, all together."""
+
+    replicas: int | None = None
+    max_bytes: int | None = None
+
+
+async def prepare(
+    connection: Connection, location: Location, limits: Limits, identity: StoreIdentity | None = None
+) -> StoreIdentity:
+    """Create what is missing of a store, and check it; warns of what weakens its guarantees.
+
+    A new store becomes `identity`, or one of its own; returns who it is.
+    Raises StoreUnusable; Unanswered when NATS gives no answer.
+    """
+    _check_server(connection)
+    weak: set[str] = set()
+    for wanted in stream_configs(location, limits):
+        found = await _find(connection, wanted["name"]) or await _create(connection, wanted)
+        for problem in problems(wanted, found):
+            raise StoreUnusable(f"stream {wanted['name']} {problem}")
+        weak.update(weaknesses(found))
+    for weakness in sorted(weak):
+        logger.warning("the store %s", weakness)
+    return await _identify(Messages(connection), location, identity or _new_identity())
+
+
+async def examine(connection: Connection, location: Location) -> list[str]:
+    """Tell what is wrong with a store, or weak, a sentence each; changes nothing. Raises Unanswered."""
+    findings = []
+    try:
+        _check_server(connection)
+    except StoreUnusable as error:
+        findings.append(str(error))
+    for wanted in stream_configs(location, Limits()):
+        found = await _find(connection, wanted["name"])
+        if found is None:
+            findings.append(f"stream {wanted['name']} is missing; run `lavant store init`")
+        else:
+            told = (*problems(wanted, found), *weaknesses(found))
+            findings += [f"stream {wanted['name']} {finding}" for finding in told]
+    return findings
+
+
+def stream_configs(location: Location, limits: Limits) -> list[dict[str, Any]]:
+    """The streams of a store, as JetStream's API takes them."""
+    common = {
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": limits.replicas or 3,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": 1_000_000_000,  # the least that is taken: Nats-Msg-Id is not used
+    }
+    log = {**common, "discard": "new", "allow_rollup_hdrs": True}
+    if limits.max_bytes is not None:
+        log["max_bytes"] = max(1, limits.max_bytes // PARTITIONS)
+    configs = [
+        {**log, "name": stream, "subjects": [location.log_subjects(partition)]}
+        for partition, stream in enumerate(location.log_streams)
+    ]
+    single = {**common, "discard": "old", "max_msgs_per_subject": 1}
+    configs.append({**single, "name": location.lease_stream, "subjects": [f"{location.name}.lease.*"]})
+    configs.append({**single, "name": location.meta_stream, "subjects": [location.identity]})
+    return configs
+
+
+def problems(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Tell why a stream that is there must not be used."""
+    if found.get("persist_mode") == "async":
+        yield "acknowledges what is not stored yet (persist_mode: async); make it anew with the default"
+    if found.get("storage") != "file":
+        yield "keeps its messages in memory; make it anew with storage: file"
+    if found.get("max_age"):
+        yield "lets messages expire (max_age); take that away"
+    for name in ("subjects", "retention", "discard", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs"):
+        if found.get(name) != wanted.get(name, found.get(name)):
+            yield f"has {name}: {found.get(name)}, where {wanted[name]} is needed"
+    if found.get("max_msgs_per_subject", -1) != wanted.get("max_msgs_per_subject", -1):
+        yield f"has max_msgs_per_subject: {found.get('max_msgs_per_subject')}"
+    if found.get("max_msgs", -1) > 0 or found.get("no_ack"):
+        yield "has max_msgs or no_ack set; take that away"
+
+
+def weaknesses(found: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what makes a stream lose its guarantees with a machine."""
+    replicas = found.get("num_replicas", 1)
+    if replicas < 3:
+        yield f"has num_replicas: {replicas}: what was acknowledged may be lost with a disk; use a cluster of 3"
+
+
+def _check_server(connection: Connection) -> None:
+    if connection.max_payload < MIN_PAYLOAD:
+        raise StoreUnusable(
+            f"NATS takes messages of {connection.max_payload} bytes at most, and lavant needs {MIN_PAYLOAD}; "
+            "set max_payload: 8MB in the configuration of every nats-server"
+        )
+    if connection.server_version < _MINIMUM_SERVER:
+        raise StoreUnusable(f"nats-server must be {'.'.join(map(str, _MINIMUM_SERVER))} or later; upgrade it")
+
+
+async def _find(connection: Connection, name: str) -> dict[str, Any] | None:
+    try:
+        answer = await connection.api(f"STREAM.INFO.{name}", limit=_LIMIT)
+    except Refused as refusal:
+        if refusal.code == _NOT_FOUND:
+            return None
+        raise StoreUnusable(f"stream {name} cannot be looked at: {refusal}") from refusal
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _create(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
+    try:
+        answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_LIMIT, **wanted)
+    except Refused as refusal:
+        return await _instead(connection, wanted, refusal)
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refused) -> dict[str, Any]:
+    """What becomes of a stream that could not be created as wanted."""
+    name = wanted["name"]
+    if refusal.code == _NOT_CLUSTERED:
+        return await _create(connection, {**wanted, "num_replicas": 1})
+    if refusal.code == _NAME_IN_USE and (found := await _find(connection, name)):
+        return found
+    if refusal.code == _NO_PEERS:
+        raise StoreUnusable(
+            f"stream {name} cannot have {wanted['num_replicas']} replicas ({refusal}); "
+            "start all servers of the cluster, or set LAVANT_NATS_REPLICAS=1"
+        ) from refusal
+    raise StoreUnusable(f"stream {name} cannot be created: {refusal}") from refusal
+
+
+async def _identify(messages: Messages, location: Location, wanted: StoreIdentity) -> StoreIdentity:
+    """Read who the store is; the first replica to ask decides it."""
+    found = await messages.last(location.meta_stream, location.identity)
+    if found is None:
+        made = {"version": _VERSION, "epoch": wanted.epoch, "secret": wanted.secret.hex()}
+        with suppress(Conflict):
+            await messages.publish(location.identity, json.dumps(made).encode(), expected=0)
+        found = await messages.last(location.meta_stream, location.identity)
+        if found is None:
+            raise Unanswered("the store's identity is not there yet")
+    stored = json.loads(found.data)
+    if stored["version"] != _VERSION:
+        raise StoreUnusable(f"the store was made by a newer version of lavant (schema {stored['version']}); upgrade")
+    return StoreIdentity(stored["epoch"], bytes.fromhex(stored["secret"]))
+
+
+def _new_identity() -> StoreIdentity:
+    return StoreIdentity(secrets.token_hex(8), secrets.token_bytes(32))

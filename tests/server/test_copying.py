@@ -1,0 +1,175 @@
+"""A store in a file becomes one on NATS, with all that the file holds."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from lavant.server.copying import Copied, copy
+from lavant.server.model import RunKey
+from lavant.server.store.jetstream import Connection, JetStreamEngine, Limits, Location, StoreUnusable
+from lavant.server.store.jetstream.messages import Messages
+from lavant.server.store.port import RunQuery, StoreIdentity
+from lavant.server.store.sqlite import SQLiteEngine, StoreDamaged, StoreLocked
+from lavant.server.streaming.signing import Signer
+from lavant.server.streaming.tokens import ResumeTokens
+from lavant.v1.event_pb2 import Event
+from lavant.v1.run_pb2 import Run
+from support.clock import ManualClock
+from support.engines import created, refused, started, stored
+from support.events import batch_of, custom, run_finished
+
+LIMITS = Limits(replicas=1)
+LARGE = f'"{"x" * 200_000}"'
+ENDED, LONG, WAITING, SILENT, UNTOUCHED, OTHERS = (
+    RunKey("acme", "ended"),
+    RunKey("acme", "long"),
+    RunKey("acme", "waiting"),
+    RunKey("acme", "silent"),
+    RunKey("acme", "untouched"),
+    RunKey("umbrella", "ended"),
+)
+KEYS = (ENDED, LONG, WAITING, SILENT, UNTOUCHED, OTHERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a store holds."""
+
+    identity: StoreIdentity
+    runs: dict[RunKey, Run]
+    events: dict[RunKey, list[Event]]
+    cancelled: str | None
+    lists: list[list[str]]
+
+
+async def held(engine: SQLiteEngine | JetStreamEngine) -> Held:
+    return Held(
+        identity=engine.identity,
+        runs={key: await engine.get_run(key) for key in KEYS},
+        events={key: await stored(engine, key) for key in KEYS},
+        cancelled=await engine.pending_cancel(WAITING),
+        lists=[
+            [run.run_id for run in (await engine.list_runs(RunQuery(tenant=tenant, limit=100))).runs]
+            for tenant in ("acme", "umbrella")
+        ],
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lavant.db"
+
+
+@pytest.fixture
+async def original(path: Path, clock: ManualClock) -> Held:
+    """A store with runs of every kind, closed."""
+    engine = await SQLiteEngine.open(path, clock)
+    for key in (ENDED, OTHERS):
+        await started(engine, key, Run(name="weather", labels={"team": key.tenant}))
+        clock.advance(1)
+        await engine.append(key, batch_of([custom(), run_finished()], first=3))
+    await started(engine, LONG)
+    for number in range(3, 13):
+        await engine.append(LONG, batch_of([custom(value_json=LARGE)], first=number))
+    await started(engine, WAITING)
+    await engine.cancel_run(WAITING, "too slow")
+    await started(engine, SILENT, Run(name="weather", producer_timeout=Duration(seconds=5)))
+    clock.advance(10)
+    assert await engine.abandon_silent_runs(0) == [SILENT]
+    await created(engine, UNTOUCHED)
+    found = await held(engine)
+    await engine.close()
+    return found
+
+
+async def test_all_is_as_it_was(original: Held, path: Path, location: Location, clock: ManualClock) -> None:
+    clock.advance(1_000)
+    copied = await copy(path, location, LIMITS)
+    assert copied == Copied(len(KEYS), sum(map(len, original.events.values())))
+    engine = await JetStreamEngine.open(location, clock)
+    found = await held(engine)
+    assert (found.runs, found.events, found.cancelled) == (original.runs, original.events, "too slow")
+    assert found.lists == original.lists
+    await engine.close()
+
+
+async def test_producers_go_on(original: Held, path: Path, location: Location, clock: ManualClock) -> None:
+    await copy(path, location, LIMITS)
+    engine = await JetStreamEngine.open(location, clock)
+    event = original.events[LONG][5]
+    repeated = await engine.append(LONG, batch_of([event], first=6))
+    assert (repeated.duplicate, repeated.first_sequence) == (True, 6)
+    receipt = await engine.append(LONG, batch_of([custom(), run_finished()], first=13))
+    assert (receipt.first_sequence, receipt.last_sequence) == (13, 14)
+    with refused("RUN_SEALED"):
+        await engine.append(SILENT, batch_of([custom()], first=3))
+    await engine.create_run(RunKey("acme", "new"), Run(name="weather"))
+    page = await engine.list_runs(RunQuery(tenant="acme", limit=1))
+    assert [run.run_id for run in page.runs] == ["new"]
+    await engine.close()
+
+
+@pytest.mark.parametrize("keep_epoch", [False, True])
+async def test_tokens(original: Held, path: Path, location: Location, clock: ManualClock, keep_epoch: bool) -> None:
+    def tokens(identity: StoreIdentity) -> ResumeTokens:
+        return ResumeTokens(Signer({"store": identity.secret}), identity.epoch)
+
+    created_ns = original.runs[ENDED].create_time.ToNanoseconds()
+    token = tokens(original.identity).bookmark(ENDED, 0, created_ns).at(3).decode()
+    await copy(path, location, LIMITS, keep_epoch=keep_epoch)
+    engine = await JetStreamEngine.open(location, clock)
+    if keep_epoch:
+        position = tokens(engine.identity).read(token, ENDED)
+        position.check((await engine.get_run(ENDED)).create_time.ToNanoseconds(), 4)
+        assert position.sequence == 3
+    else:
+        with refused("STORE_EPOCH_CHANGED"):
+            tokens(engine.identity).read(token, ENDED)
+    await engine.close()
+
+
+async def test_a_copy_that_was_cut_off_is_made_again(
+    original: Held, path: Path, location: Location, clock: ManualClock
+) -> None:
+    await copy(path, location, LIMITS)
+    connection = await Connection.open(location.servers)
+    subjects = location.run(LONG)
+    last = await Messages(connection).last(subjects.stream, subjects.all)
+    assert last is not None
+    await connection.api(f"STREAM.MSG.DELETE.{subjects.stream}", seq=last.sequence)
+    subjects = location.run(ENDED)
+    await connection.api(f"STREAM.PURGE.{subjects.stream}", filter=subjects.all)
+    await connection.close()
+    await copy(path, location, LIMITS)
+    engine = await JetStreamEngine.open(location, clock)
+    found = await held(engine)
+    assert (found.runs, found.events) == (original.runs, original.events)
+    await engine.close()
+
+
+async def test_another_store_is_not_added_to(
+    original: Held, path: Path, location: Location, clock: ManualClock
+) -> None:
+    await (await JetStreamEngine.open(location, clock)).close()
+    with pytest.raises(StoreUnusable, match="another store"):
+        await copy(path, location, LIMITS)
+
+
+async def test_a_file_that_is_served_is_not_copied(
+    original: Held, path: Path, location: Location, clock: ManualClock
+) -> None:
+    engine = await SQLiteEngine.open(path, clock)
+    with pytest.raises(StoreLocked):
+        await copy(path, location, LIMITS)
+    await engine.close()
+
+
+async def test_a_damaged_file_is_told(original: Held, path: Path, location: Location) -> None:
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("DELETE FROM batches WHERE id = (SELECT max(id) FROM batches WHERE id >> 32 = 3)")
+    with pytest.raises(StoreDamaged, match="lacks events from 12 on"):
+        await copy(path, location, LIMITS)
