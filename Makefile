@@ -3,7 +3,7 @@ ARGS ?=
 CYCLES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check check-oldest proto sync chaos bench clean
+.PHONY: help demo serve cluster test check check-oldest proto sync chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,11 @@ demo: .venv/.ready ## Run an agent, kill the server, cut the reader, compare wha
 serve: .venv/.ready ## Run a server, e.g. make serve ARGS='--store sqlite:///lavant.db'
 	.venv/bin/lavant serve $(ARGS)
 
+cluster: .venv/.ready ## Run replicas on NATS servers behind Envoy, and the demo on them; ARGS=--once ends with it
+	PYTHONPATH=tests .venv/bin/python client/examples/cluster.py $(ARGS)
+
 test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto $(ARGS)
 
 check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generated code, import direction
 	.venv/bin/ruff check .
@@ -35,8 +38,8 @@ proto: .venv-proto/.ready ## Generate generated/ from protos/
 sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py
 
-chaos: .venv/.ready ## Kill servers at random, e.g. make chaos CYCLES=1000
-	LAVANT_CHAOS_CYCLES=$(CYCLES) .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py --timeout 3600 $(ARGS)
+chaos: .venv/.ready ## Kill servers at random, and a cluster's one by one, e.g. make chaos CYCLES=1000
+	LAVANT_CHAOS_CYCLES=$(CYCLES) LAVANT_CHAOS_PRODUCERS=50 .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py --timeout 3600 $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
 	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)
@@ -53,7 +56,7 @@ endef
 
 .venv/.ready: pyproject.toml
 	$(new_venv)
-	.venv/bin/python -m pip install --quiet --editable '.[server,cli,evals,langchain,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev
+	.venv/bin/python -m pip install --quiet --editable '.[server,cli,evals,langchain,nats,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev
 	@touch $@
 
 # Apart from .venv: the generator needs an old protobuf, the code that it makes does not.

@@ -7,6 +7,7 @@ import asyncio
 import sys
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 from examples.demo_agent import QUESTION, build_agent
 from examples.demo_proof import Evidence, findings
@@ -22,10 +23,18 @@ DOWNTIME = 1.0
 TIMEOUT = 50.0
 
 
+class Victim(Protocol):
+    """A server that is killed, and comes back."""
+
+    async def kill(self) -> None: ...
+
+    async def start(self) -> None: ...
+
+
 class Demo:
     """The cast: a server, an agent, a live reader, and a second reader that is cut."""
 
-    def __init__(self, server: ServerProcess, client: AsyncClient, view: View) -> None:
+    def __init__(self, server: Victim, client: AsyncClient, view: View) -> None:
         self._server = server
         self._client = client
         self._view = view

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import idle, live, producer, publish, reader, replay, sse, streams
+from benchmarks import cluster, idle, live, producer, publish, reader, replay, sse, streams
 
 ALL = {
     "replay": replay.run,
@@ -19,6 +19,10 @@ ALL = {
     "sse": sse.kept,
     "sse-first": sse.first,
     "sse-readers": sse.fan_out,
+    "cluster-publish": cluster.publishing,
+    "cluster-replay": cluster.replaying,
+    "cluster-live": cluster.latency,
+    "cluster-cpu": cluster.cpu,
 }
 
 

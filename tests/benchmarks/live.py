@@ -25,7 +25,7 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
     try:
         async with workload.bare_server("relay", folder / "relay.log") as bare_target:
             for number in range(ROUNDS):
-                ours.append(await _through_lavant(server.target, f"live-{number}", count))
+                ours.append(await through_lavant(server.target, server.target, f"live-{number}", count))
                 theirs.append(await _through_relay(bare_target, count))
     finally:
         await server.kill()
@@ -39,9 +39,10 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
     )
 
 
-async def _through_lavant(target: str, run_id: str, count: int) -> float:
+async def through_lavant(producer_target: str, reader_target: str, run_id: str, count: int) -> float:
+    """Publish event by event; return the median of the seconds until the reader has it."""
     requests = [PublishEventsRequest(batch=batch) for batch in workload.batches(run_id, count, 1)]
-    async with connected(target) as producer, connected(target) as reader:
+    async with connected(producer_target) as producer, connected(reader_target) as reader:
         await producer.runs.CreateRun(CreateRunRequest(run_id=run_id, name="live"))
         stream = reader.events.StreamEvents(StreamEventsRequest(run_id=run_id, consumer_id="bench"))
         call = producer.events.PublishEvents()

@@ -24,7 +24,7 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
     ours, theirs = [], []
     try:
         for number in range(ROUNDS):
-            ours.append(await _publish(server.target, f"publish-{number}", count))
+            ours.append(await publish(server.target, f"publish-{number}", count))
             theirs.append(_write(_stored_blobs(folder / "lavant.db")[:count], folder / f"bare-{number}.db"))
     finally:
         await server.kill()
@@ -38,7 +38,8 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
     )
 
 
-async def _publish(target: str, run_id: str, count: int) -> float:
+async def publish(target: str, run_id: str, count: int) -> float:
+    """Publish so many batches, some of them in flight at once; return the seconds until all are durable."""
     requests = [PublishEventsRequest(batch=batch) for batch in workload.batches(run_id, count, SIZE)]
     async with connected(target) as stubs:
         await stubs.runs.CreateRun(CreateRunRequest(run_id=run_id, name="publish"))

@@ -32,8 +32,8 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
         async with workload.bare_server("replay", frames_file) as bare_target:
             ours, theirs = [], []
             for _ in range(ROUNDS):
-                ours.append(await _read(server.target, STREAM, events))
-                theirs.append(await _read(bare_target, bare.REPLAY, events))
+                ours.append(await read(server.target, STREAM, events))
+                theirs.append(await read(bare_target, bare.REPLAY, events))
     finally:
         await server.kill()
     return Ratio(
@@ -56,8 +56,8 @@ async def fill(path: Path, events: int) -> None:
     await engine.close()
 
 
-def _request() -> bytes:
-    return StreamEventsRequest(run_id="replay", consumer_id="bench").SerializeToString()
+def _request(consumer_id: str = "bench") -> bytes:
+    return StreamEventsRequest(run_id="replay", consumer_id=consumer_id).SerializeToString()
 
 
 async def _capture(target: str, file: Path) -> None:
@@ -68,12 +68,13 @@ async def _capture(target: str, file: Path) -> None:
                 frames.write(len(frame).to_bytes(4, "little") + frame)
 
 
-async def _read(target: str, method: str, expected: int) -> float:
+async def read(target: str, method: str, expected: int, consumer_id: str = "bench") -> float:
+    """Read a run to its end, touching every event; return the seconds it took."""
     async with aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
         started = time.perf_counter()
         seen = characters = 0
         call: Any = channel.unary_stream(method)
-        async for data in call(_request()):
+        async for data in call(_request(consumer_id)):
             for event in StreamEventsResponse.FromString(data).events.events:
                 seen += 1
                 characters += len(event.text_delta.text) + (event.sequence & 1)

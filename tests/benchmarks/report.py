@@ -18,9 +18,9 @@ class Ratio:
     def line(self) -> str:
         """One line for people."""
         ratio = self.ours / self.theirs
-        aim = f"aim >= {self.at_least:g}" if self.at_least is not None else f"aim <= {self.at_most:g}"
-        met = ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0)
-        return (
-            f"{self.name}: {self.ours:,.4g} {self.unit} = {ratio:.2f} x {self.theirs:,.4g} "
-            f"({self.compared_with}; {aim}: {'met' if met else 'MISSED'})"
-        )
+        told = [self.compared_with]
+        if self.at_least is not None:
+            told.append(f"aim >= {self.at_least:g}: {'met' if ratio >= self.at_least else 'MISSED'}")
+        if self.at_most is not None:
+            told.append(f"aim <= {self.at_most:g}: {'met' if ratio <= self.at_most else 'MISSED'}")
+        return f"{self.name}: {self.ours:,.4g} {self.unit} = {ratio:.2f} x {self.theirs:,.4g} ({'; '.join(told)})"
