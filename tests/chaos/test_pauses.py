@@ -13,9 +13,9 @@ from grpc import aio
 
 from lavant.server.store.jetstream import Location
 from lavant.v1 import event_service_pb2 as pb
-from support.calls import append, create
+from support.calls import append, create, until
 from support.clock import ManualClock
-from support.events import a_run_of, run_finished, text_delta
+from support.events import a_run_of, custom, run_finished, text_delta
 from support.nats import fresh_location, nats_server
 from support.server import ServerProcess, Stubs, connected, serving
 from support.streams import Frames, kind, opened, read_to_end, read_until, stream
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LIMIT = 60.0
 PAUSE = 0.2
+LARGE = f'"{"x" * 500_000}"'
 
 
 @pytest.fixture
@@ -103,3 +104,21 @@ async def test_a_stream_ends_when_its_hold_cannot_be_renewed_and_resumes(tmp_pat
             again, rest = await got(server.stubs, session_id="s", attempt=2, resume_token=token)
             await append(server.stubs, [run_finished()], first=21)
             assert (await read_to_end(again, rest)).sequences == [21]
+
+
+async def test_a_write_that_stalls_ends_with_the_hold(tmp_path: Path, clock: ManualClock) -> None:
+    with nats_server(tmp_path) as nats:
+        async with serving(tmp_path, clock=clock, store=str(fresh_location([nats])), write_timeout=1_000) as server:
+            await create(server.stubs)
+            await append(server.stubs, a_run_of(4, finished=False))
+            call = await opened(server.stubs)
+            await read_until(call, "caught_up")  # and reads no more
+            for number in range(5, 45):
+                await append(server.stubs, [custom(value_json=LARGE)], first=number)
+            nats.pause()
+            clock.advance(5)
+            clock.advance(5)
+            await until(lambda: len(server.app.calls) == 0)
+            nats.go_on()
+            kinds, code = await left(call)
+            assert (len(kinds) < 40, code) == (True, grpc.StatusCode.UNAVAILABLE)

@@ -35,6 +35,10 @@ class Place:
         self.lost = True
         self._on_lost()
 
+    def expire(self) -> None:
+        """Somebody else may have it soon: a write that is under way must not end later."""
+        self._on_lost()
+
 
 class Places:
     """Takes, renews and gives back places.
@@ -100,6 +104,8 @@ class Places:
             renewed = await self._leases.renew(place.lease)
         except Exception:
             _log.warning("lease_renewal_failed", exc_info=True)
+            if place in self._held and self._clock.monotonic() >= place.usable_until:
+                place.expire()
             return False
         if renewed is not None:
             place.lease = renewed

@@ -142,11 +142,12 @@ class Subscription:
             await places.give_back(place)
             await self._outlet.send(end)
             self._shared.measures.sent(len(end))
-        except LavantError:
+        except LavantError as error:
+            expired = self._shared.clock.monotonic() >= place.usable_until
             await places.give_back(place)
             if place.lost:
                 raise _displaced() from None
-            raise
+            raise (_not_renewed() if expired else error) from None
         finally:
             places.abandon(place)
 
@@ -206,7 +207,7 @@ class Subscription:
         if place.lost:
             raise _displaced()
         if self._shared.clock.monotonic() >= place.usable_until:
-            raise unavailable("the hold on the consumer's place could not be renewed; resume")
+            raise _not_renewed()
 
     def _end(self, behind: bool) -> bytes | None:
         """The frame of the end that is reached by now, if one is."""
@@ -270,6 +271,10 @@ class Subscription:
 def _standing(run: Run) -> Notice:
     seen_ns = run.producer_seen_time.ToNanoseconds() if run.HasField("producer_seen_time") else 0
     return Notice(last_sequence=run.last_sequence, sealed=is_terminal(run.state), producer_seen_ns=seen_ns)
+
+
+def _not_renewed() -> LavantError:
+    return unavailable("the hold on the consumer's place could not be renewed; resume")
 
 
 def _displaced() -> LavantError:
