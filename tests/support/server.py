@@ -118,8 +118,9 @@ class ServerProcess:
         self.target = line.split()[2].removeprefix("grpc=")
 
     async def kill(self) -> None:
-        """End without warning, as a crash does."""
-        await self._end(signal.SIGKILL)
+        """End without warning, as a crash does; harmless if it never began."""
+        if self._process is not None:
+            await self._end(signal.SIGKILL)
 
     async def terminate(self) -> int:
         """Ask to drain and stop; returns the exit status."""

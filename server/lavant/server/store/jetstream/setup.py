@@ -1,5 +1,6 @@
 """The streams of a store: created where they are missing, and checked where they are there."""
 
+import asyncio
 import json
 import logging
 import secrets
@@ -15,7 +16,8 @@ from lavant.server.store.port import StoreIdentity
 MIN_PAYLOAD = 4 << 20  # a batch of a mebibyte, as much again for its run's result, and what is open in the run
 _VERSION = 1
 _MINIMUM_SERVER = (2, 12)  # before: no expectation over a filter of subjects while writes are in flight
-_LIMIT = 10.0  # seconds for a stream to get a leader
+_LIMIT = 10.0  # seconds for a stream to get a leader, or all of its servers
+_PAUSE = 0.2
 _NAME_IN_USE, _NOT_FOUND, _NOT_CLUSTERED, _NO_PEERS = 10058, 10059, 10074, 10005
 
 logger = logging.getLogger(__name__)
@@ -138,12 +140,19 @@ async def _find(connection: Connection, name: str) -> dict[str, Any] | None:
 
 
 async def _create(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
-    try:
-        answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_LIMIT, **wanted)
-    except Refused as refusal:
-        return await _instead(connection, wanted, refusal)
-    config: dict[str, Any] = answer["config"]
-    return config
+    """Create a stream; a cluster that has just begun may not know all of its servers yet."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _LIMIT
+    while True:
+        try:
+            answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_LIMIT, **wanted)
+        except Refused as refusal:
+            if refusal.code != _NO_PEERS or loop.time() > give_up_at:
+                return await _instead(connection, wanted, refusal)
+        else:
+            config: dict[str, Any] = answer["config"]
+            return config
+        await asyncio.sleep(_PAUSE)
 
 
 async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refused) -> dict[str, Any]:
