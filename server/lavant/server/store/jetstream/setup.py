@@ -39,9 +39,23 @@ async def prepare(
 ) -> StoreIdentity:
     """Create what is missing of a store, and check it; warns of what weakens its guarantees.
 
-    A new store becomes `identity`, or one of its own; returns who it is.
+    A new store becomes `identity`, or one of its own; returns who it is. Waits for streams that were just made.
     Raises StoreUnusable; Unanswered when NATS gives no answer.
     """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _LIMIT
+    while True:
+        try:
+            return await _prepare(connection, location, limits, identity or _new_identity())
+        except Unanswered:
+            if loop.time() > give_up_at:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+async def _prepare(
+    connection: Connection, location: Location, limits: Limits, identity: StoreIdentity
+) -> StoreIdentity:
     _check_server(connection)
     weak: set[str] = set()
     for wanted in stream_configs(location, limits):
@@ -51,7 +65,7 @@ async def prepare(
         weak.update(weaknesses(found))
     for weakness in sorted(weak):
         logger.warning("the store %s", weakness)
-    return await _identify(Messages(connection), location, identity or _new_identity())
+    return await _identify(Messages(connection), location, identity)
 
 
 async def examine(connection: Connection, location: Location) -> list[str]:
