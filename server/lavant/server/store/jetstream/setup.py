@@ -16,7 +16,8 @@ from lavant.server.store.port import StoreIdentity
 MIN_PAYLOAD = 4 << 20  # a batch of a mebibyte, as much again for its run's result, and what is open in the run
 _VERSION = 1
 _MINIMUM_SERVER = (2, 12)  # before: no expectation over a filter of subjects while writes are in flight
-_LIMIT = 10.0  # seconds for a stream to get a leader, or all of its servers
+_LIMIT = 15.0  # seconds for a stream to get a leader, or all of its servers
+_ANSWER_LIMIT = 3.0  # seconds until a request is made again: one that meets an election is not answered at all
 _PAUSE = 0.2
 _NAME_IN_USE, _NOT_FOUND, _NOT_CLUSTERED, _NO_PEERS = 10058, 10059, 10074, 10005
 
@@ -144,7 +145,7 @@ def _check_server(connection: Connection) -> None:
 
 async def _find(connection: Connection, name: str) -> dict[str, Any] | None:
     try:
-        answer = await connection.api(f"STREAM.INFO.{name}", limit=_LIMIT)
+        answer = await connection.api(f"STREAM.INFO.{name}", limit=_ANSWER_LIMIT)
     except Refused as refusal:
         if refusal.code == _NOT_FOUND:
             return None
@@ -159,7 +160,7 @@ async def _create(connection: Connection, wanted: dict[str, Any]) -> dict[str, A
     give_up_at = loop.time() + _LIMIT
     while True:
         try:
-            answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_LIMIT, **wanted)
+            answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_ANSWER_LIMIT, **wanted)
         except Refused as refusal:
             if refusal.code != _NO_PEERS or loop.time() > give_up_at:
                 return await _instead(connection, wanted, refusal)
