@@ -67,6 +67,16 @@ def test_what_is_selected_is_there(name: str) -> None:
         assert selector.items() <= labels.items()
 
 
+def test_lists_can_spill_to_disk_where_nothing_else_can_be_written() -> None:
+    """SQLite looks for a place in /tmp."""
+    replica = compose()["x-lavant"]
+    assert (replica["read_only"], replica["tmpfs"]) == (True, ["/tmp"])
+    pod = manifests("kubernetes/lavant.yaml")["Deployment"]["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+
+
 def test_a_replica_has_the_time_that_it_needs_to_drain() -> None:
     pod = manifests("kubernetes/lavant.yaml")["Deployment"]["spec"]["template"]["spec"]
     before = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from lavant.v1.run_service_pb2 import ListRunsRequest
-from support.calls import PATIENCE, append, create
+from support.calls import PATIENCE, append, create, until
 from support.clock import ManualClock
 from support.events import a_run_of
-from support.nats import fresh_location, until, without_streams
+from support.nats import fresh_location, without_streams
 from support.server import Server, Stubs, serving
 
 DAY = 24 * 3600.0

@@ -17,9 +17,8 @@ from lavant.v1.run_service_pb2 import (
     WatchRunsRequest,
     WatchRunsResponse,
 )
-from support.calls import PATIENCE, answer, get, publish, publishing
+from support.calls import PATIENCE, answer, get, publish, publishing, until
 from support.events import a_run_of, custom, message_finished, run_finished, run_started, text_delta
-from support.nats import until
 from support.server import Server, Stubs, connected, serving
 from support.streams import append, create, delete, failure, opened, read, read_to_end, read_until, refused, stream
 

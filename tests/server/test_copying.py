@@ -44,6 +44,7 @@ class Held:
     events: dict[RunKey, list[Event]]
     cancelled: str | None
     lists: list[list[str]]
+    changes: list[str]
 
 
 async def held(engine: SQLiteEngine | JetStreamEngine) -> Held:
@@ -56,6 +57,7 @@ async def held(engine: SQLiteEngine | JetStreamEngine) -> Held:
             [run.run_id for run in (await engine.list_runs(RunQuery(tenant=tenant, limit=100))).runs]
             for tenant in ("acme", "umbrella")
         ],
+        changes=[change.run.run_id for change in (await engine.list_changes(RunQuery(tenant="acme", limit=100)))[0]],
     )
 
 
@@ -78,9 +80,9 @@ async def original(path: Path, clock: ManualClock) -> Held:
     await started(engine, WAITING)
     await engine.cancel_run(WAITING, "too slow")
     await started(engine, SILENT, Run(name="weather", producer_timeout=Duration(seconds=5)))
+    await created(engine, UNTOUCHED)
     clock.advance(10)
     assert await engine.abandon_silent_runs(0) == [SILENT]
-    await created(engine, UNTOUCHED)
     found = await held(engine)
     await engine.close()
     return found
@@ -93,7 +95,8 @@ async def test_all_is_as_it_was(original: Held, path: Path, location: Location, 
     engine = await JetStreamEngine.open(location, clock)
     found = await held(engine)
     assert (found.runs, found.events, found.cancelled) == (original.runs, original.events, "too slow")
-    assert found.lists == original.lists
+    assert (found.lists, found.changes) == (original.lists, original.changes)
+    assert found.changes != found.lists[0][::-1]
     await engine.close()
 
 

@@ -25,6 +25,7 @@ from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt
 from lavant.v1.run_pb2 import Run
+from support.calls import until
 from support.clock import ManualClock
 from support.engines import KEY, bare, created, refused, started, stored
 from support.events import (
@@ -37,7 +38,7 @@ from support.events import (
     run_started,
     text_delta,
 )
-from support.nats import NatsServer, examined, fresh_location, nats_cluster, until
+from support.nats import NatsServer, examined, fresh_location, nats_cluster
 
 WRITERS = 4
 QUERY = RunQuery(tenant="acme", limit=100)

@@ -11,8 +11,8 @@ from lavant.server.clock import SystemClock
 from lavant.server.model import ConsumerKey
 from lavant.server.store.jetstream import JetStreamEngine, Location
 from lavant.server.store.port import Claim, Lease
+from support.calls import until
 from support.engines import KEY, refused
-from support.nats import until
 
 PLACE = ConsumerKey(KEY, "ui")
 RACES = int(os.environ.get("LAVANT_LEASE_RACES", "200"))

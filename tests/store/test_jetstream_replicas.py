@@ -11,10 +11,10 @@ from lavant.server.store.port import Engine, Notice, RunQuery
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, EventBatch
 from lavant.v1.run_pb2 import Run, RunState
+from support.calls import until
 from support.clock import ManualClock
 from support.engines import KEY, bare, created, refused, started, stored
 from support.events import a_run_of, batch_of, custom, run_finished, run_started, text_delta
-from support.nats import until
 
 QUERY = RunQuery(tenant="acme", limit=100)
 

@@ -15,10 +15,10 @@ from lavant.server.store.jetstream.records import Batch, Record, Stamps, encode,
 from lavant.server.store.port import RunQuery
 from lavant.server.store.runs import new_log
 from lavant.v1.run_pb2 import Run
+from support.calls import until
 from support.clock import ManualClock
 from support.engines import KEY, created, refused, started, stored
 from support.events import a_run_of, batch_of, text_delta
-from support.nats import until
 
 QUERY = RunQuery(tenant="acme", limit=100)
 STAMPS = Stamps(7, 9)

@@ -1,7 +1,7 @@
 """What most tests of the service do first: create runs, append to them, wait for the server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     PublishCall = StreamStreamCall[PublishEventsRequest, PublishEventsResponse]
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 async def create(stubs: Stubs, run_id: str = "run", **settings: Any) -> Run:
@@ -82,8 +82,11 @@ async def answer(call: "PublishCall") -> PublishEventsResponse:
     return response
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let a server in this process go on until a condition holds."""
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait for what nobody here is told of; servers in this process and in others go on meanwhile."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nothing announces what is waited for here
-            await asyncio.sleep(0)
+        while True:
+            met = condition()
+            if met if isinstance(met, bool) else await met:
+                return
+            await asyncio.sleep(0.001)

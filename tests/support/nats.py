@@ -1,6 +1,5 @@
 """Real NATS servers for tests, on loopback, to be killed and started again."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,6 @@ from lavant.server.store.jetstream import Connection, Location, examine
 from lavant.server.store.jetstream.connection import Refused
 
 _START_LIMIT = 30.0
-_LIMIT = 30.0
 _NATS_SERVER = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "nats-server"
 _names = count(1)
 
@@ -89,16 +87,6 @@ class NatsServer:
         """Move again."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait for what comes from other processes, and nothing here is told of."""
-    async with asyncio.timeout(_LIMIT):
-        while True:
-            met = condition()
-            if met if isinstance(met, bool) else await met:
-                return
-            await asyncio.sleep(0.005)
 
 
 def fresh_location(servers: Sequence[NatsServer]) -> Location:

@@ -1,12 +1,10 @@
 """Ends the runs whose producers fell silent."""
 
-import asyncio
-from types import TracebackType
-
 import structlog
 
-from lavant.server.clock import Clock, Timer
+from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
+from lavant.server.periodic import Periodic
 from lavant.server.store.port import Engine
 
 _INTERVAL = 1.0  # seconds between two looks
@@ -15,7 +13,7 @@ _GAP_NS = 2_000_000_000  # between two looks: in a longer one the server did not
 _log = structlog.get_logger(__name__)
 
 
-class AbandonmentWatch:
+class AbandonmentWatch(Periodic):
     """Looks for silent producers, from `async with` to its end.
 
     No producer could be heard while the server was down or stopped, so silence counts from its start at the
@@ -23,37 +21,20 @@ class AbandonmentWatch:
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
+        super().__init__(clock, _INTERVAL)
         self._engine = engine
-        self._clock = clock
         self._listening_since_ns = self._looked_ns = clock.time_ns()
-        self._timer: Timer | None = None
-        self._look: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "AbandonmentWatch":
-        self._schedule()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._look is not None:
-            await self._look
-
-    def _schedule(self) -> None:
-        self._timer = self._clock.call_at(self._clock.monotonic() + _INTERVAL, self._start_look)
-
-    def _start_look(self) -> None:
-        self._schedule()
+    def due(self) -> None:
+        """Look; after a gap, silence counts from now on."""
         now_ns = self._clock.time_ns()
         if not 0 <= now_ns - self._looked_ns <= _GAP_NS:
             self._listening_since_ns = now_ns
         self._looked_ns = now_ns
-        if self._look is None or self._look.done():
-            self._look = asyncio.get_running_loop().create_task(self._end_silent_runs())
+        super().due()
 
-    async def _end_silent_runs(self) -> None:
+    async def look(self) -> None:
+        """End the runs of silent producers."""
         try:
             ended = await self._engine.abandon_silent_runs(self._listening_since_ns)
         except LavantError as error:

@@ -65,7 +65,8 @@ async def running(
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
-        await stack.enter_async_context(Retention(engine, clock, settings.retention))
+        if settings.retention is not None:
+            await stack.enter_async_context(Retention(engine, clock, settings.retention))
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)

@@ -1,19 +1,17 @@
 """Deletes runs some time after their end."""
 
-import asyncio
-from types import TracebackType
-
 import structlog
 
-from lavant.server.clock import Clock, Timer
+from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.model import RunKey, is_terminal
+from lavant.server.periodic import Periodic
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.run_pb2 import Run, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-INTERVAL = 60.0  # seconds between two looks
+_INTERVAL = 60.0  # seconds between two looks
 _PAGE = 500  # runs
 _TENANT = "default"
 _ENDED = RunFilter(states=[state for state in RunState.values() if is_terminal(state)])
@@ -21,44 +19,21 @@ _ENDED = RunFilter(states=[state for state in RunState.values() if is_terminal(s
 _log = structlog.get_logger(__name__)
 
 
-class Retention:
-    """Deletes what ended longer ago than `seconds`, from `async with` to its end; None: nothing, ever.
+class Retention(Periodic):
+    """Deletes what ended longer ago than `seconds`, from `async with` to its end.
 
     Replicas that share a store may all do it: each run is deleted once.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, seconds: float | None) -> None:
+    def __init__(self, engine: Engine, clock: Clock, seconds: float) -> None:
+        super().__init__(clock, _INTERVAL)
         self._engine = engine
-        self._clock = clock
         self._seconds = seconds
-        self._timer: Timer | None = None
-        self._look: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Retention":
-        if self._seconds is not None:
-            self._schedule()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait((self._look,))
-
-    def _schedule(self) -> None:
-        self._timer = self._clock.call_at(self._clock.monotonic() + INTERVAL, self._start_look)
-
-    def _start_look(self) -> None:
-        self._schedule()
-        if self._look is None or self._look.done():
-            self._look = asyncio.get_running_loop().create_task(self._delete_old_runs())
-
-    async def _delete_old_runs(self) -> None:
+    async def look(self) -> None:
+        """Delete the runs whose time is over."""
         try:
-            deleted = await self._delete_all_before(self._clock.time_ns() - round((self._seconds or 0) * 1e9))
+            deleted = await self._delete_all_before(self._clock.time_ns() - round(self._seconds * 1e9))
         except LavantError as error:
             _log.warning("retention_failed", error=error.message)
         except Exception:

@@ -12,7 +12,7 @@ from google.protobuf.json_format import Parse
 from lavant.client import AsyncClient
 from lavant.v1.event_pb2 import Event
 from server.http.reading import Sent, read, read_all
-from support.calls import create
+from support.calls import create, until
 from support.server import Server, serving
 
 CONTROL = {"opened", "caught_up", "end"}
@@ -87,16 +87,9 @@ async def test_whoever_leaves_gives_the_place_back(server: Server, client: Async
         async with web.stream("GET", f"/api/v1/runs/{run.id}/stream?consumer=ui") as response:
             await anext(read(response))
             assert len(server.app.calls) == 2  # the producer's, and this
-        await left(server, 1)
+        await until(lambda: len(server.app.calls) == 1)
         async with client.runs.stream(run.id, consumer="ui") as stream:
             assert (await anext(stream)).type == "run_started"
-
-
-async def left(server: Server, calls: int) -> None:
-    """Wait until no more calls than these are on."""
-    async with asyncio.timeout(10):
-        while len(server.app.calls) > calls:  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0.01)
 
 
 async def test_a_reader_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
@@ -110,7 +103,7 @@ async def test_a_reader_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
             for _ in range(50):
                 await run.custom("big", "x" * (1 << 19))
             await run.flush(30)
-            await left(server, 1)
+            await until(lambda: len(server.app.calls) == 1)
             async with client.runs.stream(run.id, consumer="ui") as stream:
                 assert (await anext(stream)).type == "run_started"
         writer.close()

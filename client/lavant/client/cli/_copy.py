@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lavant.client.cli._failures import explain
-from lavant.client.cli._store_option import failure, server_side, settings_with
+from lavant.client.cli._store_option import asking, failure, server_side, settings_with
 from lavant.client.cli._text import count, one_line
 
 
@@ -39,12 +39,13 @@ def copy(
         began = time.monotonic()
         try:
             location = jetstream.Location.parse(wanted.store)
-            copied = asyncio.run(copy_store(given.store_path, location, limits, keep_epoch=keep_epoch))
+            with asking(location):
+                copied = asyncio.run(copy_store(given.store_path, location, limits, keep_epoch=keep_epoch))
         except ValueError as error:
             raise typer.BadParameter(f"store: {error}") from None
         except LavantError as error:
             raise failure(f"lavant: {error.message}") from None
-        except (StoreUnusable, jetstream.StoreUnusable, jetstream.Unanswered) as error:
+        except StoreUnusable as error:
             raise failure(explain(error)) from None
         seconds = time.monotonic() - began
         print(one_line(f"copied {count(copied.runs, 'run')}, {count(copied.events, 'event')} in {seconds:.2f} s"))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lavant.client import AsyncClient, InvalidField, LavantError, ProducerGap, RunExists, RunNotFound, RunSealed
+from lavant.client._requests import created_again
 from lavant.client.cli import _session
 from lavant.client.cli._export_reader import ExportedRun, read_export
 from lavant.client.cli._failures import CommandError
@@ -18,7 +19,7 @@ from lavant.client.cli._text import count
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import AppendEventsRequest, ProducerBatch
 from lavant.v1.run_pb2 import Run
-from lavant.v1.run_service_pb2 import CreateRunRequest, GetRunRequest
+from lavant.v1.run_service_pb2 import GetRunRequest
 
 PRODUCER_ID = "import"
 PRODUCER_EPOCH = 1
@@ -88,12 +89,12 @@ class Importer:
         """Make sure that the run exists; tells how many events it has. Raises RunExists."""
         connection = self.client._connection
         if not self.dry_run:
-            return (await connection.call(lambda lane: lane.runs.CreateRun, _settings(run))).run.last_sequence
+            return (await connection.call(lambda lane: lane.runs.CreateRun, created_again(run))).run.last_sequence
         try:
             stored = (await connection.call(lambda lane: lane.runs.GetRun, GetRunRequest(run_id=run.run_id))).run
         except RunNotFound:
             return 0
-        if _settings(stored) != _settings(run):
+        if created_again(stored) != created_again(run):
             raise RunExists(f"run {run.run_id} exists with other settings")
         return stored.last_sequence
 
@@ -121,18 +122,6 @@ class Importer:
             await connection.call(lambda lane: lane.events.AppendEvents, AppendEventsRequest(batch=batch))
         except InvalidField as error:
             raise _refused(exported, first, error) from None
-
-
-def _settings(run: Run) -> CreateRunRequest:
-    return CreateRunRequest(
-        run_id=run.run_id,
-        kind=run.kind,
-        name=run.name,
-        labels=run.labels,
-        parent_run_id=run.parent_run_id,
-        conversation_id=run.conversation_id,
-        producer_timeout=run.producer_timeout if run.HasField("producer_timeout") else None,
-    )
 
 
 def _content(event: Event) -> bytes:

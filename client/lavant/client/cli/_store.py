@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lavant.client.cli._store_option import failure, server_side, settings_with
+from lavant.client.cli._store_option import asking, server_side, settings_with
 from lavant.client.cli._text import one_line
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _shared(store: str | None) -> tuple["Settings", "Location"]:
 
 def _ask(location: "Location", question: Callable[["Connection"], Coroutine[Any, Any, _Answer]]) -> _Answer:
     """Ask something of a store's servers."""
-    from lavant.server.store.jetstream import Connection, StoreUnusable, Unanswered
+    from lavant.server.store.jetstream import Connection
 
     async def ask() -> _Answer:
         connection = await Connection.open(location.servers)
@@ -80,9 +80,5 @@ def _ask(location: "Location", question: Callable[["Connection"], Coroutine[Any,
         finally:
             await connection.close()
 
-    try:
+    with asking(location):
         return asyncio.run(ask())
-    except StoreUnusable as error:
-        raise failure(f"lavant: {one_line(str(error))}") from None
-    except Unanswered as error:
-        raise failure(f"lavant: cannot reach the store {location} ({error}); are its servers running?") from None

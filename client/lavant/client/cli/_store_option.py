@@ -10,6 +10,7 @@ from lavant.client.cli._failures import FAILED, explain
 
 if TYPE_CHECKING:
     from lavant.server.settings import Settings
+    from lavant.server.store.jetstream import Location
 
 
 @contextmanager
@@ -28,6 +29,19 @@ def failure(text: str) -> typer.Exit:
     """Say why the command cannot do its work; to be raised."""
     typer.echo(text, err=True)
     return typer.Exit(FAILED)
+
+
+@contextmanager
+def asking(location: "Location") -> Iterator[None]:
+    """Ask something of a store on NATS; says what is wrong with it, or that it does not answer."""
+    from lavant.server.store.jetstream import StoreUnusable, Unanswered
+
+    try:
+        yield
+    except StoreUnusable as error:
+        raise failure(explain(error)) from None
+    except Unanswered as error:
+        raise failure(f"lavant: cannot reach the store {location} ({error}); are its servers running?") from None
 
 
 def settings_with(store: str | None) -> "Settings":

@@ -17,6 +17,7 @@ from lavant.client._errors import (
 )
 from lavant.client._ids import new_id
 from lavant.client._options import ProducerOptions
+from lavant.client._requests import created_again
 from lavant.client.integrations._evaluation_plan import Stored
 from lavant.v1.event_pb2 import EvaluationPlan, Event, RunStarted, RunStateChanged
 from lavant.v1.run_pb2 import RUN_KIND_EVALUATION, RUN_STATE_RUNNING, RUN_STATE_SUCCEEDED, Run
@@ -68,7 +69,7 @@ def next_life(
     request, head = first, 0
     opening = Event(run_started=RunStarted(evaluation=plan))
     if lives and not _ended_badly(lives[-1]):
-        request, head = _created_again(lives[-1]), lives[-1].last_sequence
+        request, head = created_again(lives[-1]), lives[-1].last_sequence
     elif lives:
         request.parent_run_id = first.run_id
         request.run_id = _life_id(first.run_id, len(lives) + 1)
@@ -103,15 +104,3 @@ def _ended_badly(run: Run) -> bool:
 
 def _life_id(evaluation_id: str, number: int) -> str:
     return evaluation_id if number == 1 else f"{evaluation_id}.{number}"
-
-
-def _created_again(run: Run) -> CreateRunRequest:
-    return CreateRunRequest(
-        run_id=run.run_id,
-        kind=run.kind,
-        name=run.name,
-        labels=run.labels,
-        parent_run_id=run.parent_run_id,
-        conversation_id=run.conversation_id,
-        producer_timeout=run.producer_timeout if run.HasField("producer_timeout") else None,
-    )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -19,11 +19,28 @@ _PENDING_BYTES = 64 << 20
 _STATUS = "Status"
 _NO_RESPONDERS = "503"
 
+_BEGIN_LIMIT = 15.0  # seconds for a cluster that has just begun to find its servers and the streams' leaders
+_PAUSE = 0.2
+_Answer = TypeVar("_Answer")
+
 logger = logging.getLogger(__name__)
 
 
 class Unanswered(Exception):
     """NATS did not answer: whether it did what was asked is not known."""
+
+
+async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask what may be asked twice, again while nobody answers: NATS may have begun just now, or made a stream."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _BEGIN_LIMIT
+    while True:
+        try:
+            return await ask()
+        except Unanswered:
+            if loop.time() > give_up_at:
+                raise
+        await asyncio.sleep(_PAUSE)
 
 
 class Refused(Exception):

@@ -78,18 +78,22 @@ class JetStreamEngine:
         connection = await Connection.open(location.servers)
         try:
             identity = await prepare(connection, location, limits)
-            engine = cls(
-                clock=clock,
-                connection=connection,
-                location=location,
-                identity=identity,
-                lease_ttl=lease_ttl,
-                measures=measures or StoreMeasures(),
-            )
+        except BaseException:
+            await connection.close()
+            raise
+        engine = cls(
+            clock=clock,
+            connection=connection,
+            location=location,
+            identity=identity,
+            lease_ttl=lease_ttl,
+            measures=measures or StoreMeasures(),
+        )
+        try:
             await engine._leases.open()
             await engine._feed.open()
         except BaseException:
-            await connection.close()
+            await engine.close()
             raise
         return engine
 

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from nats.aio.msg import Msg
 
 from lavant.server.errors import LavantError, unavailable
-from lavant.server.store.jetstream.connection import Connection, Unanswered
+from lavant.server.store.jetstream.connection import Connection, Unanswered, patiently
 from lavant.server.store.jetstream.location import PARTITIONS, Location
 from lavant.server.store.jetstream.messages import Message, Messages
 from lavant.server.store.jetstream.projection import Projection
@@ -22,8 +23,6 @@ CUT_OFF_LIMIT = 6 * 3600.0  # seconds without the feed, after which deletions ma
 _READ_BYTES = 1 << 20
 _LAG = 0.005  # seconds until a server that lags behind is asked again
 _LAG_LIMIT = 2.0
-_BEGIN_LIMIT = 10.0
-_PAUSE = 0.05
 _SEQUENCE = struct.Struct("<Q")
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Feed:
     async def open(self) -> None:
         """Read all runs as they stand, and follow from there; takes time in proportion to their number."""
         await self._connection.listen(self._location.feed_bell("*"), self._rung)
-        await asyncio.gather(*(self._begin(partition) for partition in range(PARTITIONS)))
+        await asyncio.gather(*(patiently(partial(self._catch_up, partition)) for partition in range(PARTITIONS)))
         self._tasks = [asyncio.ensure_future(self._follow(partition)) for partition in range(PARTITIONS)]
 
     def watch(self, tenant: str, callback: Callable[[], None]) -> Watch:
@@ -108,18 +107,6 @@ class Feed:
         state = self._partitions[partition]
         state.known = max(state.known, _SEQUENCE.unpack(message.data)[0])
         state.news.set()
-
-    async def _begin(self, partition: int) -> None:
-        """Read a stream for the first time; one that was just made may have nobody yet who answers."""
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + _BEGIN_LIMIT
-        while True:
-            try:
-                return await self._catch_up(partition)
-            except Unanswered:
-                if loop.time() > give_up_at:
-                    raise
-            await asyncio.sleep(_PAUSE)
 
     async def _follow(self, partition: int) -> None:
         state = self._partitions[partition]

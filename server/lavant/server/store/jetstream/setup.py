@@ -1,6 +1,5 @@
 """The streams of a store: created where they are missing, and checked where they are there."""
 
-import asyncio
 import json
 import logging
 import secrets
@@ -8,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from lavant.server.store.jetstream.connection import Connection, Refused, Unanswered
+from lavant.server.store.jetstream.connection import Connection, Refused, Unanswered, patiently
 from lavant.server.store.jetstream.location import PARTITIONS, Location
 from lavant.server.store.jetstream.messages import Conflict, Messages
 from lavant.server.store.port import StoreIdentity
@@ -16,9 +15,7 @@ from lavant.server.store.port import StoreIdentity
 MIN_PAYLOAD = 4 << 20  # a batch of a mebibyte, as much again for its run's result, and what is open in the run
 _VERSION = 1
 _MINIMUM_SERVER = (2, 12)  # before: no expectation over a filter of subjects while writes are in flight
-_LIMIT = 15.0  # seconds for a stream to get a leader, or all of its servers
 _ANSWER_LIMIT = 3.0  # seconds until a request is made again: one that meets an election is not answered at all
-_PAUSE = 0.2
 _NAME_IN_USE, _NOT_FOUND, _NOT_CLUSTERED, _NO_PEERS = 10058, 10059, 10074, 10005
 
 logger = logging.getLogger(__name__)
@@ -26,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 class StoreUnusable(Exception):
     """NATS cannot serve as a store; the text says why and what to do."""
+
+
+class ServersMissing(StoreUnusable, Unanswered):
+    """A cluster does not have the servers that the store needs, or does not know of all of them yet."""
 
 
 class Limits(NamedTuple):
@@ -40,18 +41,11 @@ async def prepare(
 ) -> StoreIdentity:
     """Create what is missing of a store, and check it; warns of what weakens its guarantees.
 
-    A new store becomes `identity`, or one of its own; returns who it is. Waits for streams that were just made.
+    A new store becomes `identity`, or one of its own; returns who it is. Waits for a cluster that has just begun.
     Raises StoreUnusable; Unanswered when NATS gives no answer.
     """
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + _LIMIT
-    while True:
-        try:
-            return await _prepare(connection, location, limits, identity or _new_identity())
-        except Unanswered:
-            if loop.time() > give_up_at:
-                raise
-        await asyncio.sleep(_PAUSE)
+    wanted = identity or _new_identity()
+    return await patiently(lambda: _prepare(connection, location, limits, wanted))
 
 
 async def _prepare(
@@ -155,19 +149,12 @@ async def _find(connection: Connection, name: str) -> dict[str, Any] | None:
 
 
 async def _create(connection: Connection, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Create a stream; a cluster that has just begun may not know all of its servers yet."""
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + _LIMIT
-    while True:
-        try:
-            answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_ANSWER_LIMIT, **wanted)
-        except Refused as refusal:
-            if refusal.code != _NO_PEERS or loop.time() > give_up_at:
-                return await _instead(connection, wanted, refusal)
-        else:
-            config: dict[str, Any] = answer["config"]
-            return config
-        await asyncio.sleep(_PAUSE)
+    try:
+        answer = await connection.api(f"STREAM.CREATE.{wanted['name']}", limit=_ANSWER_LIMIT, **wanted)
+    except Refused as refusal:
+        return await _instead(connection, wanted, refusal)
+    config: dict[str, Any] = answer["config"]
+    return config
 
 
 async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refused) -> dict[str, Any]:
@@ -178,7 +165,7 @@ async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refu
     if refusal.code == _NAME_IN_USE and (found := await _find(connection, name)):
         return found
     if refusal.code == _NO_PEERS:
-        raise StoreUnusable(
+        raise ServersMissing(
             f"stream {name} cannot have {wanted['num_replicas']} replicas ({refusal}); "
             "start all servers of the cluster, or set LAVANT_NATS_REPLICAS=1"
         ) from refusal

@@ -94,8 +94,8 @@ class StoreDamaged(StoreUnusable):
     def __init__(
         self, path: Path, finding: str, advice: str = "restore it from a backup, or move it away to begin anew"
     ) -> None:
-        super().__init__(f"{path} is damaged ({finding}); {advice}")
-        self.finding = finding
+        self.finding = " ".join(finding.split())  # SQLite's own findings can be several lines
+        super().__init__(f"{path} is damaged ({self.finding}); {advice}")
 
 
 class Meta(NamedTuple):

@@ -9,6 +9,8 @@ import apsw
 
 from lavant.server.errors import LavantError, data_loss
 from lavant.server.model import RunKey
+from lavant.server.store.appending import Producer
+from lavant.server.store.chunk import Chunk
 from lavant.server.store.runs import heard_ns, timeout_ns
 from lavant.server.store.sqlite.rows import (
     BATCH_COLUMNS,
@@ -77,7 +79,7 @@ def _check_rows(connection: apsw.Connection) -> tuple[int, int]:
             raise data_loss(f"run {key.run_id} is not listed as it stands")
         runs += 1
         events += log.run.last_sequence
-        batches += _check_log(connection, row, key, log.run.last_sequence)
+        batches += sum(1 for _ in read_log(connection, row, key, log.run.last_sequence))
         labels += _check_labels(connection, row, key, log.run)
     if connection.execute("SELECT count(*) FROM labels").get != labels:
         raise data_loss("there are labels of no run")
@@ -92,16 +94,17 @@ def _copies(run: Run) -> Sequence[Any]:
     return *names, run.create_time.ToNanoseconds(), heard_ns(run), timeout_ns(run)
 
 
-def _check_log(connection: apsw.Connection, row: int, key: RunKey, head: int) -> int:
-    batches, last = 0, 0
+def read_log(connection: apsw.Connection, row: int, key: RunKey, head: int) -> Iterator[tuple[Producer, Chunk]]:
+    """Read a run's batches in their order, up to its head; raises DATA_LOSS if one is missing or damaged."""
+    last = 0
     for values in connection.execute(_BATCHES, (row << 32, row << 32 | SEQUENCE_MASK)):
-        _, chunk = decode_batch(key, values)
+        producer, chunk = decode_batch(key, values)
         if chunk.first_sequence != last + 1:
             break
-        batches, last = batches + 1, chunk.last_sequence
+        yield producer, chunk
+        last = chunk.last_sequence
     if last != head:
         raise data_loss(f"run {key.run_id} lacks events from {last + 1} on")
-    return batches
 
 
 def _check_labels(connection: apsw.Connection, row: int, key: RunKey, run: Run) -> int:
