@@ -1,4 +1,4 @@
-"""Inside the server, imports point one way: rpc, http -> streaming -> store -> model.
+"""Inside the server, imports point one way: rpc, http -> evaluation, scores -> streaming -> store -> model.
 
 What watches them, observability, stands above them, and knows the libraries that it tells: they do not.
 """
@@ -12,10 +12,11 @@ LAYERS = (
     {"clock", "errors", "incidents", "measures", "model"},
     {"store"},
     {"streaming"},
+    {"evaluation", "scores"},
     {"rpc", "http"},
     {"observability"},
 )  # what is in none of them stands above them all
-FACES = LAYERS[3]
+FACES = LAYERS[4]
 TELLING = ("prometheus_client", "opentelemetry")
 # Who may name engines besides themselves: what puts a server together, and what goes from one engine to the other.
 KNOWS_ENGINES = ("app", "copying")
