@@ -10,6 +10,7 @@ import apsw
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from starlette.routing import Route
 
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
@@ -158,15 +159,15 @@ def _compose(
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
     events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
     api = API(runs, watcher, events, streaming.tokens)
-    return App(settings, calls, server, health_service, metrics, _listener(settings, api, metrics, calls))
+    return App(settings, calls, server, health_service, metrics, _listener(settings, api.routes(), metrics, calls))
 
 
-def _listener(settings: Settings, api: API, metrics: Metrics, calls: Calls) -> Listener | None:
+def _listener(settings: Settings, routes: Sequence[Route], metrics: Metrics, calls: Calls) -> Listener | None:
     if settings.http == OFF:
         return None
     host = host_of(settings.http)
     app = site(
-        api,
+        routes,
         metrics=metrics.exposition,
         is_draining=lambda: calls.draining,
         hosts={*_LOCAL_NAMES, host, *settings.http_hosts} if is_loopback(host) else (),
