@@ -17,6 +17,7 @@ from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
 from lavant.server.http.api import API
 from lavant.server.http.listener import Listener
+from lavant.server.http.scores import ScoresAPI
 from lavant.server.http.site import site
 from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
@@ -182,8 +183,9 @@ def _compose(
         reflection.enable_server_reflection(names, server)
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
     events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
-    api = API(runs, watcher, events, streaming.tokens)
-    return App(settings, calls, server, health_service, metrics, _listener(settings, api.routes(), metrics, calls))
+    api, scores_api = API(runs, watcher, events, streaming.tokens), ScoresAPI(scores, rules, events)
+    routes = [*api.routes(), *scores_api.routes()]
+    return App(settings, calls, server, health_service, metrics, _listener(settings, routes, metrics, calls))
 
 
 def _listener(settings: Settings, routes: Sequence[Route], metrics: Metrics, calls: Calls) -> Listener | None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from lavant.client import AsyncClient
+from server.http.browser import Site, a_site
 from support.server import Server, serving
 
 
@@ -28,3 +29,10 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
     """Whoever publishes."""
     async with AsyncClient(server.target) as client:
         yield client
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """Whoever looks at the dashboard."""
+    async with a_site(tmp_path) as site:
+        yield site

@@ -17,7 +17,7 @@ export function followAlerts(on) {
   async function begin() {
     const { events } = await get("/api/v1/alerts", { page_size: 1 }).then(({ events = [] }) => ({ events }), () => ({}));
     if (over) return;
-    if (events?.length) stop = follow("/api/v1/runs/lavant.alerts/stream", {}, ["alert_changed"], { state: on.state, event: (_, event) => on.event(event) }, "");
+    if (events?.length) stop = follow("/api/v1/runs/lavant.alerts/stream", { type: "alert_changed" }, ["alert_changed"], { state: on.state, event: (_, event) => on.event(event) }, "");
     else {
       on.state(events ? "live" : "reconnecting");
       timer = setTimeout(begin, AGAIN);

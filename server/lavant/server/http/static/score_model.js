@@ -58,7 +58,7 @@ export function mixedVersions(groups) {
   for (const { evaluator = "", version = "" } of groups) {
     if (evaluator) versions.set(evaluator, [...(versions.get(evaluator) ?? []), version]);
   }
-  return [...versions].filter(([, found]) => found.length > 1).map(([evaluator, found]) => ({ evaluator, versions: found.sort() }));
+  return [...versions].filter(([, found]) => found.length > 1).map(([evaluator, found]) => ({ evaluator, versions: found.sort((a, b) => a.localeCompare(b, "en", { numeric: true })) }));
 }
 
 export function written(value, statistic) {
