@@ -18,10 +18,12 @@ from lavant.server.app import running
 from lavant.server.clock import Clock
 from lavant.server.lifecycle import App
 from lavant.server.settings import Settings
+from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 
 if TYPE_CHECKING:
+    from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
@@ -43,13 +45,19 @@ class Stubs:
     channel: aio.Channel
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
+    evaluations: "EvaluationServiceAsyncStub"
 
 
 @asynccontextmanager
 async def connected(target: str) -> AsyncIterator[Stubs]:
     """A connection to a server, closed at the block's end."""
     async with aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        yield Stubs(channel=channel, runs=RunServiceStub(channel), events=EventServiceStub(channel))
+        yield Stubs(
+            channel=channel,
+            runs=RunServiceStub(channel),
+            events=EventServiceStub(channel),
+            evaluations=EvaluationServiceStub(channel),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import invalid_field
-from lavant.server.model import is_valid
+from lavant.server.model import OWN_RUNS, is_valid
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
@@ -28,6 +28,13 @@ def check_id(path: str, value: str) -> str:
     return value
 
 
+def check_callers_run(path: str, value: str) -> str:
+    """The id of a run that a caller may change: not one of the server's own."""
+    if check_id(path, value).startswith(OWN_RUNS):
+        raise invalid_field(path, f"must not begin with {OWN_RUNS}: such runs are the server's own, to be read alone")
+    return value
+
+
 def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) -> str:
     """A name for people: any characters but control characters."""
     if not at_least <= len(value) <= at_most:
@@ -37,10 +44,10 @@ def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) 
     return value
 
 
-def check_labels(path: str, labels: Mapping[str, str]) -> None:
+def check_labels(path: str, labels: Mapping[str, str], *, at_most: int = _MAX_LABELS) -> None:
     """A run's labels."""
-    if len(labels) > _MAX_LABELS:
-        raise invalid_field(path, f"must be at most {_MAX_LABELS} labels")
+    if len(labels) > at_most:
+        raise invalid_field(path, f"must be at most {at_most} labels")
     for key, value in labels.items():
         check_text(f"{path}.key", key, at_least=1, at_most=_MAX_LABEL_KEY)
         check_text(f"{path}.value", value, at_most=_MAX_LABEL_VALUE)

@@ -13,6 +13,7 @@ class Listing(Enum):
 
     RUNS = b"r"
     CHANGES = b"c"
+    RULES = b"u"
 
 
 class Cursors:
