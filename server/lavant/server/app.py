@@ -16,6 +16,8 @@ from starlette.routing import Route
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
+from lavant.server.evaluation.desks import Desks
+from lavant.server.evaluation.rules import Rules
 from lavant.server.http.api import API
 from lavant.server.http.listener import Listener
 from lavant.server.http.scores import ScoresAPI
@@ -24,6 +26,7 @@ from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
 from lavant.server.retention import Retention
+from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
@@ -40,10 +43,10 @@ from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors
+from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
-from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
 from lavant.v1.rule_pb2 import Rule
 
@@ -58,14 +61,9 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
-async def _no_rules(tenant: str) -> Sequence[Rule]:  # noqa: ARG001
-    """There are no rules yet."""
-    return ()
-
-
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, random: Random | None = None, rules_of: RulesOf = _no_rules
+    settings: Settings, *, clock: Clock | None = None, random: Random | None = None, rules_of: RulesOf | None = None
 ) -> AsyncIterator[App]:
     """Serve for the length of the block, then drain and let go of the store.
 
@@ -81,16 +79,19 @@ async def running(
         stack.push_async_callback(engine.close)
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
+        desks = Desks(engine, clock)
+        stack.push_async_callback(desks.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
         index = await _open_index(settings, engine)
         stack.push_async_callback(index.close)
         follower = await stack.enter_async_context(Follower(engine, index, clock, _TENANTS))
-        await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of)
+        rules = Rules(engine=engine, desks=desks, clock=clock)
+        await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of or _rules_of(rules))
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(
-            settings, engine, places, clock, random or SystemRandom(), measures, interceptors, index, follower
+            settings, engine, places, desks, clock, random or SystemRandom(), measures, interceptors, index, follower
         )
         stack.push_async_callback(app.stop)
         await app.start()
@@ -139,6 +140,19 @@ async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) 
         raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
 
 
+def _rules_of(rules: Rules) -> RulesOf:
+    async def of(tenant: str) -> Sequence[Rule]:
+        found, position = list[Rule](), None
+        while True:
+            page = await rules.list(tenant, 1_000, position)
+            found += page.rules
+            position = page.next_position
+            if position is None:
+                return found
+
+    return of
+
+
 async def _watch_over_scores(
     stack: AsyncExitStack,
     settings: Settings,
@@ -180,6 +194,7 @@ def _compose(
     settings: Settings,
     engine: Engine,
     places: Places,
+    desks: Desks,
     clock: Clock,
     random: Random,
     measures: Measures,
@@ -211,17 +226,20 @@ def _compose(
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
+    evaluations = EvaluationService(streaming, desks, cursors)
     scores = ScoreService(Recorder(engine, clock), index, follower, cursors)
-    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers(), scores.handlers()))
+    events = EventService(streaming, publisher)
+    services = (runs, events, evaluations, scores)
+    server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
-    events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
-    api, scores_api = API(runs, watcher, events, streaming.tokens), ScoresAPI(scores, rules, events)
-    routes = [*api.routes(), *scores_api.routes()]
+    shown_events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
+    apis = API(runs, watcher, shown_events, streaming.tokens), ScoresAPI(scores, evaluations, shown_events)
+    routes = [route for api in apis for route in api.routes()]
     return App(settings, calls, server, health_service, metrics, _listener(settings, routes, metrics, calls))
 
 

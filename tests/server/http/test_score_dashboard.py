@@ -26,7 +26,7 @@ def two_days() -> list[ScoreRecorded]:
     scores = []
     for number in range(480):
         hours = 47.95 - number / 10
-        told = {"run": f"r{number}", "time_ns": ago(hours), "agent": f"agent {number % 2}"}
+        told: dict[str, Any] = {"run": f"r{number}", "time_ns": ago(hours), "agent": f"agent {number % 2}"}
         value = None if number % 40 == 3 else (0.9 if hours > 24 else 0.6) + number % 7 / 100
         correct = recorded("correct", value, evaluator="judge", version="2", labels={"team": "ab"[number % 2]}, **told)
         correct.score.explanation = WHY if number % 5 == 0 else "As asked."
@@ -255,7 +255,14 @@ async def test_hostile_scores_stay_text(tmp_path: Path) -> None:
         await expect(page.locator(".judged tbody tr")).to_have_count(3)
         await page.get_by_text("As a table").click()
         await page.locator(".dot").first.hover()
-        for part in (".judged .why", ".judged .fault", ".readout", ".numbers td", ".legend tbody th", ".check tbody th"):
+        for part in (
+            ".judged .why",
+            ".judged .fault",
+            ".readout",
+            ".numbers td",
+            ".legend tbody th",
+            ".check tbody th",
+        ):
             await expect(page.locator(part).first).to_contain_text("<img src=x onerror=")
         await expect(page.locator(ACTIVE)).to_have_count(0)
         assert await page.evaluate("document.title") == "Scores · lavant"

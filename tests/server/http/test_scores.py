@@ -26,7 +26,7 @@ def some_scores() -> list[ScoreRecorded]:
     for number in range(80):
         hours = 7.95 - number / 10
         worse = 0.0 if hours > 4 else 0.3
-        told = {"run": f"r{number}", "time_ns": ago(hours), "labels": {"team": "ab"[number % 2]}}
+        told: dict[str, Any] = {"run": f"r{number}", "time_ns": ago(hours), "labels": {"team": "ab"[number % 2]}}
         version = "1" if hours > 2 else "2"
         value = None if number == 79 else 0.9 - worse + number % 3 / 100
         scores.append(recorded("correct", value, evaluator="judge", version=version, **told))

@@ -33,10 +33,10 @@ export function followAlerts(on) {
 }
 
 // `show(change)` is to show the scores that an alert is about.
-export function drawAlerts(element, model, rules, show) {
+export function drawAlerts(element, model, show) {
   redraw(
     element,
-    model.firing(rules).map((change) =>
+    model.firing.map((change) =>
       h(
         "article",
         { class: "alert" },

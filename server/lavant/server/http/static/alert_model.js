@@ -21,10 +21,8 @@ export class AlertModel {
     return this.standing.get(JSON.stringify([rule, alert]));
   }
 
-  // Those that fire now, the latest first. One whose rule is gone, or has it no more, will never be told to be over.
-  firing(rules) {
-    const there = rules && new Set(rules.flatMap((rule) => (rule.alerts ?? []).map((alert) => JSON.stringify([rule.rule_id, alert.name]))));
-    const found = [...this.standing].filter(([key, change]) => change.firing && (!there || there.has(key)));
-    return found.map(([, change]) => change).sort((a, b) => b.time - a.time);
+  // Those that fire now, the latest first.
+  get firing() {
+    return [...this.standing.values()].filter((change) => change.firing).sort((a, b) => b.time - a.time);
   }
 }

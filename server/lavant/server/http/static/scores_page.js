@@ -40,7 +40,7 @@ export function scoresPage(main, query, setState) {
   const draw = perFrame(() => {
     if (over) return;
     filters.draw(view);
-    drawAlerts(firing, alerts, rules, showAlert);
+    drawAlerts(firing, alerts, showAlert);
     drawChanges(changes, alerts);
     if (rules) drawRules(ruleList, rules, alerts, (rule) => change({ ...nothingChosen, rule_id: rule }));
     if (!loaded) return;
