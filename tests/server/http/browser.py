@@ -89,10 +89,12 @@ async def a_site(folder: Path) -> AsyncIterator[Site]:
     address = free_address()
     process = ServerProcess(folder)
     await process.start("--http", address)
-    async with AsyncClient(process.target) as client, browsing() as browser:
-        site = Site(process, address, client, browser)
-        yield site
-        await browser.close()
+    try:
+        async with AsyncClient(process.target) as client, browsing() as browser:
+            site = Site(process, address, client, browser)
+            yield site
+            await browser.close()
+    finally:
         await process.kill()
     assert site.complaints == []
 

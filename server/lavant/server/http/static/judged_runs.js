@@ -70,5 +70,5 @@ function row(recorded, ofRuns) {
 
 function author({ score, rule_id: rule }) {
   const { name = "", version = "" } = score?.evaluator ?? {};
-  return [h("span", {}, name), notes(version && `v${version}`), h("div", { class: "note" }, rule ? `rule ${rule}` : "feedback")].flat();
+  return [h("span", {}, name), " ", notes(version && `v${version}`), h("div", { class: "note" }, rule ? `rule ${rule}` : "feedback")].flat();
 }

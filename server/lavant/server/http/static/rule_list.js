@@ -34,7 +34,7 @@ function row(rule, alerts, show) {
       rule.evaluation_id ? h("div", {}, h("a", { href: `#/evaluations/${encodeURIComponent(rule.evaluation_id)}` }, "Results now")) : null,
       backfill(rule.backfill),
     ),
-    h("td", {}, (rule.evaluators ?? []).map(({ name, version }) => h("div", {}, h("span", {}, name), notes(version && `v${version}`)))),
+    h("td", {}, (rule.evaluators ?? []).map(({ name, version }) => h("div", {}, h("span", {}, name), " ", notes(version && `v${version}`)))),
     [seen, drawn, judged].map((value) => h("td", { class: "number" }, count(value))),
     h("td", { class: "number", "data-verdict": Number(failed ?? 0) ? "worse" : undefined }, count(failed)),
     h("td", { class: "number" }, count(Math.max(0, waiting))),
@@ -55,5 +55,5 @@ function backfill(past) {
 
 function alertLine(alert, change) {
   const bound = alert.below === undefined ? `above ${shown(alert.above ?? 0)}` : `below ${shown(alert.below)}`;
-  return h("div", {}, alert.name, " ", change?.firing ? h("span", { class: "badge", "data-state": "failed" }, "firing") : null, notes(bound));
+  return h("div", {}, alert.name, " ", change?.firing ? [h("span", { class: "badge", "data-state": "failed" }, "firing"), " "] : null, notes(bound));
 }

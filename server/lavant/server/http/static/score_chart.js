@@ -17,6 +17,7 @@ const BARS = 46;
 const FLOOR = TOP + PLOT + LANE + BARS;
 const HEIGHT = FLOOR + 22;
 const NEAR = 24; // How far from a dot a click still means it.
+const FAILING = 0.2; // The part of a dot's scores whose failures make it stand out.
 const SHAPES = [
   (r) => `M${-r},0a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0`,
   (r) => `M${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -151,6 +152,7 @@ export class ScoreChart {
         {
           class: "dot",
           "data-errors": point.errors > 0,
+          "data-failing": point.errors >= FAILING * point.count,
           transform: `translate(${this.#middle(point.time)},${y})`,
           ...asButton(`${line.title}, ${stretch(point.time, window.bucket)}: ${value}${toldCount(point)}`, isSelected),
         },

@@ -38,11 +38,12 @@ function warning({ evaluator, versions }) {
 
 function row(change) {
   const verdict = shortName(change.verdict, "SCORE_VERDICT_") || "unknown";
+  const isEmpty = !Number(change.baseline_count ?? 0) && !Number(change.candidate_count ?? 0);
   return h(
     "tr",
     {},
     h("th", { scope: "row" }, change.name || "unnamed"),
-    h("td", { "data-verdict": verdict }, h("b", {}, verdict), h("div", { class: "note" }, MEANING[verdict])),
+    h("td", { "data-verdict": verdict }, h("b", {}, verdict), h("div", { class: "note" }, isEmpty ? "neither numbers nor verdicts" : MEANING[verdict])),
     h("td", { class: "number" }, side(change.baseline_mean, change.baseline_count)),
     h("td", { class: "number" }, side(change.candidate_mean, change.candidate_count)),
     h("td", { class: "number" }, difference(change)),

@@ -31,15 +31,14 @@ export class ScoreFilters {
     this.display = h("div", { class: "display" }, this.statistic, h("label", { class: "note" }, "a line for each ", this.lines));
   }
 
-  // Ask which there are within a time.
+  // Ask which there are within a time. Where there are too many to tell, those known before stay.
   async load(window, signal) {
     const facets = { rule_id: "rule", name: "name", evaluator: "evaluator", version: "version", run_name: "run_name" };
-    const found = await Promise.all(
-      CHOICES.map((name) => get("/api/v1/scores/summary", { ...within(window), group_by: facets[name] }, signal)),
-    );
-    for (const [index, name] of CHOICES.entries()) {
-      this.known[name] = new Map((found[index].groups ?? []).map((group) => [group[name] ?? "", Number(group.count ?? 0)]));
-    }
+    const ask = async (name) => {
+      const { groups = [] } = await get("/api/v1/scores/summary", { ...within(window), group_by: facets[name] }, signal);
+      this.known[name] = new Map(groups.map((group) => [group[name] ?? "", Number(group.count ?? 0)]));
+    };
+    await Promise.allSettled(CHOICES.map(ask));
   }
 
   // Rules may have scored nothing yet; labels are known from them alone.

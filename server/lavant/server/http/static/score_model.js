@@ -41,10 +41,11 @@ function sums(group) {
   };
 }
 
+// What a line is called.
 export function titleOf(of, lines) {
-  const named = ofLabel(lines) ? `${ofLabel(lines)}=${of[lines]}` : lines === "name" ? "" : of[lines] || (lines === "rule_id" ? "feedback" : "unnamed");
-  const version = of.version ? `v${of.version}` : "";
-  return [named, of.name, version].filter(Boolean).join(" · ") || "unnamed";
+  const label = ofLabel(lines);
+  const named = label ? `${label}=${of[lines]}` : { rule_id: of.rule_id || "feedback", run_name: of.run_name, evaluator: of.evaluator || "no evaluator" }[lines];
+  return [named, of.name, of.version && `v${of.version}`].filter(Boolean).join(" · ") || "unnamed";
 }
 
 // Whether a score belongs to a line: the API cannot be asked for scores without a label.

@@ -24,12 +24,13 @@ export const STATISTICS = {
 };
 const PERCENTILES = [50, 95];
 
-// What has a line of its own. Scores of different versions of an evaluator are never added up.
+// What has a line of its own. Scores of different versions are never added up; those of different people are.
+const ALIKE = ["name", "version"];
 export const LINES = {
-  name: { name: "score", fields: ["name", "version"] },
-  evaluator: { name: "evaluator", fields: ["evaluator", "version"] },
-  run_name: { name: "agent", fields: ["run_name", "name", "version"] },
-  rule_id: { name: "rule", fields: ["rule_id", "name", "version"] },
+  name: { name: "score", fields: ALIKE },
+  evaluator: { name: "evaluator", fields: ["evaluator", ...ALIKE] },
+  run_name: { name: "agent", fields: ["run_name", ...ALIKE] },
+  rule_id: { name: "rule", fields: ["rule_id", ...ALIKE] },
 };
 const LABEL = "label:";
 export const ofLabel = (lines) => (lines.startsWith(LABEL) ? lines.slice(LABEL.length) : "");
@@ -85,9 +86,8 @@ export function filterOf(view) {
 }
 
 export function summaryOf(view) {
-  const label = ofLabel(view.lines);
-  const by = label ? ["name", "version"] : LINES[view.lines].fields.map((field) => (field === "rule_id" ? "rule" : field));
-  return { ...filterOf(view), group_by: by, group_by_label: label, percentile: PERCENTILES };
+  const by = fieldsOf(view.lines).map((field) => (field === "rule_id" ? "rule" : field));
+  return { ...filterOf(view), group_by: by, group_by_label: ofLabel(view.lines), percentile: PERCENTILES };
 }
 
 // The scores behind a point: of one line, or of all lines of a bucket.
@@ -104,9 +104,11 @@ export function behind(view, { bucket }) {
 export function lineOf(group, lines) {
   const label = ofLabel(lines);
   const of = label ? { [lines]: group.labels?.[label] ?? "" } : {};
-  for (const field of label ? LINES.name.fields : LINES[lines].fields) of[field] = group[field] ?? "";
+  for (const field of fieldsOf(lines)) of[field] = group[field] ?? "";
   return of;
 }
+
+const fieldsOf = (lines) => (ofLabel(lines) ? ALIKE : LINES[lines].fields);
 
 export const instant = (time) => new Date(time).toISOString();
 

@@ -101,7 +101,7 @@ export function scoresPage(main, query, setState) {
       const [byTime, totals, seen, compared] = await Promise.all([
         get(SUMMARY, { ...asked, bucket: window.bucket / 1000 }, signal),
         get(SUMMARY, asked, signal),
-        get(SUMMARY, versions, signal),
+        get(SUMMARY, versions, signal).catch(() => ({})),
         get("/api/v1/scores/comparison", comparisonOf(view, window), signal),
         withChoices ? filters.load(window, signal) : undefined,
       ]);
