@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,14 @@ from lavant.server.retention import Retention
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
+from lavant.server.rpc.score_service import ScoreService
 from lavant.server.rpc.watch_runs import RunWatcher
+from lavant.server.scores.alert_log import AlertLog
+from lavant.server.scores.alerting import Alerting, RulesOf
+from lavant.server.scores.follower import Follower
+from lavant.server.scores.index import ScoreIndex
+from lavant.server.scores.recording import Recorder
+from lavant.server.scores.webhooks import allowed
 from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
@@ -35,6 +43,7 @@ from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
+from lavant.v1.rule_pb2 import Rule
 
 if TYPE_CHECKING:
     from lavant.server.observability.tracing import Tracing
@@ -42,13 +51,19 @@ if TYPE_CHECKING:
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
 _TO_TELL_THE_REASON = 5.0  # seconds to tell an HTTP reader that it was too slow, before its connection is cut
+_TENANTS = ("default",)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
+async def _no_rules(tenant: str) -> Sequence[Rule]:  # noqa: ARG001
+    """There are no rules yet."""
+    return ()
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, random: Random | None = None
+    settings: Settings, *, clock: Clock | None = None, random: Random | None = None, rules_of: RulesOf = _no_rules
 ) -> AsyncIterator[App]:
     """Serve for the length of the block, then drain and let go of the store.
 
@@ -67,8 +82,14 @@ async def running(
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
+        index = await _open_index(settings, engine)
+        stack.push_async_callback(index.close)
+        follower = await stack.enter_async_context(Follower(engine, index, clock, _TENANTS))
+        await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of)
         interceptors = () if tracing is None else (tracing.interceptor,)
-        app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
+        app = _compose(
+            settings, engine, places, clock, random or SystemRandom(), measures, interceptors, index, follower
+        )
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
@@ -116,6 +137,43 @@ async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) 
         raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
 
 
+async def _watch_over_scores(
+    stack: AsyncExitStack,
+    settings: Settings,
+    engine: Engine,
+    places: Places,
+    clock: Clock,
+    index: ScoreIndex,
+    follower: Follower,
+    rules_of: RulesOf,
+) -> None:
+    """Look after alerts until the stack ends; what posts them is imported where something may be posted."""
+    is_allowed = partial(allowed, prefixes=settings.webhooks)
+    logs = [AlertLog(engine, clock, tenant) for tenant in _TENANTS]
+    for log in logs:
+        stack.callback(log.close)
+    await stack.enter_async_context(
+        Alerting(index=index, follower=follower, clock=clock, logs=logs, rules_of=rules_of, allowed=is_allowed)
+    )
+    if settings.webhooks:
+        from lavant.server.scores.posting import Poster
+
+        await stack.enter_async_context(
+            Poster(clock=clock, logs=logs, places=places, rules_of=rules_of, allowed=is_allowed)
+        )
+
+
+async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:
+    """Open the index beside a store of this process's own; one of a shared store goes with the process."""
+    if settings.store_is_shared:
+        return await ScoreIndex.open(None, engine.identity.epoch)
+    path = settings.store_path.with_name(f"{settings.store_path.name}.scores")
+    try:
+        return await ScoreIndex.open(path, engine.identity.epoch)
+    except (OSError, apsw.Error) as error:
+        raise StartError(f"cannot open the index of scores {path}: {error}") from error
+
+
 def _compose(
     settings: Settings,
     engine: Engine,
@@ -124,6 +182,8 @@ def _compose(
     random: Random,
     measures: Measures,
     interceptors: Sequence[aio.ServerInterceptor],
+    index: ScoreIndex,
+    follower: Follower,
 ) -> App:
     calls = Calls(settings.max_streams)
     hub = Hub(engine, settings.tail_bytes)
@@ -149,7 +209,8 @@ def _compose(
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
-    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers()))
+    scores = ScoreService(Recorder(engine, clock), index, follower, cursors)
+    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers(), scores.handlers()))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
