@@ -18,11 +18,13 @@ from lavant.server.app import running
 from lavant.server.clock import Clock
 from lavant.server.lifecycle import App
 from lavant.server.settings import Settings
+from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
 
 if TYPE_CHECKING:
+    from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from lavant.v1.score_service_pb2_grpc import ScoreServiceAsyncStub
@@ -45,6 +47,7 @@ class Stubs:
     channel: aio.Channel
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
+    evaluations: "EvaluationServiceAsyncStub"
     scores: "ScoreServiceAsyncStub"
 
 
@@ -56,6 +59,7 @@ async def connected(target: str) -> AsyncIterator[Stubs]:
             channel=channel,
             runs=RunServiceStub(channel),
             events=EventServiceStub(channel),
+            evaluations=EvaluationServiceStub(channel),
             scores=ScoreServiceStub(channel),
         )
 
