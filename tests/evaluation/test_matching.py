@@ -4,6 +4,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from lavant.server.evaluation.matching import Matcher
 from lavant.v1.rule_pb2 import Rule, SampleFilter
@@ -73,16 +74,16 @@ def test_a_filter(wanted: dict[str, Any], holds: bool) -> None:
 def test_the_result_tells_the_duration_where_it_says_one() -> None:
     run = a_run()
     run.result.duration.seconds = 60
-    assert Matcher(Rule(filter={"min_duration": {"seconds": 60}})).wants(run)
+    assert Matcher(Rule(filter=SampleFilter(min_duration=Duration(seconds=60)))).wants(run)
 
 
 def test_an_error_of_the_run() -> None:
     failed = a_run(state=RunState.RUN_STATE_FAILED, result=RunFinished(error=Error(message="it broke")))
-    assert Matcher(Rule(filter={"has_error": True})).wants(failed)
+    assert Matcher(Rule(filter=SampleFilter(has_error=True))).wants(failed)
 
 
 def test_the_input_is_searched_whatever_the_case() -> None:
-    matcher = Matcher(Rule(filter={"input_contains": "OSLO"}))
+    matcher = Matcher(Rule(filter=SampleFilter(input_contains="OSLO")))
     assert matcher.needs_input
     assert matcher.wants_input('{"city": "Oslo"}')
     assert not matcher.wants_input('{"city": "Bergen"}')

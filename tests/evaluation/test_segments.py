@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import LavantError
 from lavant.server.evaluation import desk as desk_module
@@ -16,7 +18,7 @@ from lavant.server.evaluation.rulebook import Entry, Rulebook
 from lavant.server.model import RunKey
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine
-from lavant.v1.event_pb2 import Event, RunStarted, SampleReturned, SamplesDrawn, SamplesLeased
+from lavant.v1.event_pb2 import Event, SampleReturned, SamplesDrawn, SamplesLeased
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import RunFinished, RunState
 from support.clock import ManualClock
@@ -65,7 +67,7 @@ async def entry(engine: Engine, clock: ManualClock) -> Entry:
     async with desk(engine, clock) as first:
         drawn = SamplesDrawn(run_ids=["a", "b"], runs_seen=5, position_json='{"position":"123456789012345678901"}')
         await first.decide(lambda _: [Event(samples_drawn=drawn)])
-        expire_time = {"seconds": 2_000_000_000}
+        expire_time = Timestamp(seconds=2_000_000_000)
         leased = SamplesLeased(worker_id="w", session_id="one", run_ids=["a"], expire_time=expire_time)
         await first.decide(lambda _: [Event(samples_leased=leased)])
     return await book.get(RULE)
@@ -115,15 +117,15 @@ async def test_another_desk_rolls_meanwhile(engine: Engine, clock: ManualClock, 
 
 
 async def test_two_desks_decide_in_turn_on_what_both_did(engine: Engine, clock: ManualClock, entry: Entry) -> None:
-    def draw(run_id: str) -> Event:
+    def draw(run_id: str, ledger: Ledger) -> list[Event]:
         drawn = SamplesDrawn(run_ids=[run_id], runs_seen=1, position_json='{"position":"9"}')
-        return Event(samples_drawn=drawn)
+        return [] if run_id in ledger.samples else [Event(samples_drawn=drawn)]
 
     async with desk(engine, clock) as first, desk(engine, clock) as second:
         for number in range(5):
             for one in (first, second):
                 run_id = f"run-{number}"
-                await one.decide(lambda ledger, run_id=run_id: [] if run_id in ledger.samples else [draw(run_id)])
+                await one.decide(partial(draw, run_id))
         await first.refresh()
         assert [*first.ledger.samples] == ["a", "b", *(f"run-{number}" for number in range(5))]
         assert first.ledger.seen == 10
@@ -156,4 +158,3 @@ async def test_a_segment_that_was_created_and_not_begun(engine: Engine, clock: M
     run = await engine.get_run(segment_of(RULE, 2))
     assert run.last_sequence == 1
     assert run.labels == {"lavant.results": "rule"}
-    assert RunStarted.DESCRIPTOR is not None
