@@ -9,7 +9,7 @@ from tree.imports import imports, modules
 
 SERVER = "lavant.server."
 LAYERS = (
-    {"clock", "errors", "incidents", "measures", "model"},
+    {"clock", "errors", "incidents", "measures", "model", "periodic"},
     {"store"},
     {"streaming"},
     {"evaluation", "scores"},

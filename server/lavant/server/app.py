@@ -24,7 +24,11 @@ from lavant.server.retention import Retention
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
+from lavant.server.rpc.score_service import ScoreService
 from lavant.server.rpc.watch_runs import RunWatcher
+from lavant.server.scores.follower import Follower
+from lavant.server.scores.index import ScoreIndex
+from lavant.server.scores.recording import Recorder
 from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
 _TO_TELL_THE_REASON = 5.0  # seconds to tell an HTTP reader that it was too slow, before its connection is cut
+_TENANTS = ("default",)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
@@ -67,8 +72,13 @@ async def running(
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
+        index = await _open_index(settings, engine)
+        stack.push_async_callback(index.close)
+        follower = await stack.enter_async_context(Follower(engine, index, clock, _TENANTS))
         interceptors = () if tracing is None else (tracing.interceptor,)
-        app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
+        app = _compose(
+            settings, engine, places, clock, random or SystemRandom(), measures, interceptors, index, follower
+        )
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
@@ -116,6 +126,17 @@ async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) 
         raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
 
 
+async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:
+    """Open the index beside a store of this process's own; one of a shared store goes with the process."""
+    if settings.store_is_shared:
+        return await ScoreIndex.open(None, engine.identity.epoch)
+    path = settings.store_path.with_name(f"{settings.store_path.name}.scores")
+    try:
+        return await ScoreIndex.open(path, engine.identity.epoch)
+    except (OSError, apsw.Error) as error:
+        raise StartError(f"cannot open the index of scores {path}: {error}") from error
+
+
 def _compose(
     settings: Settings,
     engine: Engine,
@@ -124,6 +145,8 @@ def _compose(
     random: Random,
     measures: Measures,
     interceptors: Sequence[aio.ServerInterceptor],
+    index: ScoreIndex,
+    follower: Follower,
 ) -> App:
     calls = Calls(settings.max_streams)
     hub = Hub(engine, settings.tail_bytes)
@@ -149,7 +172,8 @@ def _compose(
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
-    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers()))
+    scores = ScoreService(Recorder(engine, clock), index, follower, cursors)
+    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers(), scores.handlers()))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:

@@ -37,10 +37,10 @@ def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) 
     return value
 
 
-def check_labels(path: str, labels: Mapping[str, str]) -> None:
-    """A run's labels."""
-    if len(labels) > _MAX_LABELS:
-        raise invalid_field(path, f"must be at most {_MAX_LABELS} labels")
+def check_labels(path: str, labels: Mapping[str, str], *, at_most: int = _MAX_LABELS) -> None:
+    """A run's labels, or a score's."""
+    if len(labels) > at_most:
+        raise invalid_field(path, f"must be at most {at_most} labels")
     for key, value in labels.items():
         check_text(f"{path}.key", key, at_least=1, at_most=_MAX_LABEL_KEY)
         check_text(f"{path}.value", value, at_most=_MAX_LABEL_VALUE)

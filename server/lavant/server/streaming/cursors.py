@@ -13,6 +13,7 @@ class Listing(Enum):
 
     RUNS = b"r"
     CHANGES = b"c"
+    SCORES = b"s"
 
 
 class Cursors:
