@@ -16,6 +16,7 @@ from lavant.client._async.calls import Call
 from lavant.client._async.concurrency import call_handler
 from lavant.client._async.connection import Connection
 from lavant.client._async.limits import Limits
+from lavant.client._async.rules import AsyncRules
 from lavant.client._async.runs import AsyncRuns
 from lavant.client._async.subscription import Subscription
 from lavant.client._errors import InvalidField
@@ -32,6 +33,7 @@ from lavant.v1.rule_pb2 import Rule
 _MOST_SAMPLES = 1_000
 _LARGEST_PAGE = 1_000
 _HANDLER_TIMEOUT = 30.0
+_RETRY_WATCH = 5.0  # seconds
 
 _log = logging.getLogger("lavant.client")
 
@@ -109,19 +111,22 @@ class _Shift:
     def __init__(self, worker: Worker, connection: Connection, runs: AsyncRuns, samples: HeldSamples) -> None:
         self._worker = worker
         self._clock = connection.clock
+        self._rules = AsyncRules(connection)
         self._runs = runs
         self._samples = samples
         self._counts = Counter[str]()
         self._max_attempts = 0
+        self._retried: set[str] = set()  # to be handed out again, to this worker or another one
         self._is_last = False
         self._done = asyncio.Event()
 
     async def work(self, subscription: Subscription[SampleRunsResponse]) -> ProcessedSamples:
         try:
             async with asyncio.TaskGroup() as group:
-                reading = group.create_task(self._read(subscription, group))
+                beside = [group.create_task(self._read(subscription, group)), group.create_task(self._watch_retries())]
                 await self._done.wait()
-                reading.cancel()
+                for task in beside:
+                    task.cancel()
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
         finally:
@@ -138,7 +143,8 @@ class _Shift:
             elif frame.HasField("samples"):
                 self._is_last = False
                 for sample in frame.samples.samples:
-                    if self._samples.take(sample.run.run_id):
+                    self._retried.discard(sample.run.run_id)
+                    if self._samples.take(sample):
                         group.create_task(self._work_on(sample))
             elif frame.HasField("caught_up"):
                 self._is_last = self._worker.until_caught_up
@@ -148,12 +154,30 @@ class _Shift:
 
     def _look(self) -> None:
         """End the shift if nothing is left to do."""
-        if self._is_last and not self._samples:
+        if self._is_last and not self._samples and not self._retried:
             self._done.set()
 
+    async def _watch_retries(self) -> None:
+        """Find out whether samples that are to be tried again were done elsewhere: nothing is heard of these."""
+        while self._worker.until_caught_up:
+            await self._clock.sleep(_RETRY_WATCH)
+            if self._retried and not self._samples:
+                progress = (await self._rules.get(self._worker.rule_id)).progress
+                if progress.runs_drawn <= progress.runs_judged + progress.runs_failed:
+                    self._retried.clear()
+                    self._look()
+
     async def _work_on(self, sample: Sample) -> None:
-        judged = await self._judge(sample)
-        held, told = await self._tell(judged)
+        working: Sample | None = sample
+        while working is not None:
+            held, told = await self._tell(await self._judge(working))
+            working = self._samples.leave(told.run.id, done=told.error is None)
+            self._count(told, held=held, goes_on=working is not None)
+            if held and self._worker.on_judged is not None:
+                await call_handler(self._worker.on_judged, told, _HANDLER_TIMEOUT)
+        self._look()
+
+    def _count(self, told: JudgedRun, *, held: bool, goes_on: bool) -> None:
         if not held:
             self._counts["lost"] += 1
             _log.debug("run %s is judged by another worker", told.run.id)
@@ -161,11 +185,8 @@ class _Shift:
             self._counts["judged"] += 1
         else:
             self._counts["failed"] += 1
-            # Unless this was the last attempt, the server will have it judged again.
-            self._is_last = self._is_last and told.attempt >= self._max_attempts
-        if held and self._worker.on_judged is not None:
-            await call_handler(self._worker.on_judged, told, _HANDLER_TIMEOUT)
-        self._look()
+            if told.attempt < self._max_attempts and not goes_on:
+                self._retried.add(told.run.id)
 
     async def _judge(self, sample: Sample) -> JudgedRun:
         run, began = Run.from_proto(sample.run), self._clock.monotonic()
