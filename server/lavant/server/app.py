@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,12 @@ from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
 from lavant.server.rpc.score_service import ScoreService
 from lavant.server.rpc.watch_runs import RunWatcher
+from lavant.server.scores.alert_log import AlertLog
+from lavant.server.scores.alerting import Alerting, RulesOf
 from lavant.server.scores.follower import Follower
 from lavant.server.scores.index import ScoreIndex
 from lavant.server.scores.recording import Recorder
+from lavant.server.scores.webhooks import allowed
 from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
@@ -39,6 +43,7 @@ from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
+from lavant.v1.rule_pb2 import Rule
 
 if TYPE_CHECKING:
     from lavant.server.observability.tracing import Tracing
@@ -51,9 +56,14 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
+async def _no_rules(tenant: str) -> Sequence[Rule]:  # noqa: ARG001
+    """There are no rules yet."""
+    return ()
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, random: Random | None = None
+    settings: Settings, *, clock: Clock | None = None, random: Random | None = None, rules_of: RulesOf = _no_rules
 ) -> AsyncIterator[App]:
     """Serve for the length of the block, then drain and let go of the store.
 
@@ -75,6 +85,7 @@ async def running(
         index = await _open_index(settings, engine)
         stack.push_async_callback(index.close)
         follower = await stack.enter_async_context(Follower(engine, index, clock, _TENANTS))
+        await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of)
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(
             settings, engine, places, clock, random or SystemRandom(), measures, interceptors, index, follower
@@ -124,6 +135,32 @@ async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) 
         raise StartError(f"cannot use the store {location}: {error}") from error
     except jetstream.Unanswered as error:
         raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
+
+
+async def _watch_over_scores(
+    stack: AsyncExitStack,
+    settings: Settings,
+    engine: Engine,
+    places: Places,
+    clock: Clock,
+    index: ScoreIndex,
+    follower: Follower,
+    rules_of: RulesOf,
+) -> None:
+    """Look after alerts until the stack ends; what posts them is imported where something may be posted."""
+    is_allowed = partial(allowed, prefixes=settings.webhooks)
+    logs = [AlertLog(engine, clock, tenant) for tenant in _TENANTS]
+    for log in logs:
+        stack.callback(log.close)
+    await stack.enter_async_context(
+        Alerting(index=index, follower=follower, clock=clock, logs=logs, rules_of=rules_of, allowed=is_allowed)
+    )
+    if settings.webhooks:
+        from lavant.server.scores.posting import Poster
+
+        await stack.enter_async_context(
+            Poster(clock=clock, logs=logs, places=places, rules_of=rules_of, allowed=is_allowed)
+        )
 
 
 async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:

@@ -13,6 +13,7 @@ from lavant.server.scores import listing, totals
 from lavant.server.scores.answers import score_group
 from lavant.server.scores.intake import Intake, Progress, read_progress, take_in
 from lavant.server.scores.listing import ScorePage
+from lavant.server.scores.recent import Recent, add_up_recent
 from lavant.server.scores.schema import open_file, open_nameless
 from lavant.server.scores.totals import Group, Grouping
 from lavant.v1.score_service_pb2 import ScoreFilter, ScoreGroup
@@ -63,6 +64,10 @@ class ScoreIndex:
     async def add_up(self, tenant: str, wanted: ScoreFilter, grouping: Grouping) -> list[Group]:
         """Add scores up; raises INVALID_FIELD if there are too many groups."""
         return await self._ask(partial(totals.add_up, tenant=tenant, wanted=wanted, grouping=grouping))
+
+    async def recent(self, tenant: str, rule_id: str, name: str, since_ns: int) -> Recent:
+        """Add up what was recorded of a rule after a point in time, by a score's name or by any (empty)."""
+        return await self._ask(partial(add_up_recent, tenant=tenant, rule_id=rule_id, name=name, since_ns=since_ns))
 
     async def close(self) -> None:
         """Finish what is under way, and let go of the file."""

@@ -5,14 +5,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, data_loss, invalid_field
 from lavant.server.model import RunKey, beside, is_terminal
-from lavant.server.scores.sources import RECORDED
+from lavant.server.scores.sources import PRODUCER, RECORDED
 from lavant.server.store.port import Engine
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted, ScoreRecorded
 from lavant.v1.event_service_pb2 import EventBatch, ProducerBatch
 from lavant.v1.run_pb2 import Run, RunFinished, RunKind, RunState
 
-PRODUCER = "lavant"  # the server, in logs of its own
 _NAME = "score"  # of the runs that hold one each
 _READ_BYTES = 1 << 20
 
