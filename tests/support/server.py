@@ -18,11 +18,13 @@ from lavant.server.app import running
 from lavant.server.clock import Clock
 from lavant.server.lifecycle import App
 from lavant.server.settings import Settings
+from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
 
 if TYPE_CHECKING:
+    from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from lavant.v1.score_service_pb2_grpc import ScoreServiceAsyncStub
@@ -46,6 +48,7 @@ class Stubs:
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
     scores: "ScoreServiceAsyncStub"
+    evaluations: "EvaluationServiceAsyncStub"
 
 
 @asynccontextmanager
@@ -57,6 +60,7 @@ async def connected(target: str) -> AsyncIterator[Stubs]:
             runs=RunServiceStub(channel),
             events=EventServiceStub(channel),
             scores=ScoreServiceStub(channel),
+            evaluations=EvaluationServiceStub(channel),
         )
 
 

@@ -351,7 +351,9 @@ class SampleRunsRequest(_message.Message):
     all that it still holds.
     """
     max_samples: _builtins.int
-    """How many samples the session holds at most at a time. 1 to 1,000; 0: 5."""
+    """How many samples the session holds at most at a time. 1 to 1,000; 0: 5. All workers of a rule
+    together hold some thousands at most.
+    """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """A session without a stream keeps its samples for so long. Default 30 s, 1 s to 10 min."""
@@ -446,8 +448,11 @@ class SamplesOpened(_message.Message):
     MAX_AGE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with each stream opened for this rule and worker."""
+    session_id: _builtins.str
+    """Whose the samples are: as asked for, or minted. CompleteSample wants it."""
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
         """The rule as it stands."""
@@ -472,10 +477,11 @@ class SamplesOpened(_message.Message):
         max_age: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         lease: _duration_pb2.Duration | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_age", b"max_age", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_age", b"max_age", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_age", b"max_age", "rule", b"rule", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,7 +648,7 @@ class SampleScores(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Score]:
-        """At most 1,000; no name of a score twice."""
+        """At most 500, which take 500,000 bytes in all; no name of a score twice."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
+from lavant.server.evaluation.desks import Desks
 from lavant.server.http.api import API
 from lavant.server.http.listener import Listener
 from lavant.server.http.site import site
@@ -22,6 +23,7 @@ from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
 from lavant.server.retention import Retention
+from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
@@ -38,10 +40,10 @@ from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors
+from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
-from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
 from lavant.v1.rule_pb2 import Rule
 
@@ -79,6 +81,8 @@ async def running(
         stack.push_async_callback(engine.close)
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
+        desks = Desks(engine, clock)
+        stack.push_async_callback(desks.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
@@ -88,7 +92,7 @@ async def running(
         await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of)
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(
-            settings, engine, places, clock, random or SystemRandom(), measures, interceptors, index, follower
+            settings, engine, places, desks, clock, random or SystemRandom(), measures, interceptors, index, follower
         )
         stack.push_async_callback(app.stop)
         await app.start()
@@ -178,6 +182,7 @@ def _compose(
     settings: Settings,
     engine: Engine,
     places: Places,
+    desks: Desks,
     clock: Clock,
     random: Random,
     measures: Measures,
@@ -210,15 +215,18 @@ def _compose(
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
     scores = ScoreService(Recorder(engine, clock), index, follower, cursors)
-    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers(), scores.handlers()))
+    evaluations = EvaluationService(streaming, desks, cursors)
+    events = EventService(streaming, publisher)
+    services = (runs, events, evaluations, scores)
+    server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
-    events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
-    api = API(runs, watcher, events, streaming.tokens)
+    shown_events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
+    api = API(runs, watcher, shown_events, streaming.tokens)
     return App(settings, calls, server, health_service, metrics, _listener(settings, api, metrics, calls))
 
 

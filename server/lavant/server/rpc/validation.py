@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import invalid_field
-from lavant.server.model import is_valid
+from lavant.server.model import OWN_RUNS, is_valid
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
@@ -25,6 +25,13 @@ def check_id(path: str, value: str) -> str:
         raise invalid_field(path, "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")
     if value in {".", ".."}:
         raise invalid_field(path, "must not be . or .., which mean something else in a URL")
+    return value
+
+
+def check_callers_run(path: str, value: str) -> str:
+    """The id of a run that a caller may change: not one of the server's own."""
+    if check_id(path, value).startswith(OWN_RUNS):
+        raise invalid_field(path, f"must not begin with {OWN_RUNS}: such runs are the server's own, to be read alone")
     return value
 
 

@@ -14,6 +14,7 @@ class Listing(Enum):
     RUNS = b"r"
     CHANGES = b"c"
     SCORES = b"s"
+    RULES = b"u"
 
 
 class Cursors:
