@@ -155,10 +155,10 @@ class AsyncRules:
 
         Example:
             await client.rules.create("quality")
-            rule = await client.rules.backfill("quality", created_after=datetime.now(UTC) - timedelta(days=30))
-            while not rule.backfill.done:
-                rule = await client.rules.get("quality")
-            assert rule.backfill.runs_drawn > 0
+            await client.rules.backfill("quality", created_after=datetime.now(UTC) - timedelta(days=30))
+            await client.evaluations.process_stream("quality", evaluators=[EqualsExpected()], until_caught_up=True)
+            rule = await client.rules.get("quality")
+            assert rule.backfill.done and rule.backfill.runs_drawn > 0
         """
         request = BackfillRuleRequest(
             rule_id=rule_id, created_after=timestamp(created_after), created_before=timestamp(created_before)

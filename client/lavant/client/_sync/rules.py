@@ -156,10 +156,10 @@ class Rules:
 
         Example:
             client.rules.create("quality")
-            rule = client.rules.backfill("quality", created_after=datetime.now(UTC) - timedelta(days=30))
-            while not rule.backfill.done:
-                rule = client.rules.get("quality")
-            assert rule.backfill.runs_drawn > 0
+            client.rules.backfill("quality", created_after=datetime.now(UTC) - timedelta(days=30))
+            client.evaluations.process_stream("quality", evaluators=[EqualsExpected()], until_caught_up=True)
+            rule = client.rules.get("quality")
+            assert rule.backfill.done and rule.backfill.runs_drawn > 0
         """
         request = BackfillRuleRequest(
             rule_id=rule_id, created_after=timestamp(created_after), created_before=timestamp(created_before)
