@@ -81,7 +81,9 @@ async def test_what_a_cancelled_worker_held_is_given_back(client: AsyncClient) -
     await client.rules.create(RULE)
     await finish_runs(client, ["a", "b"])
     hanging = Hanging()
-    work = asyncio.create_task(client.evaluations.process_stream(RULE, evaluators=[hanging], lease=600, timeout=None))
+    work = asyncio.create_task(
+        client.evaluations.process_stream(RULE, evaluators=[hanging], lease=600, timeout=None, max_concurrency=1)
+    )
     await hanging.began.wait()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from client.cli.conftest import Lavant, Start
+from client.cli.terminal import terminal
 from client.sampled import RULE, Cold, finish_runs
 from lavant.client import AsyncClient
 
@@ -106,3 +107,14 @@ async def test_a_rule_that_is_not_there_is_told(lavant: Lavant) -> None:
     ended = await lavant("evaluate", "nowhere", "--judge", "test")
     assert ended.status == 1
     assert ended.err.endswith("`lavant rules list` lists those that exist\n")
+
+
+async def test_a_terminal_shows_how_many_are_judged(client: AsyncClient, start: Start) -> None:
+    await client.rules.create(RULE)
+    await finish_runs(client, ["a", "b"])
+    async with terminal(start, "evaluate", RULE, "-e", "client.sampled:Cold", PYTHONPATH=TESTS) as screen:
+        lines = await screen.shows(lambda lines: bool(lines) and lines[-1].endswith("rule quality: 2 judged"))
+        assert sorted(line[:17] for line in lines[:2]) == ["✓ a  weather  Col", "✓ b  weather  Col"]
+        screen.process.interrupt()
+        assert await screen.ended() == 130
+    assert not screen.cursor_is_hidden
