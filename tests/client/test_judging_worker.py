@@ -173,6 +173,32 @@ async def test_a_failure_that_is_tried_again_is_waited_for() -> None:
         assert await judged_by(client, on_judged=lambda _: failed.set()) == ProcessedSamples(judged=0, failed=2, lost=0)
 
 
+async def test_what_comes_once_all_was_handed_out_is_judged_too() -> None:
+    answers, both = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    def note(judged: JudgedRun) -> None:
+        told.append(judged.run.id)
+        if len(told) == 2:
+            both.set()
+
+    async def acting(request: pb.SampleRunsRequest, context: Context) -> AsyncIterator[pb.SampleRunsResponse]:
+        yield opened()
+        yield samples("a")
+        yield caught_up()
+        await script.completions(1)
+        yield samples("b", token="t3")
+        answers.set()
+        await both.wait()
+        yield samples("c", token="t4")
+        yield caught_up("t5")
+        await for_ever()
+
+    script = SampleScript(acting, answers_after=answers)
+    async with played(script) as client:
+        assert (await judged_by(client, on_judged=note)).judged == 3
+
+
 async def test_a_worker_that_is_cancelled_gives_its_samples_back() -> None:
     script = SampleScript(playing(opened(), samples("a", "b")))
     evaluator = Hanging()

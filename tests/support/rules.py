@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lavant.v1 import evaluation_service_pb2 as pb
 from lavant.v1.event_pb2 import Evaluator, Event, Score
-from lavant.v1.rule_pb2 import Rule
+from lavant.v1.rule_pb2 import Rule, RuleProgress
 from lavant.v1.run_pb2 import Error
 from support.calls import PATIENCE, ended_run, listed
+from support.clock import ManualClock
 from support.server import Stubs
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ async def finish(stubs: Stubs, run_ids: Iterable[str], **settings: Any) -> list[
     for run_id in ids:
         await ended_run(stubs, run_id, **settings)
     return ids
+
+
+async def pass_time(stubs: Stubs, clock: ManualClock, seconds: int) -> None:
+    """Let time pass in steps, so that leases are renewed on the way."""
+    for _ in range(2 * seconds):
+        clock.advance(0.5)
+        await stubs.evaluations.ListRules(pb.ListRulesRequest())
 
 
 class Worker:
@@ -112,12 +120,12 @@ class Worker:
         await self.until(lambda worker: len(worker.samples) >= count)
         return self.run_ids
 
-    async def caught_up(self) -> pb.SamplesCaughtUp:
-        """Read until there is nothing left."""
+    async def caught_up(self, **progress: int) -> RuleProgress:
+        """Read until there is nothing left, and the rule is as far as this."""
         while True:
-            frame = await self.read()
-            if frame.WhichOneof("frame") == "caught_up":
-                return frame.caught_up
+            told = (await self.read()).caught_up.progress
+            if self.kinds[-1] == "caught_up" and all(getattr(told, name) == value for name, value in progress.items()):
+                return told
 
     def cut(self) -> None:
         """Cut the stream, as a network does."""
