@@ -22,7 +22,8 @@ async def end_of(worker: Worker) -> event_pb.StreamEnd:
     return worker.frames[-1].end
 
 
-async def test_half_a_second_before_the_deadline(stubs: Stubs, clock: ManualClock) -> None:
+async def test_half_a_second_before_the_deadline(timed_server: Server, clock: ManualClock) -> None:
+    stubs = timed_server.stubs
     await create_rule(stubs)
     worker = Worker(stubs)
     worker.open(timeout=100)
