@@ -253,3 +253,9 @@ async def test_a_request_that_breaks_a_rule_is_told_which(server: Server, name: 
     method = type(request).__name__.removesuffix("Request")
     with refused("INVALID_FIELD", path):
         await getattr(server.stubs.scores, method)(request)
+
+
+async def test_a_server_that_posts_alerts_starts_and_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path, webhooks=["http://127.0.0.1:1/hooks/"]) as server:
+        await ended_run(server.stubs)
+        assert not await record(server.stubs)

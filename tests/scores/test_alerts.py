@@ -112,6 +112,7 @@ async def test_who_is_not_first_reads_again(engine: Engine, clock: ManualClock) 
     here, there = AlertLog(engine, clock, TENANT), AlertLog(engine, clock, TENANT)
     first = AlertChanged(rule_id="rule", alert="low", firing=True, value=0.1)
     assert await here.tell([(first, False)])
+    assert not await AlertLog(engine, clock, TENANT).tell([(first, False)])  # the very same, at the same time
     second = AlertChanged(rule_id="rule", alert="low", firing=True, value=0.2)
     assert not await there.tell([(second, False)])
     assert there.changes == here.changes == {("rule", "low"): first}

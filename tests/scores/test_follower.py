@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,35 @@ async def test_many_read_at_once_what_was_recorded_before_they_asked(
 
     await asyncio.gather(*map(record_and_look, range(40)))
     assert len(await found(follower, index)) == 40
+
+
+async def test_who_asks_while_somebody_is_looking_gets_a_look_of_their_own(
+    engine: Engine, clock: ManualClock, index: ScoreIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = await Segment(engine).begin()
+    async with Follower(engine, index, clock, (TENANT,)) as follower:
+        await follower.caught_up()
+        read, reading, go_on = engine.read, asyncio.Event(), asyncio.Event()
+
+        async def late(*what: Any) -> Any:
+            found = await read(*what)
+            reading.set()
+            await go_on.wait()
+            return found
+
+        await segment.add(recorded(value=1.0))
+        monkeypatch.setattr(engine, "read", late)
+        first = asyncio.ensure_future(follower.caught_up())
+        await reading.wait()
+        monkeypatch.undo()
+        await Recorder(engine, clock).record(
+            TENANT, "s", ScoreRecorded(subject_run_id=segment.key.run_id, score=score(value=2.0))
+        )
+        second = asyncio.ensure_future(follower.caught_up())
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert sorted(values(await listed(index))) == [1.0, 2.0]
 
 
 async def test_a_deleted_result_keeps_its_scores(engine: Engine, follower: Follower, index: ScoreIndex) -> None:

@@ -85,7 +85,7 @@ class Hook:
                 hook.posts.append((self.path, self.headers["Lavant-Alert-Id"], content))
                 status = hook.answers.pop(0) if hook.answers else 204
                 self.send_response(status)
-                if status == 302:
+                if status == 307:
                     self.send_header("Location", "/elsewhere")
                 self.end_headers()
 
@@ -179,7 +179,7 @@ async def test_a_change_is_posted_once(log: AlertLog, hook: Hook, posting: Posti
 async def test_it_is_posted_until_it_was_taken(
     log: AlertLog, hook: Hook, posting: Posting, clock: ManualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hook.answers = [500, 302, 404, 200]
+    hook.answers = [500, 307, 404, 200]
     await log.tell([(change(), True)])
     async with posting() as poster:
         for pause in (1, 2, 4):

@@ -367,7 +367,8 @@ Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
 class Alert(_message.Message):
     """Tells when scores of a rule leave their bounds, and when they are back.
 
-    Changes are AlertChanged events of the run "lavant.alerts".
+    Changes are AlertChanged events of the run "lavant.alerts". One that fires, and that its rule does not have any
+    more, ends there, but is not posted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -391,14 +392,19 @@ class Alert(_message.Message):
     above: _builtins.float
     """Above this."""
     min_count: _builtins.int
-    """With fewer scores in the window it stays as it is. 0: 1."""
+    """With fewer scores in the window, of those that the statistic is made of, it stays as it is. 0: 1, or none where
+    the scores are counted: so it can tell that there are too few.
+    """
     webhook_url: _builtins.str
-    """Where AlertChanged is posted to as JSON; the server's settings say which addresses are allowed.
-    Posted again until the answer is 2xx; the header Lavant-Alert-Id tells repetitions.
+    """Where AlertChanged is posted to as JSON, each alert's changes in their order; the server's settings say which
+    addresses are allowed. Posted again until the answer is 2xx, for a day; the header Lavant-Alert-Id, the run's id
+    and the event's sequence, tells repetitions.
     """
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """Over the scores recorded in the last so long. 1 min to 31 days."""
+        """Over the scores recorded in the last so long. 1 min to 31 days. Looked at every 10 s, or 360 times within
+        the window if that is less often.
+        """
 
     def __init__(
         self,

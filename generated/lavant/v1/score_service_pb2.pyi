@@ -121,12 +121,16 @@ class RecordScoreRequest(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     score_id: _builtins.str
-    """Chosen by the caller: the same one is recorded once. 1 to 128 characters, as in a run_id."""
+    """Chosen by the caller: the same one is recorded once. 1 to 128 characters, as in a run_id. INVALID_FIELD
+    if another score, run or labels were recorded by it.
+    """
     run_id: _builtins.str
     """The run that is scored; it need not have ended."""
     @_builtins.property
     def score(self) -> _event_pb2.Score:
-        """Its name and a value must be set. The evaluator may say who says so, a person for example."""
+        """Its name and a value must be set, and no error. The evaluator may say who says so, a person for example. The
+        explanation has at most 8,192 characters, all of it at most 64 KiB.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -345,13 +349,14 @@ class QueryScoresRequest(_message.Message):
 
     @_builtins.property
     def bucket(self) -> _duration_pb2.Duration:
-        """And for each such stretch of time, counted from 1970. At least 1 min; absent: none. At most 10,000 groups
-        come of it.
+        """And for each such stretch of time, counted from 1970. At least 1 min; absent: none. More than 10,000 groups
+        are refused with INVALID_FIELD. Those of whole hours are quick to answer whatever their number of scores; others
+        must mean at most 1,000,000 scores.
         """
 
     @_builtins.property
     def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Above 0, below 100. Absent: 50, 90, 95, 99."""
+        """Above 0, below 100, at most 20. Absent: 50, 90, 95, 99."""
 
     def __init__(
         self,
@@ -469,7 +474,7 @@ class ScoreGroup(_message.Message):
     error_count: _builtins.int
     """Scores that are failures of their evaluators."""
     mean: _builtins.float
-    """The mean of numbers, and of verdicts as 0 and 1. Absent if there are none."""
+    """The mean of numbers, and of verdicts as 0 and 1. Absent if there are none. Numbers beyond ±1e100 count as that."""
     standard_deviation: _builtins.float
     """The standard deviation of the same. Absent if there are fewer than two."""
     pass_rate: _builtins.float
@@ -540,7 +545,7 @@ class CompareScoresRequest(_message.Message):
     MIN_COUNT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     min_count: _builtins.int
-    """Fewer scores on either side are too few to judge. 0: 30."""
+    """Fewer numbers and verdicts on either side are too few to judge. At least 2; 0: 30."""
     confidence: _builtins.float
     """How sure a difference must be, above 0.5 and below 1. 0: 0.95."""
     @_builtins.property

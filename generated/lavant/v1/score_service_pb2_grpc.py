@@ -28,7 +28,8 @@ if _version_not_supported:
 class ScoreServiceStub(object):
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     def __init__(self, channel):
@@ -62,7 +63,8 @@ class ScoreServiceStub(object):
 class ScoreServiceServicer(object):
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     def RecordScore(self, request, context):
@@ -127,7 +129,8 @@ def add_ScoreServiceServicer_to_server(servicer, server):
 class ScoreService(object):
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     @staticmethod

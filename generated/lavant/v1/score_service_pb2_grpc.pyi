@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class ScoreServiceStub:
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     @_typing.overload
@@ -49,7 +50,8 @@ class ScoreServiceStub:
 class ScoreServiceAsyncStub(ScoreServiceStub):
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -65,7 +67,8 @@ class ScoreServiceAsyncStub(ScoreServiceStub):
 class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments.
+    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
+    has read all that is there.
     """
 
     @_abc_1.abstractmethod

@@ -11,20 +11,19 @@ from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.own_log import OverwrittenError, OwnLogs
-from lavant.server.evaluation.record import Record, segment_of, segment_run
+from lavant.server.evaluation.record import Record, segment_of
 from lavant.server.evaluation.rulebook import Entry, Rulebook
+from lavant.server.evaluation.segments import OVER, Segments, end_of
 from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, RunKey
 from lavant.server.store.port import Engine, Notice, Watch
 from lavant.v1.error_pb2 import ErrorReason
-from lavant.v1.event_pb2 import EvaluationPlan, Event, RunStarted
+from lavant.v1.event_pb2 import Event
 from lavant.v1.rule_pb2 import Rule
-from lavant.v1.run_pb2 import RunFinished, RunState
 
 MOST_ROWS = 5_000  # of a segment
 MOST_EVENTS = 20_000
 _EVENT_BYTES = 64  # what the server adds to an event
 _BATCH_BYTES = MAX_BATCH_BYTES - (16 << 10)
-_SEGMENT_OVER = (ErrorReason.ERROR_REASON_RUN_SEALED, ErrorReason.ERROR_REASON_RUN_NOT_FOUND)
 
 Decision = Callable[[Ledger], list[Event]]
 Revision = Callable[[Rule, Ledger], Awaitable[Rule | None]]
@@ -53,6 +52,7 @@ class Desk:
         self.gone: LavantError | None = None
         self._engine = engine
         self._logs = OwnLogs(engine, clock)
+        self._segments = Segments(engine, self._logs)
         self._rulebook = rulebook
         self._entry: Entry | None = None
         self._head = 0
@@ -113,7 +113,7 @@ class Desk:
         """Delete the rule, seal its segment, and forget it; goes on with what was cut off. Raises RULE_NOT_FOUND."""
         while (entry := await self._rulebook.find(self.rule)) is not None:
             if entry.deleted or await self._rulebook.close(self.rule, entry):
-                await self._seal_for_good(entry)
+                await self._segments.seal(self.rule, entry.record)
                 await self._rulebook.remove(self.rule)
                 break
         else:
@@ -191,7 +191,7 @@ class Desk:
         if events:
             self.tell()
         if draft.rows >= MOST_ROWS or draft.sequence >= MOST_EVENTS:
-            await self._append([_end(draft)])
+            await self._append([end_of(draft)])
             self._stale = True
 
     def _draft(self) -> tuple[Ledger, list[Event], list["Sequence[Event] | LavantError"]]:
@@ -227,7 +227,7 @@ class Desk:
         if rule is None:
             _answer(self._queue.popleft(), ())
             return
-        if not await self._append([_end(self.ledger)]):
+        if not await self._append([end_of(self.ledger)]):
             return
         self._stale = True
         record = Record(rule=rule, segment=entry.record.segment + 1, carried=draft.carry())
@@ -243,7 +243,7 @@ class Desk:
         except OverwrittenError:
             pass
         except LavantError as error:
-            if error.reason not in _SEGMENT_OVER:
+            if error.reason not in OVER:
                 raise
         else:
             return True
@@ -259,7 +259,7 @@ class Desk:
             self.ledger = entry.record.ledger()
             self._head = 0
             self._rewatch()
-        self._head = max(self._head, await self._open_segment(entry.record.rule))
+        self._head = max(self._head, await self._segments.begin(self.rule, entry.record))
         await self._read_on()
         self._stale = False
 
@@ -269,41 +269,6 @@ class Desk:
             async for event in self._logs.read(self.segment, ledger.sequence, self._head):
                 ledger.fold(event)
             self.ledger = ledger
-
-    async def _open_segment(self, rule: Rule) -> int:
-        """Have the segment begun; tells its last sequence."""
-        try:
-            run = await self._engine.get_run(self.segment)
-        except LavantError as error:
-            if error.reason != ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
-                raise
-            run = await self._engine.create_run(self.segment, segment_run(self.rule.run_id))
-        if run.last_sequence:
-            return run.last_sequence
-        plan = EvaluationPlan(rule_id=self.rule.run_id, evaluators=rule.evaluators)
-        try:
-            await self._logs.append(self.segment, 0, [Event(run_started=RunStarted(evaluation=plan))])
-        except OverwrittenError:
-            return (await self._engine.get_run(self.segment)).last_sequence
-        return 1
-
-    async def _seal_for_good(self, entry: Entry) -> None:
-        """Seal the last segment of a deleted rule, if it was begun."""
-        key, ledger = segment_of(self.rule, entry.record.segment), entry.record.ledger()
-        while True:
-            try:
-                run = await self._engine.get_run(key)
-                async for event in self._logs.read(key, ledger.sequence, run.last_sequence):
-                    ledger.fold(event)
-                if ledger.sealed or not ledger.sequence:
-                    return
-                await self._logs.append(key, ledger.sequence, [_end(ledger)])
-            except OverwrittenError:
-                continue
-            except LavantError as error:
-                if error.reason not in _SEGMENT_OVER:
-                    raise
-            return
 
     def _rewatch(self) -> None:
         """Watch the segment that results go to now, if anybody listens."""
@@ -338,7 +303,3 @@ def _answer(intent: _Intent, answer: "Sequence[Event] | LavantError") -> None:
         intent.done.set_exception(answer)
     else:
         intent.done.set_result(answer)
-
-
-def _end(ledger: Ledger) -> Event:
-    return Event(run_finished=RunFinished(state=RunState.RUN_STATE_SUCCEEDED, evaluation=ledger.sums.summary()))

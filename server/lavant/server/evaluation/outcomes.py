@@ -21,6 +21,7 @@ from lavant.v1.run_pb2 import Error, Run
 DEFAULT_ATTEMPTS = 5
 _FIRST_BACKOFF = 1.0  # seconds
 _LONGEST_BACKOFF = 300.0
+_MOST_CHARACTERS = 400  # of what is said of a failure, as often as there are evaluators
 _MOST_BYTES = MAX_BATCH_BYTES - (32 << 10)
 
 
@@ -60,7 +61,8 @@ def complete(ledger: Ledger, rule: Rule, request: CompleteSampleRequest, subject
     events = _events(rule, request, sample, subject, now_ns)
     if size_of(events) > _MOST_BYTES:
         raise invalid_field(
-            "scores.scores", f"must take at most {_MOST_BYTES // 2} bytes in all; shorten the explanations"
+            "scores.scores",
+            f"must take at most {_MOST_BYTES // 2} bytes in all, labels included; shorten the explanations",
         )
     events[-1].event_id = DIGEST_MARK + digest
     return events
@@ -68,6 +70,9 @@ def complete(ledger: Ledger, rule: Rule, request: CompleteSampleRequest, subject
 
 def fail(rule: Rule, subject: Subject, error: Error) -> list[Event]:
     """The events of a sample that cannot be judged: a failed score of each evaluator."""
+    error = Error(
+        type=error.type[:_MOST_CHARACTERS], message=error.message[:_MOST_CHARACTERS], retryable=error.retryable
+    )
     scores = [Score(name=evaluator.name, evaluator=evaluator, error=error) for evaluator in rule.evaluators]
     return [*_recorded(rule, subject, scores, {}), _row(subject, (), error=error)]
 

@@ -11,7 +11,8 @@ from lavant.server.model import OWN_RUNS, is_valid
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_MAX_ID = 128
+_ID = re.compile(r"[A-Za-z0-9._~-]+")
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_LABELS = 64
 _MAX_LABEL_KEY = 128
@@ -19,10 +20,10 @@ _MAX_LABEL_VALUE = 1024
 _MAX_CHOICES = 100
 
 
-def check_id(path: str, value: str) -> str:
+def check_id(path: str, value: str, *, at_most: int = _MAX_ID) -> str:
     """An id that callers choose; it is part of keys, paths and tokens."""
-    if not _ID.fullmatch(value):
-        raise invalid_field(path, "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")
+    if not _ID.fullmatch(value) or len(value) > at_most:
+        raise invalid_field(path, f"must be 1 to {at_most} characters of A-Z a-z 0-9 . _ ~ -")
     if value in {".", ".."}:
         raise invalid_field(path, "must not be . or .., which mean something else in a URL")
     return value

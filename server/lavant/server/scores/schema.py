@@ -56,7 +56,14 @@ CREATE TABLE tallies(
     UNIQUE(series, span, start)
 );
 """
-_PRAGMAS = "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA journal_size_limit = 67108864;"
+# Marks fall all over their index: with little memory and early checkpoints, each batch rewrites most of it.
+_PRAGMAS = """
+PRAGMA trusted_schema = OFF;
+PRAGMA cell_size_check = ON;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -65536;
+PRAGMA wal_autocheckpoint = 8192;
+"""
 
 
 def open_nameless() -> apsw.Connection:
