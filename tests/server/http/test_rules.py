@@ -1,5 +1,6 @@
 """Rules as JSON, and on the dashboard while they are at work."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +13,8 @@ from lavant.v1.evaluation_service_pb2 import ListRulesRequest
 from lavant.v1.rule_pb2 import Alert
 from server.http.browser import HOSTILE, Site, needs_chromium
 from server.http.test_pages import listed
-from support.rules import Worker, backfill, create_rule, finish
-from support.server import Server, connected
+from support.rules import Worker, backfill, create_rule, finish, get_rule
+from support.server import Server, connected, serving
 
 LIVE = 40_000  # ms: the server looks at alerts every 10 s, and the page at rules
 LOW = Alert(name="correct is low", score_name="correct", below=0.5, window=Duration(seconds=3_600), min_count=3)
@@ -34,6 +35,20 @@ async def test_pages_of_rules(web: httpx.AsyncClient, server: Server) -> None:
     assert rules[2]["alerts"][0] == {
         "name": "correct is low", "score_name": "correct", "below": 0.5, "window": "3600s", "min_count": "3",
     }  # fmt: skip
+
+
+async def test_webhooks_are_not_told(tmp_path: Path) -> None:
+    secret = "https://hooks.test/secret"
+    async with serving(tmp_path, http="127.0.0.1:0", webhooks=["https://hooks.test/"]) as server:
+        alert = Alert(name="low", below=0.5, window=Duration(seconds=60), webhook_url=secret)
+        created = await create_rule(server.stubs, "rule", alerts=[alert])
+        assert created.alerts[0].webhook_url == secret
+        async with httpx.AsyncClient(base_url=f"http://{server.app.http_address}") as web:
+            for path in ("/api/v1/rules", "/api/v1/rules/rule"):
+                text = (await web.get(path)).raise_for_status().text
+                assert "low" in text
+                assert "secret" not in text
+        assert (await get_rule(server.stubs, "rule")).alerts[0].webhook_url == secret
 
 
 @pytest.mark.parametrize(

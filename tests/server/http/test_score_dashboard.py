@@ -32,7 +32,9 @@ def two_days() -> list[ScoreRecorded]:
         correct.score.explanation = WHY if number % 5 == 0 else "As asked."
         scores += [correct, recorded("kept", number % 4 > 0, rule_id="other", evaluator="keeper", **told)]
         if number % 48 == 0:
-            scores.append(recorded("tone", ["warm", "cold"][number % 96 // 48], rule_id="other", **told))
+            tone = ["warm", "cold"][number % 96 // 48]
+            labels = {"team": "a"} if tone == "warm" else {}
+            scores.append(recorded("tone", tone, rule_id="other", labels=labels, **told))
     return scores
 
 
@@ -169,7 +171,7 @@ async def test_filters_are_chosen_from_what_there_is(scored: Site) -> None:
 async def test_a_line_is_put_away_and_back(scored: Site) -> None:
     page = await scored.open("scores?lines=label:team", NOW)
     await expect(page.locator(".legend")).to_contain_text("team=a · correct · v2")
-    dots = page.locator(".dot[aria-label^='team=a']")
+    dots = page.locator(".dot[aria-label^='team=a · correct']")
     await expect(dots).to_have_count(48)
     line = page.get_by_role("checkbox", name="team=a · correct · v2")
     await line.uncheck()
@@ -179,6 +181,13 @@ async def test_a_line_is_put_away_and_back(scored: Site) -> None:
     await dots.last.press("Enter")
     await expect(page.locator(".judged tbody tr")).to_have_count(2)
     assert set(await page.locator(".judged .label").all_inner_texts()) == {"team=a"}
+
+
+async def test_scores_without_a_label_have_a_line_of_their_own(scored: Site) -> None:
+    page = await scored.open("scores?lines=label:team&name=tone&range=90d", NOW)
+    await expect(page.locator(".legend tbody tr")).to_have_count(2)
+    await page.locator(".dot[aria-label^='no team · tone']").last.press("Enter")
+    await expect(page.locator(".judged tbody td:nth-child(3)")).to_have_text(["cold"] * 4)
 
 
 async def test_the_chart_is_walked_with_the_keyboard(scored: Site) -> None:

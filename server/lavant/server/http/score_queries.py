@@ -5,7 +5,7 @@ from starlette.datastructures import QueryParams
 from lavant.server.errors import invalid_field
 from lavant.server.http.parameters import Parameters
 from lavant.server.http.queries import PAGE
-from lavant.server.model import OWN_RUNS
+from lavant.server.scores.alert_log import ALERTS_RUN
 from lavant.v1.evaluation_service_pb2 import ListRulesRequest
 from lavant.v1.event_pb2 import EventType
 from lavant.v1.event_service_pb2 import ListEventsRequest
@@ -17,7 +17,6 @@ from lavant.v1.score_service_pb2 import (
     ScoreFilter,
 )
 
-ALERTS = f"{OWN_RUNS}alerts"  # the run that tells of alerts
 _FILTER = {
     "rule_id", "name", "evaluator", "version", "run_name", "label", "subject_run_id", "start_time", "end_time",
 }  # fmt: skip
@@ -81,7 +80,7 @@ def list_alerts(query: QueryParams) -> ListEventsRequest:
     """Read what a list of changes of alerts is asked for."""
     asked = Parameters(query, PAGE)
     return ListEventsRequest(
-        run_id=ALERTS,
+        run_id=ALERTS_RUN,
         page_size=asked.number("page_size"),
         page_token=asked.text("page_token"),
         types=[EventType.EVENT_TYPE_ALERT_CHANGED],

@@ -13,6 +13,7 @@ from lavant.server.streaming.calls import Caller
 from lavant.v1 import evaluation_service_pb2, score_service_pb2
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_service_pb2 import ListEventsRequest, ListEventsResponse
+from lavant.v1.rule_pb2 import Rule
 
 
 class Scores(Protocol):
@@ -87,13 +88,18 @@ class ScoresAPI:
         return answer(await self._scores.compare_scores(score_queries.compare_scores(request.query_params), caller()))
 
     async def list_rules(self, request: Request) -> Response:
-        """Rules, the newest first, a page at a time."""
-        return answer(await self._rules.list_rules(score_queries.list_rules(request.query_params), caller()))
+        """Rules, the newest first, a page at a time; without the addresses of webhooks."""
+        page = await self._rules.list_rules(score_queries.list_rules(request.query_params), caller())
+        for rule in page.rules:
+            _hide_webhooks(rule)
+        return answer(page)
 
     async def get_rule(self, request: Request) -> Response:
-        """A rule as it stands."""
+        """A rule as it stands, without the addresses of webhooks."""
         asked = evaluation_service_pb2.GetRuleRequest(rule_id=request.path_params["rule_id"])
-        return answer((await self._rules.get_rule(asked, caller())).rule)
+        rule = (await self._rules.get_rule(asked, caller())).rule
+        _hide_webhooks(rule)
+        return answer(rule)
 
     async def list_alerts(self, request: Request) -> Response:
         """How alerts changed, the earliest first, a page at a time; before the first one there are none."""
@@ -104,3 +110,9 @@ class ScoresAPI:
             if error.reason != ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
                 raise
             return answer(ListEventsResponse())
+
+
+def _hide_webhooks(rule: Rule) -> None:
+    """Leave out where alerts are posted to: such addresses are often secrets."""
+    for alert in rule.alerts:
+        alert.ClearField("webhook_url")

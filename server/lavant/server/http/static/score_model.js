@@ -44,7 +44,7 @@ function sums(group) {
 // What a line is called.
 export function titleOf(of, lines) {
   const label = ofLabel(lines);
-  const named = label ? `${label}=${of[lines]}` : { rule_id: of.rule_id || "feedback", run_name: of.run_name, evaluator: of.evaluator || "no evaluator" }[lines];
+  const named = label ? (of[lines] ? `${label}=${of[lines]}` : `no ${label}`) : { rule_id: of.rule_id || "feedback", run_name: of.run_name, evaluator: of.evaluator || "no evaluator" }[lines];
   return [named, of.name, of.version && `v${of.version}`].filter(Boolean).join(" · ") || "unnamed";
 }
 
