@@ -168,6 +168,24 @@ async def test_filters_are_chosen_from_what_there_is(scored: Site) -> None:
     scored.check_quiet()
 
 
+async def test_each_statistic_is_the_one_of_the_api(scored: Site) -> None:
+    page = await scored.open("scores?rule_id=rule", NOW)
+    asked = {**DAY, "rule_id": "rule", "percentile": ["50", "95"]}
+    (whole,) = (await told(scored, "/summary", **asked))["groups"]
+    (latest, *_) = reversed((await told(scored, "/summary", bucket="30m", **asked))["groups"])
+    for name, group in (
+        ("Mean", lambda of: of["mean"]),
+        ("p50", lambda of: of["percentiles"][0]),
+        ("p95", lambda of: of["percentiles"][1]),
+    ):
+        await page.get_by_label(name, exact=True).check()
+        await expect(page.locator(".legend td").first).to_have_text(f"{round(group(whole), 3):g}")
+        await expect(page.locator(f".dot[aria-label*=': {name} {round(group(latest), 3):g}, ']").last).to_be_visible()
+    await page.get_by_label("Pass rate").check()
+    await expect(page.locator(".told")).to_contain_text("None of these scores is a verdict")
+    await expect(page.locator(".legend td").first).to_have_text(TO)
+
+
 async def test_a_line_is_put_away_and_back(scored: Site) -> None:
     page = await scored.open("scores?lines=label:team", NOW)
     await expect(page.locator(".legend")).to_contain_text("team=a · correct · v2")
