@@ -120,7 +120,8 @@ def _compose(
         stall_limit=settings.write_timeout,
         measures=measures.streams["grpc"],
     )
-    cursors = Cursors(signer, engine.identity.epoch)
+    # Positions in lists are an engine's own: where a copied store keeps its epoch, they must not be taken for others.
+    cursors = Cursors(signer, engine.identity.epoch + ("+nats" if settings.store_is_shared else ""))
     watcher = RunWatcher(engine, cursors, calls, clock, settings.write_timeout)
     publisher = Publisher(engine=engine, calls=calls, stall_limit=settings.write_timeout, measures=measures.appends)
     server = aio.server(

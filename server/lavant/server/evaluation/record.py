@@ -11,6 +11,7 @@ from lavant.server.model import OWN_RUNS, RESULTS_OF_RULES, RunKey, beside
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 
+_RECORDS = "rules"
 _SET_BY_THE_SERVER = ("revision", "create_time", "update_time", "evaluation_id", "progress", "backfill")
 
 
@@ -45,7 +46,13 @@ class Record:
 
 def log_of(rule: RunKey) -> RunKey:
     """Where a rule's records are: out of everybody's sight."""
-    return RunKey(beside(rule.tenant, "rules"), rule.run_id)
+    return RunKey(beside(rule.tenant, _RECORDS), rule.run_id)
+
+
+def rule_of(log: RunKey) -> RunKey | None:
+    """The rule whose records are there; None: it is no such log."""
+    tenant, _, part = log.tenant.rpartition("/")
+    return RunKey(tenant, log.run_id) if part == _RECORDS else None
 
 
 def log_run(rule_id: str) -> Run:
