@@ -34,9 +34,11 @@ export class ScoreFilters {
   // Ask which there are within a time. Where there are too many to tell, those known before stay.
   async load(window, signal) {
     const facets = { rule_id: "rule", name: "name", evaluator: "evaluator", version: "version", run_name: "run_name" };
+    this.round = (this.round ?? 0) + 1;
+    const mine = this.round;
     const ask = async (name) => {
       const { groups = [] } = await get("/api/v1/scores/summary", { ...within(window), group_by: facets[name] }, signal);
-      this.known[name] = new Map(groups.map((group) => [group[name] ?? "", Number(group.count ?? 0)]));
+      if (mine === this.round) this.known[name] = new Map(groups.map((group) => [group[name] ?? "", Number(group.count ?? 0)]));
     };
     await Promise.allSettled(CHOICES.map(ask));
   }

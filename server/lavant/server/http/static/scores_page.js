@@ -23,9 +23,11 @@ export function scoresPage(main, query, setState) {
   let view = read(query);
   let round = 0;
   let asking = new AbortController();
+  const leaving = new AbortController();
   let rules;
   let loaded;
   let over = false;
+  let lacksChoices = false;
   const alerts = new AlertModel();
   const firing = h("section", { class: "alerts", "aria-label": "Alerts", "aria-live": "polite" });
   const changes = h("details", { class: "changes", hidden: true }, h("summary", {}, "What alerts did lately"), h("ul"));
@@ -89,6 +91,7 @@ export function scoresPage(main, query, setState) {
     const mine = round;
     asking.abort();
     asking = new AbortController();
+    lacksChoices ||= withChoices;
     if (!isRefresh) {
       plot.wait();
       if (view.at === undefined) judged.hide();
@@ -103,17 +106,19 @@ export function scoresPage(main, query, setState) {
         get(SUMMARY, asked, signal),
         get(SUMMARY, versions, signal).catch(() => ({})),
         get("/api/v1/scores/comparison", comparisonOf(view, window), signal),
-        withChoices ? filters.load(window, signal) : undefined,
       ]);
       if (mine !== round) return;
       loaded = { window, groups: byTime.groups ?? [], totals: totals.groups ?? [], mixed: mixedVersions(seen.groups ?? []), changes: compared.changes ?? [] };
     } catch (error) {
-      if (mine !== round) return;
+      if (mine !== round || (isRefresh && loaded)) return; // What is shown stays: the next refresh may do better.
       loaded = undefined;
       plot.fail(error);
       replace(check);
     }
     draw();
+    if (!lacksChoices) return;
+    lacksChoices = false;
+    filters.load(window, leaving.signal).then(draw); // The chart comes first.
   }
 
   async function loadRules() {
@@ -151,6 +156,7 @@ export function scoresPage(main, query, setState) {
     over = true;
     round += 1;
     asking.abort();
+    leaving.abort();
     judged.hide();
     plot.close();
     clearInterval(ticking);
