@@ -1,85 +1,15 @@
 """The dashboard's page of scores in a real browser."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
-from lavant.v1.event_pb2 import ScoreRecorded
 from server.http.browser import ACTIVE, HOSTILE, Site, a_site, needs_chromium
-from server.http.scored import NOW, ago, keep
+from server.http.scored import DAY, NOW, TO, WHY, ago, keep, legend, told
 from support.scores import record, recorded, score
 from support.server import connected
 
 pytestmark = needs_chromium
-
-DAY = {"start_time": "2026-05-03T12:00:00Z", "end_time": "2026-05-04T12:00:00Z"}
-TO = "\N{EN DASH}"
-WHY = "It says warm,\nwhere the tool said -4."
-
-
-def two_days() -> list[ScoreRecorded]:
-    """Every half hour five runs of each agent: correct gets worse today, kept stays, tone is a class."""
-    scores = []
-    for number in range(480):
-        hours = 47.95 - number / 10
-        told: dict[str, Any] = {"run": f"r{number}", "time_ns": ago(hours), "agent": f"agent {number % 2}"}
-        value = None if number % 40 == 3 else (0.9 if hours > 24 else 0.6) + number % 7 / 100
-        correct = recorded("correct", value, evaluator="judge", version="2", labels={"team": "ab"[number % 2]}, **told)
-        correct.score.explanation = WHY if number % 5 == 0 else "As asked."
-        scores += [correct, recorded("kept", number % 4 > 0, rule_id="other", evaluator="keeper", **told)]
-        if number % 48 == 0:
-            tone = ["warm", "cold"][number % 96 // 48]
-            labels = {"team": "a"} if tone == "warm" else {}
-            scores.append(recorded("tone", tone, rule_id="other", labels=labels, **told))
-    return scores
-
-
-@pytest.fixture
-async def scored(tmp_path: Path) -> AsyncIterator[Site]:
-    await keep(tmp_path, two_days())
-    async with a_site(tmp_path) as site:
-        yield site
-
-
-async def told(site: Site, path: str, **asked: Any) -> Any:
-    async with httpx.AsyncClient(base_url=site.url) as web:
-        return (await web.get(f"/api/v1/scores{path}", params=asked)).raise_for_status().json()
-
-
-async def legend(page: Page) -> dict[str, list[str]]:
-    rows = await page.locator(".legend tbody tr").all()
-    return {
-        (await row.locator("label").inner_text()).strip(): await row.locator("td").all_inner_texts() for row in rows
-    }
-
-
-async def test_the_chart_shows_what_the_api_gives(scored: Site) -> None:
-    page = await scored.open("scores", NOW)
-    await expect(page.locator(".legend tbody tr")).to_have_count(3)
-    groups = (await told(scored, "/summary", group_by=["name", "version"], **DAY))["groups"]
-    shown = await legend(page)
-    for group in groups:
-        line = " · ".join(filter(None, (group["name"], f"v{group['version']}" if "version" in group else "")))
-        mean = f"{round(group['mean'], 3):g}" if "mean" in group else TO
-        assert shown[line][:3] == [mean, group["count"], group.get("error_count", "0")]
-    await expect(page.locator(".legend")).to_contain_text("cold 3, warm 2")
-    points = (await told(scored, "/summary", group_by=["name", "version"], bucket="30m", **DAY))["groups"]
-    await expect(page.locator(".dot")).to_have_count(len(points))
-    await expect(page.locator(".counted")).to_have_count(48)
-    correct = next(point for point in points if point["name"] == "correct" and "error_count" in point)
-    at = correct["start_time"][11:16]
-    label = f"{round(correct['mean'], 3):g}, {correct['count']} scores, 1 failed"
-    await expect(
-        page.locator(f".dot[aria-label*='correct'][aria-label*='{at} '][aria-label$='{label}']")
-    ).to_have_count(1)
-    await page.get_by_text("As a table").click()
-    await expect(page.locator(".numbers tbody tr")).to_have_count(len(points))
-    await expect(page).to_have_title("Scores · lavant")
-    scored.check_quiet()
 
 
 async def test_a_point_leads_to_the_runs_behind_it(scored: Site) -> None:
@@ -166,68 +96,6 @@ async def test_filters_are_chosen_from_what_there_is(scored: Site) -> None:
     await page.get_by_label("label", exact=True).press("Enter")
     await expect(page.locator(".told")).to_contain_text("No scores here")
     scored.check_quiet()
-
-
-async def test_each_statistic_is_the_one_of_the_api(scored: Site) -> None:
-    page = await scored.open("scores?rule_id=rule", NOW)
-    asked = {**DAY, "rule_id": "rule", "percentile": ["50", "95"]}
-    (whole,) = (await told(scored, "/summary", **asked))["groups"]
-    (latest, *_) = reversed((await told(scored, "/summary", bucket="30m", **asked))["groups"])
-    for name in ("Mean", "p50", "p95"):
-        in_all, at_last = (
-            f"{round(group['mean'] if name == 'Mean' else group['percentiles'][name == 'p95'], 3):g}"
-            for group in (whole, latest)
-        )
-        await page.get_by_label(name, exact=True).check()
-        await expect(page.locator(".legend td").first).to_have_text(in_all)
-        await expect(page.locator(f".dot[aria-label*=': {name} {at_last}, ']").last).to_be_visible()
-    await page.get_by_label("Pass rate").check()
-    await expect(page.locator(".told")).to_contain_text("None of these scores is a verdict")
-    await expect(page.locator(".legend td").first).to_have_text(TO)
-
-
-async def test_a_line_is_put_away_and_back(scored: Site) -> None:
-    page = await scored.open("scores?lines=label:team", NOW)
-    await expect(page.locator(".legend")).to_contain_text("team=a · correct · v2")
-    dots = page.locator(".dot[aria-label^='team=a · correct']")
-    await expect(dots).to_have_count(48)
-    line = page.get_by_role("checkbox", name="team=a · correct · v2")
-    await line.uncheck()
-    await expect(dots).to_have_count(0)
-    await line.press(" ")
-    await expect(dots).to_have_count(48)
-    await dots.last.press("Enter")
-    await expect(page.locator(".judged tbody tr")).to_have_count(2)
-    assert set(await page.locator(".judged .label").all_inner_texts()) == {"team=a"}
-
-
-async def test_scores_without_a_label_have_a_line_of_their_own(scored: Site) -> None:
-    page = await scored.open("scores?lines=label:team&name=tone&range=90d", NOW)
-    await expect(page.locator(".legend tbody tr")).to_have_count(2)
-    await page.locator(".dot[aria-label^='no team · tone']").last.press("Enter")
-    await expect(page.locator(".judged tbody td:nth-child(3)")).to_have_text(["cold"] * 4)
-
-
-async def test_the_chart_is_walked_with_the_keyboard(scored: Site) -> None:
-    page = await scored.open("scores", NOW)
-    await page.locator(".legend input").first.focus()
-    await page.keyboard.press("Shift+Tab")
-    name = "document.activeElement.getAttribute('aria-label')"
-    walk = [("End", "kept"), ("ArrowLeft", "kept"), ("ArrowUp", "correct"), ("Home", "correct"), ("ArrowDown", "kept")]
-    await page.locator(".dot[aria-label^=kept]").first.focus()
-    for key, line in walk:
-        await page.keyboard.press(key)
-        assert str(await page.evaluate(name)).startswith(line)
-    assert f"3 May 12:00 {TO} 12:30" in str(await page.evaluate(name))
-    await expect(page.locator(".readout")).to_contain_text(f"3 May 12:00 {TO} 12:30")
-    await page.keyboard.press("Enter")
-    await expect(page.locator(".judged h2")).to_have_text(f"kept · 3 May 12:00 {TO} 12:30")
-    assert await page.evaluate("document.activeElement.className") == "judged"
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")
-    await expect(page.locator(".judged")).to_be_hidden()
-    assert str(await page.evaluate(name)).startswith("kept, 3 May 12:00")
-    assert await page.locator("svg [tabindex='0']").count() == 1
 
 
 async def test_a_window_is_checked_against_the_one_before(scored: Site) -> None:
@@ -335,29 +203,3 @@ async def test_a_failure_is_told_and_can_be_overcome(scored: Site) -> None:
     await page.get_by_role("button", name="Try again").click()
     await expect(page.locator(".counted")).to_have_count(12)
     await expect(page.locator(".told .fault")).to_have_count(0)
-
-
-async def test_a_narrow_page_does_not_scroll_sideways(scored: Site) -> None:
-    page = await scored.open("scores?name=correct", NOW)
-    await page.locator(".dot[data-errors]").first.press("Enter")
-    await expect(page.locator(".judged tbody tr")).to_have_count(5)
-    await page.get_by_text("As a table").click()
-    for width in (320, 390, 700, 1_000):
-        await page.set_viewport_size({"width": width, "height": 800})
-        await expect(page.locator(".chart")).to_be_visible()
-        assert await page.evaluate("document.documentElement.scrollWidth") == width
-
-
-async def test_axes_have_round_marks(site: Site) -> None:
-    page = await site.open("runs")
-    for values, marks in (
-        ([], [0, 0.25, 0.5, 0.75, 1]),
-        ([0.2, 1], [0, 0.25, 0.5, 0.75, 1]),
-        ([3.7, 5], [0, 2, 4, 6]),
-        ([-0.4, 0.9], [-0.5, 0, 0.5, 1]),
-        ([1234], [0, 500, 1000, 1500]),
-    ):
-        shown = await page.evaluate(
-            "(values) => import('/static/score_axis.js').then((axis) => axis.valueMarks(values))", values
-        )
-        assert shown == marks
