@@ -29,8 +29,9 @@ class Loud(Evaluator):
         return ctx.output.isupper()
 
 
-def broken():
-    raise LookupError
+@dataclass
+class Contains(Evaluator):
+    text: str
 
 
 both = [Loud(), Waits()]
@@ -95,10 +96,17 @@ async def test_who_judges_must_be_told(lavant: Lavant, tmp_path: Path) -> None:
         (["-e", "own"], 2, "must be package.module:name, not 'own'"),
         (["-e", "own:nothing"], 2, "own has no nothing"),
         (["-e", "own:number"], 2, "own:number is no evaluator"),
+        (["-e", "own:Contains"], 2, "own:Contains cannot be made"),
         (["-e", "nowhere:x"], 1, "nowhere:x: nowhere is missing"),
     ):
         ended = await lavant("evaluate", RULE, *arguments, PYTHONPATH=str(tmp_path), LAVANT_JUDGE_MODEL="")
         assert (ended.status, said in ended.err, ended.err.count("\n")) == (status, True, 1), ended.err
+
+
+async def test_what_to_install_is_told(lavant: Lavant, tmp_path: Path) -> None:
+    (tmp_path / "pydantic_evals.py").write_text("raise ModuleNotFoundError(name='pydantic_evals')")
+    ended = await lavant("evaluate", RULE, "--judge", "test", PYTHONPATH=str(tmp_path))
+    assert (ended.status, ended.err) == (1, "lavant: pydantic_evals is missing: pip install 'lavant[evals]'\n")
 
 
 async def test_a_rule_that_is_not_there_is_told(lavant: Lavant) -> None:
