@@ -47,8 +47,8 @@ class Stubs:
     channel: aio.Channel
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
-    scores: "ScoreServiceAsyncStub"
     evaluations: "EvaluationServiceAsyncStub"
+    scores: "ScoreServiceAsyncStub"
 
 
 @asynccontextmanager
@@ -59,8 +59,8 @@ async def connected(target: str) -> AsyncIterator[Stubs]:
             channel=channel,
             runs=RunServiceStub(channel),
             events=EventServiceStub(channel),
-            scores=ScoreServiceStub(channel),
             evaluations=EvaluationServiceStub(channel),
+            scores=ScoreServiceStub(channel),
         )
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
-import apsw
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -29,15 +28,12 @@ from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
 from lavant.server.rpc.score_service import ScoreService
 from lavant.server.rpc.watch_runs import RunWatcher
-from lavant.server.scores.alert_log import AlertLog
-from lavant.server.scores.alerting import Alerting, RulesOf
-from lavant.server.scores.follower import Follower
-from lavant.server.scores.index import ScoreIndex
+from lavant.server.score_keeping import Scores, keeping_scores
 from lavant.server.scores.recording import Recorder
 from lavant.server.scores.webhooks import allowed
 from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
-from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
+from lavant.server.stores import open_engine
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors
 from lavant.server.streaming.held_stream import Streaming
@@ -45,7 +41,6 @@ from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.tokens import ResumeTokens
-from lavant.v1.rule_pb2 import Rule
 
 if TYPE_CHECKING:
     from lavant.server.observability.tracing import Tracing
@@ -53,19 +48,13 @@ if TYPE_CHECKING:
 _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starve the others
 _MAX_REQUEST_BYTES = 4 << 20
 _TO_TELL_THE_REASON = 5.0  # seconds to tell an HTTP reader that it was too slow, before its connection is cut
-_TENANTS = ("default",)
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
 
 
-async def _no_rules(tenant: str) -> Sequence[Rule]:  # noqa: ARG001
-    """There are no rules yet."""
-    return ()
-
-
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, random: Random | None = None, rules_of: RulesOf = _no_rules
+    settings: Settings, *, clock: Clock | None = None, random: Random | None = None
 ) -> AsyncIterator[App]:
     """Serve for the length of the block, then drain and let go of the store.
 
@@ -77,23 +66,18 @@ async def running(
         if tracing is not None:
             stack.push_async_callback(tracing.close)
         measures = Measures(StreamMeasures if tracing is None else tracing.new_streams)
-        engine = await _open_engine(settings, clock, measures)
+        engine = await open_engine(settings, clock, measures)
         stack.push_async_callback(engine.close)
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
-        desks = Desks(engine, clock)
-        stack.push_async_callback(desks.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
-        index = await _open_index(settings, engine)
-        stack.push_async_callback(index.close)
-        follower = await stack.enter_async_context(Follower(engine, index, clock, _TENANTS))
-        await _watch_over_scores(stack, settings, engine, places, clock, index, follower, rules_of)
+        desks = Desks(engine, clock)
+        stack.push_async_callback(desks.close)
+        scores = await stack.enter_async_context(keeping_scores(settings, engine, places, clock, desks.rulebook.all))
         interceptors = () if tracing is None else (tracing.interceptor,)
-        app = _compose(
-            settings, engine, places, desks, clock, random or SystemRandom(), measures, interceptors, index, follower
-        )
+        app = _compose(settings, engine, places, desks, scores, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
@@ -108,87 +92,16 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
-async def _open_engine(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    return await (_open_jetstream if settings.store_is_shared else _open_sqlite)(settings, clock, measures)
-
-
-async def _open_sqlite(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    try:
-        return await SQLiteEngine.open(settings.store_path, clock=clock, measures=measures.store)
-    except StoreUnusable as error:
-        raise StartError(str(error)) from error
-    except (OSError, apsw.Error) as error:
-        raise StartError(f"cannot open the store {settings.store_path}: {error}") from error
-
-
-async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    """Import NATS, which a server with a store of its own has no need of."""
-    try:
-        from lavant.server.store import jetstream
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise StartError(f"a store on NATS needs {package}: pip install 'lavant[server,nats]'") from None
-    try:
-        location = jetstream.Location.parse(settings.store)
-    except ValueError as error:
-        raise StartError(f"store: {error}") from None
-    limits = jetstream.Limits(settings.nats_replicas, settings.nats_max_bytes)
-    try:
-        return await jetstream.JetStreamEngine.open(location, clock, limits=limits, measures=measures.store)
-    except jetstream.StoreUnusable as error:
-        raise StartError(f"cannot use the store {location}: {error}") from error
-    except jetstream.Unanswered as error:
-        raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
-
-
-async def _watch_over_scores(
-    stack: AsyncExitStack,
-    settings: Settings,
-    engine: Engine,
-    places: Places,
-    clock: Clock,
-    index: ScoreIndex,
-    follower: Follower,
-    rules_of: RulesOf,
-) -> None:
-    """Look after alerts until the stack ends; what posts them is imported where something may be posted."""
-    is_allowed = partial(allowed, prefixes=settings.webhooks)
-    logs = [AlertLog(engine, clock, tenant) for tenant in _TENANTS]
-    for log in logs:
-        stack.callback(log.close)
-    await stack.enter_async_context(
-        Alerting(index=index, follower=follower, clock=clock, logs=logs, rules_of=rules_of, allowed=is_allowed)
-    )
-    if settings.webhooks:
-        from lavant.server.scores.posting import Poster
-
-        await stack.enter_async_context(
-            Poster(clock=clock, logs=logs, places=places, rules_of=rules_of, allowed=is_allowed)
-        )
-
-
-async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:
-    """Open the index beside a store of this process's own; one of a shared store goes with the process."""
-    if settings.store_is_shared:
-        return await ScoreIndex.open(None, engine.identity.epoch)
-    path = settings.store_path.with_name(f"{settings.store_path.name}.scores")
-    try:
-        return await ScoreIndex.open(path, engine.identity.epoch)
-    except (OSError, apsw.Error) as error:
-        raise StartError(f"cannot open the index of scores {path}: {error}") from error
-
-
 def _compose(
     settings: Settings,
     engine: Engine,
     places: Places,
     desks: Desks,
+    scores: Scores,
     clock: Clock,
     random: Random,
     measures: Measures,
     interceptors: Sequence[aio.ServerInterceptor],
-    index: ScoreIndex,
-    follower: Follower,
 ) -> App:
     calls = Calls(settings.max_streams)
     hub = Hub(engine, settings.tail_bytes)
@@ -214,10 +127,10 @@ def _compose(
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
-    scores = ScoreService(Recorder(engine, clock), index, follower, cursors)
-    evaluations = EvaluationService(streaming, desks, cursors)
     events = EventService(streaming, publisher)
-    services = (runs, events, evaluations, scores)
+    evaluations = EvaluationService(streaming, desks, cursors, partial(allowed, prefixes=settings.webhooks))
+    scoring = ScoreService(Recorder(engine, clock), scores.index, scores.follower, cursors)
+    services = (runs, events, evaluations, scoring)
     server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

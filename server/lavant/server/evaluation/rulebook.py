@@ -11,10 +11,12 @@ from lavant.server.model import RunKey, beside
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted, StateSnapshot
+from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import RunFinished, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
 _STATE = "rule"
+_PAGE = 100  # rules
 _ALIVE = RunFilter(states=[RunState.RUN_STATE_RUNNING])
 _GONE = (ErrorReason.ERROR_REASON_RUN_NOT_FOUND, ErrorReason.ERROR_REASON_RUN_SEALED)
 
@@ -102,6 +104,20 @@ class Rulebook:
         query = RunQuery(tenant=beside(tenant, "rules"), limit=limit, filter=_ALIVE)
         page = await self._engine.list_runs(query, before)
         return RuleList([run.run_id for run in page.runs], page.next_position)
+
+    async def all(self, tenant: str) -> Sequence[Rule]:
+        """All rules of a tenant as they stand, without what is derived from their ledgers."""
+        rules: list[Rule] = []
+        before: int | None = None
+        while True:
+            page = await self.list(tenant, _PAGE, before)
+            for rule_id in page.rule_ids:
+                entry = await self.find(RunKey(tenant, rule_id))
+                if entry is not None and not entry.deleted:
+                    rules.append(entry.record.rule)
+            if page.next_position is None:
+                return rules
+            before = page.next_position
 
     async def first_free_segment(self, rule: RunKey) -> int:
         """The number behind the last segment of an earlier rule of this id; 1: there was none.

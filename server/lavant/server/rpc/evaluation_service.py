@@ -1,6 +1,7 @@
 """EvaluationService: rules, and the samples that workers judge."""
 
 import secrets
+from collections.abc import Callable
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -37,12 +38,13 @@ _MAX_HEARTBEAT = 60.0
 class EvaluationService:
     """Each method as its comment in the contract says."""
 
-    def __init__(self, streaming: Streaming, desks: Desks, cursors: Cursors) -> None:
+    def __init__(self, streaming: Streaming, desks: Desks, cursors: Cursors, may_post: Callable[[str], bool]) -> None:
         self._streaming = streaming
         self._engine = streaming.engine
         self._clock = streaming.clock
         self._desks = desks
         self._cursors = cursors
+        self._may_post = may_post
         self._rules = Rules(engine=streaming.engine, desks=desks, clock=streaming.clock)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -63,7 +65,9 @@ class EvaluationService:
 
     async def create_rule(self, request: pb.CreateRuleRequest, call: Caller) -> pb.CreateRuleResponse:
         """See the contract."""
-        return pb.CreateRuleResponse(rule=await self._rules.create(call.tenant, check_rule(request.rule)))
+        return pb.CreateRuleResponse(
+            rule=await self._rules.create(call.tenant, check_rule(request.rule, self._may_post))
+        )
 
     async def get_rule(self, request: pb.GetRuleRequest, call: Caller) -> pb.GetRuleResponse:
         """See the contract."""
@@ -83,7 +87,9 @@ class EvaluationService:
 
     async def update_rule(self, request: pb.UpdateRuleRequest, call: Caller) -> pb.UpdateRuleResponse:
         """See the contract."""
-        return pb.UpdateRuleResponse(rule=await self._rules.update(call.tenant, check_rule(request.rule)))
+        return pb.UpdateRuleResponse(
+            rule=await self._rules.update(call.tenant, check_rule(request.rule, self._may_post))
+        )
 
     async def delete_rule(self, request: pb.DeleteRuleRequest, call: Caller) -> pb.DeleteRuleResponse:
         """See the contract."""

@@ -39,8 +39,8 @@ def check_rule_id(path: str, value: str) -> str:
     return check_id(path, value, at_most=_MAX_RULE_ID)
 
 
-def check_rule(rule: Rule) -> Rule:
-    """All that callers set of a rule."""
+def check_rule(rule: Rule, may_post: Callable[[str], bool]) -> Rule:
+    """All that callers set of a rule; `may_post` tells whether alerts may be posted to an address."""
     check_rule_id("rule.rule_id", rule.rule_id)
     if rule.ByteSize() > _MAX_RULE_BYTES:
         raise invalid_field("rule", f"must have at most {_MAX_RULE_BYTES} bytes")
@@ -59,6 +59,9 @@ def check_rule(rule: Rule) -> Rule:
     _check_unique("rule.alerts", (alert.name for alert in rule.alerts))
     for index, alert in enumerate(rule.alerts):
         _check_alert(f"rule.alerts[{index}]", alert)
+        if alert.webhook_url and not may_post(alert.webhook_url):
+            path = f"rule.alerts[{index}].webhook_url"
+            raise invalid_field(path, "must begin with one of the addresses that the server's setting `webhooks` names")
     return rule
 
 
