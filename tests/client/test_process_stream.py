@@ -2,12 +2,23 @@
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from client.judges import Judge, judge_of
 from client.sampled import RULE, Broken, Cold, Hanging, Length, finish_runs, found_scores, result_scores
-from lavant.client import AsyncClient, Client, ConsumerBusy, JudgedRun, ProcessedSamples, RuleNotFound, StreamDisplaced
+from lavant.client import (
+    Alert,
+    AsyncClient,
+    Client,
+    ConsumerBusy,
+    IdleTimeout,
+    JudgedRun,
+    ProcessedSamples,
+    RuleNotFound,
+    StreamDisplaced,
+)
 from lavant.client.integrations.judging import correctness, success
 from support.server import Server
 
@@ -166,3 +177,17 @@ async def test_the_blocking_client_judges(server: Server, client: AsyncClient) -
             blocking.rules.delete(RULE)
 
     await asyncio.to_thread(work)
+
+
+async def test_an_alert_tells_that_scores_left_their_bounds(client: AsyncClient) -> None:
+    wrong = Alert(name="wrong", score_name="Cold", below=0.5, window=timedelta(hours=1), min_count=2)
+    await client.rules.create(RULE, alerts=[wrong])
+    async with client.scores.alerts(consumer="pager", timeout=30) as stream:
+        await finish_runs(client, ["a", "b"], output="warm")
+        await client.evaluations.process_stream(RULE, evaluators=[Cold()], until_caught_up=True)
+        firing = await anext(stream)
+        assert (firing.data.rule_id, firing.data.alert, firing.data.firing) == (RULE, "wrong", True)
+        assert (firing.data.value, firing.data.count) == (0, 2)
+    async with client.scores.alerts(resume_token=stream.resume_token, idle_timeout=0.1) as later:
+        with pytest.raises(IdleTimeout):
+            await anext(later)
