@@ -20,7 +20,7 @@ from lavant.client import (
     StreamDisplaced,
 )
 from lavant.client.integrations.judging import correctness, success
-from support.server import Server
+from support.server import Server, ServerProcess
 
 
 async def test_every_run_has_its_scores_once(client: AsyncClient) -> None:
@@ -191,3 +191,25 @@ async def test_an_alert_tells_that_scores_left_their_bounds(client: AsyncClient)
     async with client.scores.alerts(resume_token=stream.resume_token, idle_timeout=0.1) as later:
         with pytest.raises(IdleTimeout):
             await anext(later)
+
+
+async def test_a_worker_outlives_its_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
+    await process_client.rules.create(RULE)
+    run_ids = [f"run-{number}" for number in range(100)]
+    await finish_runs(process_client, run_ids)
+    some = asyncio.Event()
+    judged: list[str] = []
+
+    def note(run: JudgedRun) -> None:
+        judged.append(run.run.id)
+        if len(judged) == 20:
+            some.set()
+
+    work = asyncio.create_task(
+        process_client.evaluations.process_stream(RULE, evaluators=[Cold()], on_judged=note, until_caught_up=True)
+    )
+    await some.wait()
+    await server_process.restart()
+    async with asyncio.timeout(40):
+        await work
+    assert await result_scores(process_client) == Counter([(run_id, "Cold") for run_id in run_ids])
