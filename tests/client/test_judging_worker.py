@@ -199,6 +199,13 @@ async def test_what_comes_once_all_was_handed_out_is_judged_too() -> None:
         assert (await judged_by(client, on_judged=note)).judged == 3
 
 
+async def test_a_stream_that_ends_for_good_ends_the_work() -> None:
+    script = SampleScript(playing(opened(), samples("a", "b"), end(reconnect=False)), unreadable=["a"])
+    async with played(script) as client:
+        done = await judged_by(client, until_caught_up=False)
+    assert done == ProcessedSamples(judged=1, failed=1, lost=0)
+
+
 async def test_a_worker_that_is_cancelled_gives_its_samples_back() -> None:
     script = SampleScript(playing(opened(), samples("a", "b")))
     evaluator = Hanging()

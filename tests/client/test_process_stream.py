@@ -2,14 +2,25 @@
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from client.judges import Judge, judge_of
 from client.sampled import RULE, Broken, Cold, Hanging, Length, finish_runs, found_scores, result_scores
-from lavant.client import AsyncClient, Client, ConsumerBusy, JudgedRun, ProcessedSamples, RuleNotFound, StreamDisplaced
+from lavant.client import (
+    Alert,
+    AsyncClient,
+    Client,
+    ConsumerBusy,
+    IdleTimeout,
+    JudgedRun,
+    ProcessedSamples,
+    RuleNotFound,
+    StreamDisplaced,
+)
 from lavant.client.integrations.judging import correctness, success
-from support.server import Server
+from support.server import Server, ServerProcess
 
 
 async def test_every_run_has_its_scores_once(client: AsyncClient) -> None:
@@ -166,3 +177,39 @@ async def test_the_blocking_client_judges(server: Server, client: AsyncClient) -
             blocking.rules.delete(RULE)
 
     await asyncio.to_thread(work)
+
+
+async def test_an_alert_tells_that_scores_left_their_bounds(client: AsyncClient) -> None:
+    wrong = Alert(name="wrong", score_name="Cold", below=0.5, window=timedelta(hours=1), min_count=2)
+    await client.rules.create(RULE, alerts=[wrong])
+    async with client.scores.alerts(consumer="pager", timeout=30) as stream:
+        await finish_runs(client, ["a", "b"], output="warm")
+        await client.evaluations.process_stream(RULE, evaluators=[Cold()], until_caught_up=True)
+        firing = await anext(stream)
+        assert (firing.data.rule_id, firing.data.alert, firing.data.firing) == (RULE, "wrong", True)
+        assert (firing.data.value, firing.data.count) == (0, 2)
+    async with client.scores.alerts(resume_token=stream.resume_token, idle_timeout=0.1) as later:
+        with pytest.raises(IdleTimeout):
+            await anext(later)
+
+
+async def test_a_worker_outlives_its_server(server_process: ServerProcess, process_client: AsyncClient) -> None:
+    await process_client.rules.create(RULE)
+    run_ids = [f"run-{number}" for number in range(100)]
+    await finish_runs(process_client, run_ids)
+    some = asyncio.Event()
+    judged: list[str] = []
+
+    def note(run: JudgedRun) -> None:
+        judged.append(run.run.id)
+        if len(judged) == 20:
+            some.set()
+
+    work = asyncio.create_task(
+        process_client.evaluations.process_stream(RULE, evaluators=[Cold()], on_judged=note, until_caught_up=True)
+    )
+    await some.wait()
+    await server_process.restart()
+    async with asyncio.timeout(40):
+        await work
+    assert await result_scores(process_client) == Counter([(run_id, "Cold") for run_id in run_ids])

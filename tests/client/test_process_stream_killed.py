@@ -17,7 +17,7 @@ from lavant.client import AsyncClient
 from lavant.server.store.jetstream import Location
 from support.server import ServerProcess
 
-KILLS = 4
+KILLS = 3
 PRODUCERS = 5
 SEED = int(os.environ.get("LAVANT_CHAOS_SEED", "1"))
 TESTS = Path(__file__).parents[1]

@@ -53,7 +53,7 @@ class SampleFilter(Frozen):
 
     Example:
         rule = await client.rules.create("slow", names=["weather-*"], min_duration=30, has_error=False)
-        assert rule.filter == SampleFilter(names=["weather-*"], min_duration=timedelta(seconds=30), has_error=False)
+        assert rule.filter == SampleFilter(names=("weather-*",), min_duration=timedelta(seconds=30), has_error=False)
     """
 
     kinds: tuple[RunKind, ...] = ()

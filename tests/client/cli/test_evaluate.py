@@ -1,12 +1,18 @@
 """`lavant evaluate`."""
 
 import json
+import sys
 from pathlib import Path
+
+import pytest
+import typer
 
 from client.cli.conftest import Lavant, Start
 from client.cli.terminal import terminal
 from client.sampled import RULE, Cold, finish_runs
 from lavant.client import AsyncClient
+from lavant.client.cli._evaluators import evaluators_of
+from lavant.client.cli._failures import CommandError
 
 TESTS = str(Path(__file__).parents[2])
 OWN = """
@@ -19,6 +25,7 @@ from pydantic_evals.evaluators import Evaluator
 @dataclass
 class Waits(Evaluator):
     async def evaluate(self, ctx):
+        print("began", flush=True)
         await asyncio.Event().wait()
 
 
@@ -28,8 +35,12 @@ class Loud(Evaluator):
         return ctx.output.isupper()
 
 
-def broken():
-    raise LookupError
+@dataclass
+class Contains(Evaluator):
+    text: str
+
+    def evaluate(self, ctx):
+        return self.text in ctx.output
 
 
 both = [Loud(), Waits()]
@@ -77,10 +88,7 @@ async def test_an_interrupted_worker_gives_its_samples_back(client: AsyncClient,
     process = await start(
         *("evaluate", RULE, "-e", "own:both", "--timeout", "600", "--max-concurrency", "1"), PYTHONPATH=str(tmp_path)
     )
-    rule = await client.rules.get(RULE)
-    async for event in client.runs.stream(rule.evaluation_id, types=["samples_leased"]):
-        if event.type == "samples_leased" and event.data.run_ids:
-            break
+    assert await process.line() == "began"
     process.interrupt()
     ended = await process.ended()
     assert (ended.status, ended.out) == (130, "")
@@ -88,19 +96,40 @@ async def test_an_interrupted_worker_gives_its_samples_back(client: AsyncClient,
     assert done.judged == 2
 
 
-async def test_who_judges_must_be_told(lavant: Lavant, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("paths", "judges", "model", "said"),
+    [
+        ([], "", None, "name who judges"),
+        ([], "beauty", "test", "--judges must be of correctness"),
+        ([], "success", None, "--judges need a model"),
+        (["own"], "", None, "must be package.module:name, not 'own'"),
+        (["own:nothing"], "", None, "own has no nothing"),
+        (["own:number"], "", None, "own:number is no evaluator"),
+        (["own:Contains"], "", None, "own:Contains cannot be made"),
+        (["nowhere:x"], "", None, "nowhere:x: nowhere is missing"),
+    ],
+    ids=["nobody", "unknown", "no model", "no name", "not there", "a number", "arguments", "no module"],
+)
+def test_who_judges_must_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], judges: str, model: str | None, said: str
+) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    for arguments, status, said in (
-        ([], 2, "name who judges"),
-        (["--judges", "beauty", "--judge", "test"], 2, "--judges must be of correctness"),
-        (["--judges", "success"], 2, "--judges need a model"),
-        (["-e", "own"], 2, "must be package.module:name, not 'own'"),
-        (["-e", "own:nothing"], 2, "own has no nothing"),
-        (["-e", "own:number"], 2, "own:number is no evaluator"),
-        (["-e", "nowhere:x"], 1, "nowhere:x: nowhere is missing"),
-    ):
-        ended = await lavant("evaluate", RULE, *arguments, PYTHONPATH=str(tmp_path), LAVANT_JUDGE_MODEL="")
-        assert (ended.status, said in ended.err, ended.err.count("\n")) == (status, True, 1), ended.err
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    with pytest.raises((typer.BadParameter, CommandError), match=said):
+        evaluators_of(paths, judges, model)
+
+
+async def test_wrong_usage_has_a_status_of_its_own(lavant: Lavant) -> None:
+    ended = await lavant("evaluate", RULE, LAVANT_JUDGE_MODEL="")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "name who judges" in ended.err
+
+
+async def test_what_to_install_is_told(lavant: Lavant, tmp_path: Path) -> None:
+    (tmp_path / "pydantic_evals.py").write_text("raise ModuleNotFoundError(name='pydantic_evals')")
+    ended = await lavant("evaluate", RULE, "--judge", "test", PYTHONPATH=str(tmp_path))
+    assert (ended.status, ended.err) == (1, "lavant: pydantic_evals is missing: pip install 'lavant[evals]'\n")
 
 
 async def test_a_rule_that_is_not_there_is_told(lavant: Lavant) -> None:

@@ -21,6 +21,10 @@ def evaluators_of(paths: Iterable[str], judges: str, model: str | None) -> "list
 
     Raises a usage error for what is none, and CommandError where pydantic-evals is missing.
     """
+    try:
+        from lavant.client.integrations import judging
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error.name} is missing: pip install 'lavant[evals]'") from None
     names = [name for name in judges.replace(" ", "").split(",") if name]
     found = [evaluator for path in paths for evaluator in _imported(path)]
     if not found and not names:
@@ -30,7 +34,10 @@ def evaluators_of(paths: Iterable[str], judges: str, model: str | None) -> "list
     for name in names:
         if name not in READY_MADE:
             raise typer.BadParameter(f"--judges must be of {', '.join(READY_MADE)}, not {name!r}")
-    return found + _ready_made(names, model)
+    try:
+        return found + [getattr(judging, name)(model) for name in names]
+    except ValueError:
+        raise typer.BadParameter("--judges need a model: --judge MODEL, or LAVANT_JUDGE_MODEL") from None
 
 
 def _imported(path: str) -> "list[Evaluator[Any, Any, Any]]":
@@ -45,21 +52,13 @@ def _imported(path: str) -> "list[Evaluator[Any, Any, Any]]":
         raise CommandError(f"{path}: {error.name} is missing: is it installed, or in this folder?") from None
     except AttributeError:
         raise typer.BadParameter(f"--evaluators: {module_name} has no {name}") from None
-    from pydantic_evals.evaluators import Evaluator  # Needs an extra.
+    from pydantic_evals.evaluators import Evaluator
 
-    made = found() if isinstance(found, type) else found
+    try:
+        made = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise typer.BadParameter(f"--evaluators: {path} cannot be made: {error}") from None
     several = list(made) if isinstance(made, Iterable) else [made]
     if not several or not all(isinstance(one, Evaluator) for one in several):
         raise typer.BadParameter(f"--evaluators: {path} is no evaluator of pydantic-evals, nor several of these")
     return several
-
-
-def _ready_made(names: Iterable[str], model: str | None) -> "list[Evaluator[Any, Any, Any]]":
-    try:
-        from lavant.client.integrations import judging
-    except ModuleNotFoundError as error:
-        raise CommandError(f"{error.name} is missing: pip install 'lavant[evals]'") from None
-    try:
-        return [getattr(judging, name)(model) for name in names]
-    except ValueError:
-        raise typer.BadParameter("--judges need a model: --judge MODEL, or LAVANT_JUDGE_MODEL") from None

@@ -23,12 +23,12 @@ from lavant.client._errors import InvalidField
 from lavant.client._judged import JudgedRun, ProcessedSamples
 from lavant.client._models import ErrorInfo, Run
 from lavant.client._rows import Score
+from lavant.client._rules import Rule
 from lavant.client._sessions import Session, Sessions
 from lavant.client.integrations._first_failure import first_failure
 from lavant.client.integrations._judging_run import judge
 from lavant.client.integrations._judging_samples import HeldSamples
 from lavant.v1.evaluation_service_pb2 import Sample, SampleRunsRequest, SampleRunsResponse, SampleScores
-from lavant.v1.rule_pb2 import Rule
 
 _MOST_SAMPLES = 1_000
 _LARGEST_PAGE = 1_000
@@ -76,7 +76,7 @@ class Worker:
         here = {name for one in self.evaluators for name in _names(one)}
         missing = [evaluator.name for evaluator in rule.evaluators if evaluator.name not in here]
         if missing:
-            raise ValueError(f"rule {rule.rule_id} asks for {', '.join(missing)}: pass what gives these scores as well")
+            raise ValueError(f"rule {rule.id} asks for {', '.join(missing)}: pass what gives these scores as well")
 
     def _subscribe(self, connection: Connection, session: Session) -> Subscription[SampleRunsResponse]:
         def open_call(attempt: int, token: str, opened: bool) -> Call[SampleRunsResponse]:
@@ -117,7 +117,7 @@ class _Shift:
         self._counts = Counter[str]()
         self._max_attempts = 0
         self._retried: set[str] = set()  # to be handed out again, to this worker or another one
-        self._is_last = False
+        self._is_caught_up = self._has_ended = False
         self._done = asyncio.Event()
 
     async def work(self, subscription: Subscription[SampleRunsResponse]) -> ProcessedSamples:
@@ -138,23 +138,25 @@ class _Shift:
     async def _read(self, subscription: Subscription[SampleRunsResponse], group: asyncio.TaskGroup) -> None:
         while (frame := await subscription.next()) is not None:
             if frame.HasField("opened"):
-                self._worker.check(frame.opened.rule)
-                self._max_attempts = frame.opened.rule.max_attempts
+                rule = Rule.from_proto(frame.opened.rule)
+                self._worker.check(rule)
+                self._max_attempts = rule.max_attempts
             elif frame.HasField("samples"):
-                self._is_last = False
+                self._is_caught_up = False
                 for sample in frame.samples.samples:
                     self._retried.discard(sample.run.run_id)
                     if self._samples.take(sample):
                         group.create_task(self._work_on(sample))
             elif frame.HasField("caught_up"):
-                self._is_last = self._worker.until_caught_up
+                self._is_caught_up = True
                 self._look()
-        self._is_last = True
+        self._has_ended = True
         self._look()
 
     def _look(self) -> None:
         """End the shift if nothing is left to do."""
-        if self._is_last and not self._samples and not self._retried:
+        is_over = self._has_ended or (self._is_caught_up and self._worker.until_caught_up and not self._retried)
+        if is_over and not self._samples:
             self._done.set()
 
     async def _watch_retries(self) -> None:
