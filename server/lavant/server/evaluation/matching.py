@@ -102,4 +102,3 @@ def _like(pattern: str) -> Callable[[str], object]:
 
 def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
-
