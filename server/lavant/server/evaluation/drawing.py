@@ -23,7 +23,7 @@ from lavant.v1.run_service_pb2 import RunFilter
 
 PAGE = 1_000  # runs
 _ENOUGH = 500  # samples that wait
-HEAVIEST = 200 << 10  # bytes of samples, waiting or held: a ledger must fit in an event
+HEAVIEST = 350 << 10  # bytes of samples, waiting or held: a ledger must fit in an event
 _UNRECORDED = 1_000  # runs that may be looked at without a trace, if none was drawn
 _KEPT_BYTES = 4 << 20  # of runs that were drawn
 _READ_AT_ONCE = 16
