@@ -158,3 +158,12 @@ async def test_a_segment_that_was_created_and_not_begun(engine: Engine, clock: M
     run = await engine.get_run(segment_of(RULE, 2))
     assert run.last_sequence == 1
     assert run.labels == {"lavant.results": "rule"}
+
+
+async def test_deleted_before_it_was_begun(engine: Engine, clock: ManualClock) -> None:
+    """Whoever read the record before may begin the segment yet: it must find an end there."""
+    book = Rulebook(engine, clock)
+    assert await book.add(RULE, Record(rule=Rule(rule_id="rule", revision=1), segment=1))
+    async with desk(engine, clock) as one:
+        await one.delete()
+    assert (await engine.get_run(segment_of(RULE, 1))).state == RunState.RUN_STATE_SUCCEEDED
