@@ -2,6 +2,7 @@
 
 import json
 
+from lavant.server.evaluation.drawing import HEAVIEST, PAGE
 from lavant.server.evaluation.ledger import (
     DIGEST_MARK,
     Gap,
@@ -12,11 +13,17 @@ from lavant.server.evaluation.ledger import (
     live_position,
     look_position,
 )
+from lavant.server.evaluation.record import Record
+from lavant.server.evaluation.rules import MOST_GAPS, MOST_WINDOWS
+from lavant.server.evaluation.sampling import MOST_SESSIONS
+from lavant.server.model import MAX_BATCH_BYTES
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesLeased
+from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Error
 
 FAR = 2**390
+FAR_NS = 9 * 10**18
 
 
 def drawn(*run_ids: str, seen: int = 0, position: int = 1) -> Event:
@@ -154,3 +161,40 @@ def test_a_gap_that_was_looked_through_is_forgotten() -> None:
     ledger.look = Look(Window(None, None), 1)
     ledger.fold(drawn_event([], 1, look_position(10)))
     assert (ledger.gaps, ledger.look.done) == ([], True)
+
+
+def test_what_is_carried_over_fits_in_an_event() -> None:
+    ledger = Ledger(10**6)
+    number = 0
+    while ledger.weight < HEAVIEST:
+        ledger.fold(drawn(f"{number:036}"))
+        number += 1
+    ledger.fold(drawn(*(f"{n:0256}" for n in range(PAGE))))
+    for n, sample in enumerate(tuple(ledger.samples)):
+        ledger.fold(leased(f"{n % MOST_SESSIONS:0256}", sample, until=FAR_NS))
+    assert len(ledger.sessions) == MOST_SESSIONS
+    ledger.position = FAR
+    each = MOST_WINDOWS // MOST_GAPS
+    ledger.gaps = [Gap(FAR, FAR, (Window(FAR_NS, FAR_NS),) * each) for _ in range(MOST_GAPS)]
+    rule = Rule(rule_id="r" * 96, salt='"' * 128, labels={"a": '"' * 25_000, "b": "b" * 39_000})
+    record = Record(rule=rule, segment=10**6, carried=ledger.carry()).encode()
+    assert len(record.encode()) < MAX_BATCH_BYTES - 4_096
+    assert Record.decode(record).ledger().carry() == ledger.carry()
+
+
+def test_sessions_that_hold_nothing_are_forgotten() -> None:
+    ledger = ledger_of(drawn("a", "b"), leased("one", "a"), leased("two", "b"), leased("three", "b"), finished("a"))
+    assert list(ledger.sessions) == ["three"]
+    ledger.fold(leased("one"))
+    ledger.fold(returned("b"))
+    assert not ledger.sessions
+
+
+def test_a_clock_that_was_set_back_keeps_nothing() -> None:
+    hour = 3_600_000_000_000
+    ledger = ledger_of(drawn("a", "b"), leased("one", "a", until=hour), leased("one", "b", until=hour))
+    ledger.fold(returned("b", error=True, retry_ns=hour))
+    assert free(ledger, hour - 1) == []
+    assert free(ledger, 5) == ["a", "b"]
+    assert ledger.has_free(5)
+    assert ledger.next_due_ns(5) is None

@@ -44,6 +44,12 @@ def a_run(run_id: str = "run", **fields: Any) -> Run:
         ({"names": ["*agent"]}, True),
         ({"names": ["w?ather-agen?"]}, True),
         ({"names": ["?weather-agent"]}, False),
+        ({"names": ["*"]}, True),
+        ({"names": ["**weather**agent**"]}, True),
+        ({"names": ["w*e*r*-*t"]}, True),
+        ({"names": ["w*ent*ent"]}, False),
+        ({"names": ["weather*her-agent"]}, False),
+        ({"names": ["*a?e*"]}, True),
         ({"names": ["weather.agent", "[w]*"]}, False),
         ({"names": ["other", "weather*"]}, True),
         ({"labels": {"env": "prod"}}, True),
@@ -69,6 +75,14 @@ def a_run(run_id: str = "run", **fields: Any) -> Run:
 )
 def test_a_filter(wanted: dict[str, Any], holds: bool) -> None:
     assert Matcher(Rule(filter=SampleFilter(**wanted))).wants(a_run()) is holds
+
+
+@pytest.mark.timeout(10)
+def test_no_pattern_takes_for_ever() -> None:
+    name = "a" * 256
+    for pattern in ("*a" * 100 + "b", "a*" * 60 + "b", "*?" * 100 + "b", "*" * 200 + "b", "*a?" * 60 + "*b*"):
+        assert not Matcher(Rule(filter=SampleFilter(names=[pattern]))).wants(a_run(name=name))
+        assert Matcher(Rule(filter=SampleFilter(names=[pattern.replace("b", "a")]))).wants(a_run(name=name))
 
 
 def test_the_result_tells_the_duration_where_it_says_one() -> None:

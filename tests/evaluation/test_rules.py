@@ -142,3 +142,44 @@ async def test_a_rule_lives_again_and_again(stubs: Stubs, times: int) -> None:
         await delete_rule(stubs)
     with refused("RULE_NOT_FOUND"):
         await get_rule(stubs)
+
+
+async def test_a_rule_of_the_same_name_has_a_filter_of_its_own(stubs: Stubs) -> None:
+    await create_rule(stubs, filter={"names": ["old"]})
+    worker = await Worker(stubs).opened()
+    await worker.caught_up()
+    await delete_rule(stubs)
+    with refused("RULE_NOT_FOUND"):
+        while True:
+            await worker.read()
+    await create_rule(stubs, filter={"names": ["new"]})
+    newcomer = await Worker(stubs, "two").opened()
+    await newcomer.caught_up()
+    await finish(stubs, ["a"], name="old")
+    await finish(stubs, ["b"], name="new")
+    assert await newcomer.got(1) == ["b"]
+
+
+async def test_an_update_whose_answer_was_lost_is_safe_to_repeat(stubs: Stubs) -> None:
+    rule = await create_rule(stubs)
+    rule.salt = "other"
+    changed = await update_rule(stubs, rule)
+    assert (rule.revision, await update_rule(stubs, rule)) == (1, changed)
+
+
+async def test_results_of_rules_are_never_judged(stubs: Stubs) -> None:
+    everything = {"kinds": ["RUN_KIND_EVALUATION", "RUN_KIND_AGENT"]}
+    for rule_id in ("one", "two"):
+        await create_rule(stubs, rule_id, filter=everything)
+    workers = [await Worker(stubs, rule_id, rule_id=rule_id).opened() for rule_id in ("one", "two")]
+    await finish(stubs, ["a"])
+    for worker in workers:
+        assert await worker.got(1) == ["a"]
+        await worker.complete("a")
+        await update_rule(stubs, a_rule(worker.rule_id, filter=everything, salt="sealed"))
+    await finish(stubs, ["b"], kind="RUN_KIND_EVALUATION")
+    for worker in workers:
+        assert await worker.got(2) == ["a", "b"]
+        await worker.complete("b")
+        progress = (await get_rule(stubs, worker.rule_id)).progress
+        assert (progress.runs_seen, progress.runs_judged) == (2, 2)

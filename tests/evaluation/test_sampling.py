@@ -219,3 +219,30 @@ async def test_results_of_rules_are_never_judged(stubs: Stubs) -> None:
     worker = await Worker(stubs).opened()
     assert await worker.got(1) == ["nightly"]
     assert (await worker.caught_up()).runs_seen == 1
+
+
+async def test_a_clock_set_back_leaves_no_sample_stuck(stubs: Stubs, clock: ManualClock) -> None:
+    await create_rule(stubs)
+    await finish(stubs, ["a", "b"])
+    dead = await Worker(stubs, "dead", max_samples=1).opened()
+    await dead.got(1)
+    alive = await Worker(stubs, "alive", max_samples=1).opened()
+    await alive.got(1)
+    dead.cut()
+    clock.jump(-3_600)
+    other = await Worker(stubs, "other").opened()
+    await pass_time(stubs, clock, 60)
+    assert await other.got(1) == ["a"]
+    assert await alive.complete("b") == [False]
+
+
+async def test_a_run_that_was_deleted_and_began_anew_is_judged_as_of_now(stubs: Stubs, clock: ManualClock) -> None:
+    await create_rule(stubs)
+    worker = await Worker(stubs).opened()
+    await finish(stubs, ["a"])
+    await worker.got(1)
+    await stubs.runs.DeleteRun(DeleteRunRequest(run_id="a"))
+    await create(stubs, "a")
+    await worker.complete("a")
+    (recorded,) = [event.score_recorded for event in await results(stubs) if event.HasField("score_recorded")]
+    assert recorded.subject_time.ToNanoseconds() == clock.time_ns()

@@ -77,7 +77,7 @@ def check_carried(ledger: Ledger) -> None:
     """Fail unless a ledger is that of the rule above."""
     assert (ledger.position, ledger.seen, ledger.drawn) == (123456789012345678901, 5, 2)
     assert [sample.run_id for sample in ledger.held_by("one")] == ["a"]
-    assert [sample.run_id for sample in ledger.free(0)] == ["b"]
+    assert [sample.run_id for sample in ledger.free(1_999_999_999_000_000_000)] == ["b"]
 
 
 async def test_sealed_and_no_more(engine: Engine, clock: ManualClock, entry: Entry) -> None:
@@ -158,3 +158,12 @@ async def test_a_segment_that_was_created_and_not_begun(engine: Engine, clock: M
     run = await engine.get_run(segment_of(RULE, 2))
     assert run.last_sequence == 1
     assert run.labels == {"lavant.results": "rule"}
+
+
+async def test_deleted_before_it_was_begun(engine: Engine, clock: ManualClock) -> None:
+    """Whoever read the record before may begin the segment yet: it must find an end there."""
+    book = Rulebook(engine, clock)
+    assert await book.add(RULE, Record(rule=Rule(rule_id="rule", revision=1), segment=1))
+    async with desk(engine, clock) as one:
+        await one.delete()
+    assert (await engine.get_run(segment_of(RULE, 1))).state == RunState.RUN_STATE_SUCCEEDED

@@ -179,6 +179,31 @@ async def test_a_change_is_told_from_chance(server: Server) -> None:
     assert not change.HasField("difference_low")
 
 
+@pytest.mark.parametrize(
+    ("candidate", "verdict"),
+    [
+        ((0.3, 0.4, 0.2, 0.3), pb.SCORE_VERDICT_REGRESSED),
+        ((0.9, 0.7, 0.8, 0.8), pb.SCORE_VERDICT_UNCHANGED),
+        ((0.1, 1.0, 0.4, 0.9), pb.SCORE_VERDICT_UNCHANGED),
+    ],
+    ids=["regressed", "the-same", "by-chance"],
+)
+async def test_the_verdict_on_a_change(
+    server: Server, candidate: tuple[float, ...], verdict: "pb.ScoreVerdict.ValueType"
+) -> None:
+    await ended_run(server.stubs)
+    for version, said in {"1": (0.8, 0.9, 0.7, 0.8), "2": candidate}.items():
+        for number, value in enumerate(said):
+            await record(server.stubs, f"{version}-{number}", score(value=value, evaluator="judge", version=version))
+    request = pb.CompareScoresRequest(
+        baseline=pb.ScoreFilter(versions=["1"]), candidate=pb.ScoreFilter(versions=["2"]), min_count=4
+    )
+    (change,) = (await server.stubs.scores.CompareScores(request)).changes
+    assert change.verdict == verdict
+    assert change.difference_low <= change.difference <= change.difference_high
+    assert (change.difference_low <= 0 <= change.difference_high) == (verdict == pb.SCORE_VERDICT_UNCHANGED)
+
+
 def recording(**fields: Any) -> pb.RecordScoreRequest:
     """A request to record a score of the run named "run"."""
     return pb.RecordScoreRequest(**{"score_id": "s", "run_id": "run", "score": score(), **fields})

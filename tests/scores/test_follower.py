@@ -203,3 +203,22 @@ async def test_a_crash_before_the_score_was_written_is_healed_by_the_retry(
     told = ScoreRecorded(subject_run_id=segment.key.run_id, score=score())
     assert not await Recorder(engine, clock).record(TENANT, "s", told)
     assert await found(follower, index) == [1.0]
+
+
+async def test_what_is_heard_of_a_log_while_its_end_is_read_does_no_harm(
+    engine: Engine, follower: Follower, index: ScoreIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = await Segment(engine).begin()
+    await segment.add(recorded(value=1.0))
+    read, ended = engine.read, asyncio.Event()
+
+    async def read_late(*where: Any) -> Any:
+        if not ended.is_set():
+            ended.set()
+            await segment.end()
+        return await read(*where)
+
+    monkeypatch.setattr(engine, "read", read_late)
+    assert await found(follower, index) == [1.0]
+    await (await Segment(engine, number=2).begin()).add(recorded(value=2.0))
+    assert await found(follower, index) == [1.0, 2.0]

@@ -1,11 +1,8 @@
 """Alerts are posted to where they may be, until they were taken, and by one server at a time."""
 
-import json
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from lavant.server.streaming.places import Places
 from lavant.v1.event_pb2 import AlertChanged
 from lavant.v1.rule_pb2 import Alert, Rule
 from support.clock import ManualClock
+from support.hook import Hook
 from support.scores import TENANT
 
 PREFIX = "https://hooks.example/lavant/"
@@ -69,41 +67,6 @@ def test_an_address_stays_below_a_prefix(url: str, is_allowed: bool) -> None:
 )
 def test_a_prefix_ends_the_hosts_name(text: str, is_one: bool) -> None:
     assert is_prefix(text) is is_one
-
-
-class Hook:
-    """A real HTTP server, which answers as it is told, and then with 204."""
-
-    def __init__(self) -> None:
-        self.answers: list[int] = []
-        self.posts: list[tuple[str, str, dict[str, Any]]] = []  # path, id, content
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.posts.append((self.path, self.headers["Lavant-Alert-Id"], content))
-                status = hook.answers.pop(0) if hook.answers else 204
-                self.send_response(status)
-                if status == 307:
-                    self.send_header("Location", "/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    @property
-    def prefix(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/hooks/"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture

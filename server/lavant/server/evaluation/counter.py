@@ -42,6 +42,7 @@ class Counter:
         if not self._workers and self._drawing is not None:
             self._drawing.cancel()
             self._drawing = None
+            self.drawer.forget()
 
     def _somebody_has_room(self) -> bool:
         return any(worker.has_room() for worker in self._workers)

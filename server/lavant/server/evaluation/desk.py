@@ -24,6 +24,7 @@ MOST_ROWS = 5_000  # of a segment
 MOST_EVENTS = 20_000
 _EVENT_BYTES = 64  # what the server adds to an event
 _BATCH_BYTES = MAX_BATCH_BYTES - (16 << 10)
+_RETRY_DELAY = 1.0  # seconds
 
 Decision = Callable[[Ledger], list[Event]]
 Revision = Callable[[Rule, Ledger], Awaitable[Rule | None]]
@@ -51,6 +52,7 @@ class Desk:
         self.ledger = Ledger(0)
         self.gone: LavantError | None = None
         self._engine = engine
+        self._clock = clock
         self._logs = OwnLogs(engine, clock)
         self._segments = Segments(engine, self._logs)
         self._rulebook = rulebook
@@ -146,16 +148,22 @@ class Desk:
             self._worker = None
 
     def _fail(self, error: Exception) -> None:
-        """Answer everybody with what went wrong."""
+        """Answer everybody with what went wrong; who listens hears of what was missed once it goes on."""
         if isinstance(error, LavantError) and error.reason == ErrorReason.ERROR_REASON_RULE_NOT_FOUND:
             self.gone = error
-        elif not self._queue:
-            _log.warning("rule_not_followed", rule_id=self.rule.run_id, exc_info=error)
+        else:
+            if not self._queue:
+                _log.warning("rule_not_followed", rule_id=self.rule.run_id, exc_info=error)
+            self._clock.call_at(self._clock.monotonic() + _RETRY_DELAY, self._go_on)
         while self._queue:
             intent = self._queue.popleft()
             if not intent.done.done():
                 intent.done.set_exception(error)
         self.tell()
+
+    def _go_on(self) -> None:
+        if self._is_behind():
+            self._start()
 
     def _is_behind(self) -> bool:
         return bool(self._listeners) and self.gone is None and (self._stale or self._head > self.ledger.sequence)
@@ -194,18 +202,18 @@ class Desk:
             await self._append([end_of(draft)])
             self._stale = True
 
-    def _draft(self) -> tuple[Ledger, list[Event], list["Sequence[Event] | LavantError"]]:
-        """Decide as much of what has queued as fits in one batch."""
+    def _draft(self) -> tuple[Ledger, list[Event], list["Sequence[Event] | Exception"]]:
+        """Decide as much of what has queued as fits in one batch; what one raises is nobody else's."""
         draft = self.ledger.copy()
         events: list[Event] = []
-        answers: list[Sequence[Event] | LavantError] = []
+        answers: list[Sequence[Event] | Exception] = []
         size = 0
         for intent in self._queue:
             if intent.decide is None:
                 break
             try:
                 found = [] if intent.done.done() else intent.decide(draft)
-            except LavantError as error:
+            except Exception as error:
                 answers.append(error)
                 continue
             size += size_of(found)
@@ -221,7 +229,7 @@ class Desk:
         entry, draft = self.entry, self.ledger.copy()
         try:
             rule = await revise(entry.record.rule, draft)
-        except LavantError as error:
+        except Exception as error:
             _answer(self._queue.popleft(), error)
             return
         if rule is None:
@@ -282,8 +290,7 @@ class Desk:
     def _observe(self, notice: Notice) -> None:
         self._head = max(self._head, notice.last_sequence)
         self._stale = self._stale or notice.deleted
-        if self._is_behind():
-            self._start()
+        self._go_on()
 
     def tell(self) -> None:
         """Have all who listen look again."""
@@ -296,10 +303,10 @@ def size_of(events: Sequence[Event]) -> int:
     return sum(event.ByteSize() + _EVENT_BYTES for event in events)
 
 
-def _answer(intent: _Intent, answer: "Sequence[Event] | LavantError") -> None:
+def _answer(intent: _Intent, answer: "Sequence[Event] | Exception") -> None:
     if intent.done.done():
         return
-    if isinstance(answer, LavantError):
+    if isinstance(answer, Exception):
         intent.done.set_exception(answer)
     else:
         intent.done.set_result(answer)

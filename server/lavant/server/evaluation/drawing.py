@@ -21,11 +21,11 @@ from lavant.v1.event_service_pb2 import EventBatch
 from lavant.v1.run_pb2 import Run, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-_PAGE = 1_000  # runs
+PAGE = 1_000  # runs
 _ENOUGH = 500  # samples that wait
-_HEAVIEST = 350 << 10  # bytes of samples, waiting or held: a ledger must fit in an event
+HEAVIEST = 350 << 10  # bytes of samples, waiting or held: a ledger must fit in an event
 _UNRECORDED = 1_000  # runs that may be looked at without a trace, if none was drawn
-_KEPT_RUNS = 2_000
+_KEPT_BYTES = 4 << 20  # of runs that were drawn
 _READ_AT_ONCE = 16
 _RETRY_DELAY = 1.0  # seconds
 _ENDED = [state for state in RunState.values() if is_terminal(state)]
@@ -55,9 +55,10 @@ class Drawer:
         self._clock = clock
         self._wanted = wanted
         self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs_size = 0
         self._looked: _Looked | None = None
         self._matcher: Matcher | None = None
-        self._matched_revision = 0
+        self._matched: RunKey | None = None  # the segment that it was made for: a changed rule has another one
         self._awake = asyncio.Event()
         self._has_news = False
 
@@ -65,14 +66,15 @@ class Drawer:
         """Draw until cancelled."""
         self.caught_up = False
         news = self._engine.watch_changes(self._desk.rule.tenant, self._on_news)
-        self._desk.listen(self, self._awake.set)
+        listener = object()  # the next drawing may begin before this one has come to its end
+        self._desk.listen(listener, self._awake.set)
         try:
             while True:
                 self._awake.clear()
                 if not (self._has_demand() and await self._draw()):
                     await self._awake.wait()
         finally:
-            self._desk.forget(self)
+            self._desk.forget(listener)
             news.close()
 
     def wake(self) -> None:
@@ -81,7 +83,16 @@ class Drawer:
 
     def take_run(self, run_id: str) -> Run | None:
         """A run that was drawn lately, as it ended; each is given once."""
-        return self._runs.pop(run_id, None)
+        run = self._runs.pop(run_id, None)
+        if run is not None:
+            self._runs_size -= run.ByteSize()
+        return run
+
+    def forget(self) -> None:
+        """Keep nothing for workers that are gone."""
+        self._looked = None
+        self._runs.clear()
+        self._runs_size = 0
 
     def _on_news(self) -> None:
         self.caught_up = False
@@ -90,7 +101,7 @@ class Drawer:
 
     def _has_demand(self) -> bool:
         ledger = self._desk.ledger
-        return self._wanted() and ledger.waiting < _ENOUGH and ledger.weight < _HEAVIEST
+        return self._wanted() and ledger.waiting < _ENOUGH and ledger.weight < HEAVIEST
 
     async def _draw(self) -> bool:
         """Look at the next finished runs; tells whether there may be more."""
@@ -165,9 +176,12 @@ class Drawer:
     async def _record(self, draw: Callable[[Ledger], list[Event]], chosen: dict[str, Run]) -> None:
         self._looked = None
         if await self._desk.decide(draw):
-            self._runs.update(chosen)
-            while len(self._runs) > _KEPT_RUNS:
-                self._runs.popitem(last=False)
+            for run_id, run in chosen.items():
+                self.take_run(run_id)
+                self._runs[run_id] = run
+                self._runs_size += run.ByteSize()
+            while self._runs_size > _KEPT_BYTES:
+                self.take_run(next(iter(self._runs)))
 
     async def _choose(self, matcher: Matcher, changes: Sequence[RunChange]) -> tuple[dict[str, Run], int]:
         """The runs that are wanted, and how many were looked at."""
@@ -194,15 +208,14 @@ class Drawer:
         return EventBatch.FromString(chunks[0].data).events[0].run_started.input_json
 
     def _current_matcher(self) -> Matcher:
-        rule = self._desk.entry.record.rule
-        if self._matcher is None or self._matched_revision != rule.revision:
-            self._matcher, self._matched_revision = Matcher(rule), rule.revision
+        if self._matcher is None or self._matched != self._desk.segment:
+            self._matcher, self._matched = Matcher(self._desk.entry.record.rule), self._desk.segment
         return self._matcher
 
     def _query(self, matcher: Matcher, wanted: RunFilter) -> RunQuery:
         wanted.kinds.extend(matcher.kinds)
         wanted.states.extend(_ENDED)
-        return RunQuery(tenant=self._desk.rule.tenant, limit=_PAGE, filter=wanted)
+        return RunQuery(tenant=self._desk.rule.tenant, limit=PAGE, filter=wanted)
 
 
 def _was_seen(gap: Gap, run: Run) -> bool:

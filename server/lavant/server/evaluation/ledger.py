@@ -78,8 +78,12 @@ class Ledger:
         self.position = int(carried.get("position", 0))
         self.handed: int = carried.get("handed", 0)
         self.seen, self.drawn, self.judged, self.failed = carried.get("progress", (0, 0, 0, 0))
-        self.samples = {run_id: Sample(run_id, *rest) for run_id, *rest in carried.get("samples", ())}
-        self.sessions: dict[str, int] = dict(carried.get("sessions", ()))
+        self.sessions: dict[str, int] = dict(carried.get("sessions", ()))  # those that hold anything
+        holders = ["", *self.sessions]
+        self.samples = {
+            run_id: Sample(run_id, revision, attempts, holders[holder], *rest)
+            for run_id, revision, attempts, holder, *rest in carried.get("samples", ())
+        }
         self.gaps = [
             Gap(int(after), int(until), tuple(Window(*window) for window in windows))
             for after, until, windows in carried.get("gaps", ())
@@ -105,14 +109,17 @@ class Ledger:
 
     def carry(self) -> dict[str, Any]:
         """What the next segment begins with, as JSON has it; positions as text, since they may have 400 bits."""
-        held = {session_id: self.sessions[session_id] for session_id in self.holding}
+        holders = {session_id: number for number, session_id in enumerate(("", *self.sessions))}
         look = self.look and [[*self.look.window], *self.look[1:3], str(self.look.position), *self.look[4:]]
         return {
             "position": str(self.position),
             "handed": self.handed,
             "progress": [self.seen, self.drawn, self.judged, self.failed],
-            "samples": [[*sample] for sample in self.samples.values()],
-            "sessions": held,
+            "samples": [
+                [run_id, revision, attempts, holders[holder], *rest]
+                for run_id, revision, attempts, holder, *rest in self.samples.values()
+            ],
+            "sessions": [*self.sessions.items()],
             "gaps": [[str(gap.after), str(gap.until), [[*window] for window in gap.windows]] for gap in self.gaps],
             "look": look,
         }
@@ -152,13 +159,13 @@ class Ledger:
 
     def has_free(self, now_ns: int) -> bool:
         """Tell whether anything can be handed out."""
-        later = sum(retry_ns > now_ns for retry_ns in self.retries.values())
-        return self.waiting > later or any(self.sessions[session_id] <= now_ns for session_id in self.holding)
+        later = sum(not _is_over(retry_ns, now_ns) for retry_ns in self.retries.values())
+        return self.waiting > later or any(_is_over(expire_ns, now_ns) for expire_ns in self.sessions.values())
 
     def next_due_ns(self, now_ns: int) -> int | None:
         """When the next sample becomes free by itself; None: none does."""
-        times = [*self.retries.values(), *(self.sessions[session_id] for session_id in self.holding)]
-        return min((time for time in times if time > now_ns), default=None)
+        times = (*self.retries.values(), *self.sessions.values())
+        return min((time for time in times if not _is_over(time, now_ns)), default=None)
 
     def fold(self, event: Event) -> None:
         """Take in the next event of the segment."""
@@ -178,9 +185,7 @@ class Ledger:
             self.sealed = True
 
     def _is_free(self, sample: Sample, now_ns: int) -> bool:
-        if sample.session_id:
-            return self.sessions[sample.session_id] <= now_ns
-        return sample.retry_ns <= now_ns
+        return _is_over(self.sessions[sample.session_id] if sample.session_id else sample.retry_ns, now_ns)
 
     def _note(self, event: Event) -> None:
         _, _, digest = event.event_id.rpartition(DIGEST_MARK)
@@ -214,7 +219,6 @@ class Ledger:
 
     def _leased(self, leased: SamplesLeased) -> None:
         session_id = leased.session_id
-        self.sessions[session_id] = leased.expire_time.ToNanoseconds()
         for run_id in leased.run_ids:
             sample = self.samples[run_id]
             self._let_go(sample)
@@ -223,6 +227,8 @@ class Ledger:
             self.samples[run_id] = sample._replace(
                 attempts=sample.attempts + 1, session_id=session_id, handed=self.handed, retry_ns=0
             )
+        if session_id in self.holding:
+            self.sessions[session_id] = leased.expire_time.ToNanoseconds()
 
     def _returned(self, returned: SampleReturned) -> None:
         sample = self.samples[returned.run_id]
@@ -248,6 +254,12 @@ class Ledger:
             self.holding[sample.session_id] -= 1
             if not self.holding[sample.session_id]:
                 del self.holding[sample.session_id]
+                self.sessions.pop(sample.session_id, None)
+
+
+def _is_over(time_ns: int, now_ns: int) -> bool:
+    """Tell whether a time is past, or further away than any can be that was set since the clock was set back."""
+    return not now_ns < time_ns <= now_ns + _LONGEST_NS
 
 
 def live_position(position: int) -> str:
@@ -265,5 +277,7 @@ def drawn_event(run_ids: Sequence[str], seen: int, position_json: str) -> Event:
     return Event(samples_drawn=SamplesDrawn(run_ids=run_ids, runs_seen=seen, position_json=position_json))
 
 
+LONGEST_HOLD = 600.0  # seconds that a session may hold samples, unless it holds them anew
+_LONGEST_NS = round(LONGEST_HOLD * 1e9)
 DIGEST_MARK = "~"  # in the event_id before what tells a repetition
 _SAMPLE_BYTES = 64

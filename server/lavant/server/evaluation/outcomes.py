@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.errors import LavantError, invalid_field
 from lavant.server.evaluation.desk import size_of
 from lavant.server.evaluation.ledger import DIGEST_MARK, Ledger, Sample
-from lavant.server.model import MAX_BATCH_BYTES
+from lavant.server.model import MAX_BATCH_BYTES, RunKey, is_terminal
+from lavant.server.store.port import Engine
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleScores
@@ -39,6 +40,17 @@ class Subject:
         if run is None:
             return cls(run_id=run_id, name="", time=timestamp(now_ns))
         return cls(run_id=run_id, name=run.name, time=run.end_time)
+
+
+async def find_ended(engine: Engine, key: RunKey) -> Run | None:
+    """Look up a run as it ended; None: it was deleted, though there may be another of its id that goes on."""
+    try:
+        run = await engine.get_run(key)
+    except LavantError as error:
+        if error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
+            return None
+        raise
+    return run if is_terminal(run.state) else None
 
 
 def most_attempts(rule: Rule) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from lavant.server.clock import Clock
-from lavant.server.errors import LavantError
+from lavant.server.errors import LavantError, unavailable
 from lavant.server.model import RunKey
 from lavant.server.store.port import Engine
 from lavant.v1.error_pb2 import ErrorReason
@@ -54,9 +54,15 @@ class OwnLogs:
             raise OverwrittenError
 
     async def read(self, key: RunKey, after: int, until: int, created_ns: int | None = None) -> AsyncIterator[Event]:
-        """The events behind a sequence up to another, which must be stored; only of the run created at that time."""
+        """The events behind a sequence up to another; only of the run created at that time.
+
+        Raises UNAVAILABLE if the store has not got that far yet where it is read from.
+        """
         while after < until:
-            for chunk in await self._engine.read(key, after, _READ_BYTES, created_ns):
+            chunks = await self._engine.read(key, after, _READ_BYTES, created_ns)
+            if not chunks:
+                raise unavailable("the results of a rule cannot be read yet; try again")
+            for chunk in chunks:
                 for event in EventBatch.FromString(chunk.data).events:
                     if after < event.sequence <= until:
                         yield event

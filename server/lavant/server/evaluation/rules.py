@@ -17,7 +17,7 @@ from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.rule_pb2 import Rule
 
 MOST_GAPS = 100
-MOST_WINDOWS = 100  # of a gap
+MOST_WINDOWS = 1_000  # of all gaps
 
 
 class RulePage(NamedTuple):
@@ -70,14 +70,17 @@ class Rules:
         return RulePage(rules, page.next_position)
 
     async def update(self, tenant: str, wanted: Rule) -> Rule:
-        """Replace what callers may set of a rule; raises RULE_CHANGED unless it is at the revision that was given."""
+        """Replace what callers may set of a rule; raises RULE_CHANGED unless it is at the revision that was given.
+
+        What is so already is left so, whatever the revision: the answer to the first try may have been lost.
+        """
         key = RunKey(tenant, wanted.rule_id)
 
         async def revise(rule: Rule, ledger: Ledger) -> Rule | None:
-            if wanted.revision not in (0, rule.revision):
-                raise _rule_changed(rule)
             if settings_of(wanted) == settings_of(rule):
                 return None
+            if wanted.revision not in (0, rule.revision):
+                raise _rule_changed(rule)
             if rule.paused and not wanted.paused:
                 await self._skip(tenant, ledger)
             return self._revised(rule, wanted)
@@ -94,7 +97,7 @@ class Rules:
                 raise _backfill_under_way(rule.rule_id)
             if rule.paused:
                 await self._skip(key.tenant, ledger)
-            if any(len(gap.windows) >= MOST_WINDOWS for gap in ledger.gaps):
+            if sum(len(gap.windows) + 1 for gap in ledger.gaps) > MOST_WINDOWS:
                 raise invalid_field("created_after", "was given in too many pieces before; leave both times out")
             ledger.look = Look(window, len(ledger.gaps), position=ledger.gaps[0].after if ledger.gaps else 0)
             return rule

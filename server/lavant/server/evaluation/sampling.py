@@ -5,11 +5,11 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-from lavant.server.errors import LavantError, rule_not_found
+from lavant.server.errors import rule_not_found
 from lavant.server.evaluation import sample_frames
 from lavant.server.evaluation.counter import Counter
 from lavant.server.evaluation.ledger import Ledger, Sample
-from lavant.server.evaluation.outcomes import Subject, fail, most_attempts
+from lavant.server.evaluation.outcomes import Subject, fail, find_ended, most_attempts
 from lavant.server.evaluation.record import log_of
 from lavant.server.evaluation.views import rule_view
 from lavant.server.model import ConsumerKey, RunKey
@@ -19,7 +19,6 @@ from lavant.server.streaming.held_stream import HeldStream, Streaming
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.places import Place
 from lavant.server.streaming.tokens import Position
-from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, SamplesLeased
 from lavant.v1.run_pb2 import Error, Run
 
@@ -120,7 +119,7 @@ class SampleStream(HeldStream):
         """Do the next that there is to do; tells whether there was anything."""
         now_ns = self._shared.clock.time_ns()
         ledger = self._desk.ledger
-        if now_ns >= self._renewal_ns():
+        if self._renewal_ns() <= self._shared.clock.time_ns():
             await self._hold()
         elif self._owed or self._fetched:
             await self._send_samples(place)
@@ -221,12 +220,7 @@ class SampleStream(HeldStream):
                 await self._give_up(sample, _GONE)
 
     async def _find_run(self, run_id: str) -> Run | None:
-        try:
-            return await self._shared.engine.get_run(RunKey(self._options.rule.tenant, run_id))
-        except LavantError as error:
-            if error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
-                return None
-            raise
+        return await find_ended(self._shared.engine, RunKey(self._options.rule.tenant, run_id))
 
     def _is_held(self, sample: Sample) -> bool:
         held = self._desk.ledger.samples.get(sample.run_id)
@@ -243,11 +237,16 @@ class SampleStream(HeldStream):
         return self._bookmark.at(self._sent)
 
     def _renewal_ns(self) -> float:
-        """When the session's hold is to be renewed, in wall time: when a third of it is over."""
-        session_id = self._options.claim.session_id
-        if session_id not in self._desk.ledger.holding:
+        """When the session's hold is to be renewed, in wall time: when a third of it is over.
+
+        At once if it is longer than can be: the clock was set back.
+        """
+        expire_ns = self._desk.ledger.sessions.get(self._options.claim.session_id)
+        if expire_ns is None:
             return float("inf")
-        return self._desk.ledger.sessions[session_id] - round(self._options.lease * 2e9 / 3)
+        lease_ns = round(self._options.lease * 1e9)
+        now_ns = self._shared.clock.time_ns()
+        return now_ns if expire_ns > now_ns + lease_ns else expire_ns - 2 * lease_ns // 3
 
     def _next_due(self) -> float:
         """When there may be something to do, in monotonic time, if nothing else happens."""

@@ -39,8 +39,9 @@ class Segments:
         return 1
 
     async def seal(self, rule: RunKey, record: Record) -> None:
-        """Seal the last segment of a deleted rule, if it was begun."""
+        """Seal the last segment of a deleted rule, before somebody else who has not heard of it begins it."""
         try:
+            await self.begin(rule, record)
             while not await self._sealed(segment_of(rule, record.segment), record.ledger()):
                 pass
         except LavantError as error:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lavant.server.errors import LavantError, invalid_field
+from lavant.server.errors import invalid_field
 from lavant.server.evaluation.desks import Desks
-from lavant.server.evaluation.ledger import Window
-from lavant.server.evaluation.outcomes import Subject, complete
+from lavant.server.evaluation.ledger import LONGEST_HOLD, Window
+from lavant.server.evaluation.outcomes import Subject, complete, find_ended
 from lavant.server.evaluation.record import log_of
 from lavant.server.evaluation.rules import Rules
 from lavant.server.evaluation.sampling import SampleStream, SamplingOptions
@@ -24,13 +24,10 @@ from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.tokens import Position
 from lavant.v1 import evaluation_service_pb2 as pb
-from lavant.v1.error_pb2 import ErrorReason
-from lavant.v1.run_pb2 import Run
 
 _DEFAULT_SAMPLES = 5
 _MAX_SAMPLES = 1_000
 _DEFAULT_LEASE = 30.0
-_MAX_LEASE = 600.0
 _DEFAULT_HEARTBEAT = 15.0
 _MAX_HEARTBEAT = 60.0
 
@@ -116,7 +113,7 @@ class EvaluationService:
         run_id = check_id("run_id", request.run_id)
         check_id("session_id", request.session_id)
         check_outcome(request)
-        run = await self._find_run(RunKey(call.tenant, run_id))
+        run = await find_ended(self._engine, RunKey(call.tenant, run_id))
         with self._desks.at(key) as counter:
             desk = counter.desk
             await desk.ready()
@@ -129,14 +126,6 @@ class EvaluationService:
                 lambda ledger: complete(ledger, desk.entry.record.rule, request, subject, now_ns)
             )
         return pb.CompleteSampleResponse(duplicate=not events)
-
-    async def _find_run(self, key: RunKey) -> Run | None:
-        try:
-            return await self._engine.get_run(key)
-        except LavantError as error:
-            if error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
-                return None
-            raise
 
     def _sampling_options(self, request: pb.SampleRunsRequest, call: Caller) -> SamplingOptions:
         key = _key(request.rule_id, call)
@@ -155,7 +144,7 @@ class EvaluationService:
             claim=Claim(session_id=session_id, attempt=request.attempt, take_over=request.take_over),
             position=position,
             max_samples=request.max_samples or _DEFAULT_SAMPLES,
-            lease=_seconds(request, "lease", _DEFAULT_LEASE, _MAX_LEASE),
+            lease=_seconds(request, "lease", _DEFAULT_LEASE, LONGEST_HOLD),
             heartbeat_interval=_seconds(request, "heartbeat_interval", _DEFAULT_HEARTBEAT, _MAX_HEARTBEAT),
             deadline=None if remaining is None else self._clock.monotonic() + remaining,
         )

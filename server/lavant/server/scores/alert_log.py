@@ -55,10 +55,10 @@ class AlertLog:
         self._news = True
         self._watch = engine.watch(self.key, lambda _: self._hear())
 
-    async def refresh(self) -> None:
-        """Read on, if anything was heard of."""
+    async def refresh(self, *, certainly: bool = False) -> None:
+        """Read on, if anything was heard of, or in any case."""
         async with self._lock:
-            if self._news:
+            if self._news or certainly:
                 self._news = False
                 try:
                     await self._read_on()

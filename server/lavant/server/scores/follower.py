@@ -158,4 +158,6 @@ class Follower(Periodic):
         except BaseException:
             self._news.add(key)
             raise
-        self._watches.pop(key).close()
+        self._news.discard(key)  # heard while its end was read already
+        if (watch := self._watches.pop(key, None)) is not None:
+            watch.close()

@@ -101,6 +101,8 @@ class Poster(Periodic):
         due = [letter for letter, is_due in zip(_heads(log), waiting, strict=True) if is_due][:_AT_ONCE]
         if not due or not await self._has_place(tenant):
             return
+        await log.refresh(certainly=True)  # who had the place may have posted some of it
+        due = [letter for letter in due if letter.sequence in log.letters]
         rules = await self._rules_of(tenant)
         addresses = {(rule.rule_id, alert.name): alert.webhook_url for rule in rules for alert in rule.alerts}
         work = [self._deliver(log, letter, addresses.get(letter.name, "")) for letter in due]
