@@ -69,7 +69,7 @@ async def judged_by(client: AsyncClient, *evaluators: Evaluator[Any, Any, Any], 
 
 
 def outcomes(script: SampleScript) -> dict[str, str | None]:
-    return {request.run_id: request.WhichOneof("outcome") for request in script.completed}
+    return {request.run_id: request.WhichOneof("outcome") for request in script.completed if request.run_id}
 
 
 async def test_samples_are_judged_and_told() -> None:
@@ -83,7 +83,9 @@ async def test_samples_are_judged_and_told() -> None:
     assert sorted(judged.run.id for judged in told) == ["a", "b"]
     (request,) = script.requests
     assert (request.rule_id, request.worker_id, request.max_samples, request.lease.seconds) == ("quality", "w", 3, 2)
-    for completed in script.completed:
+    *completions, parting = script.completed
+    assert (parting.run_id, parting.session_id, parting.HasField("returned")) == ("", request.session_id, True)
+    for completed in completions:
         assert completed.session_id == request.session_id != ""
         assert dict(completed.scores.labels) == {"feeling": "neutral"}
         assert [(score.name, score.passed) for score in completed.scores.scores] == [("Ended", True)]
@@ -116,7 +118,7 @@ async def test_a_sample_that_comes_again_while_it_is_judged_is_judged_once() -> 
     async with played(script) as client:
         assert await judged_by(client, evaluator) == ProcessedSamples(judged=1, failed=0, lost=0)
     assert evaluator.asked == ["succeeded"]
-    assert [request.WhichOneof("outcome") for request in script.completed] == ["scores", "scores"]
+    assert [request.WhichOneof("outcome") for request in script.completed] == ["scores", "scores", "returned"]
 
 
 async def test_a_run_that_cannot_be_read_is_a_failure() -> None:
@@ -134,7 +136,7 @@ async def test_scores_that_are_refused_are_a_failure() -> None:
     told: list[JudgedRun] = []
     async with played(script) as client:
         assert (await judged_by(client, on_judged=told.append)).failed == 1
-    assert [request.WhichOneof("outcome") for request in script.completed] == ["scores", "failure"]
+    assert [request.WhichOneof("outcome") for request in script.completed] == ["scores", "failure", "returned"]
     assert told[0].error is not None
     assert told[0].error.message == "scores.scores[0].name must be set"
 
@@ -215,7 +217,8 @@ async def test_a_worker_that_is_cancelled_gives_its_samples_back() -> None:
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
-    assert outcomes(script) == {"a": "returned", "b": "returned"}
+    assert [(told.run_id, told.session_id) for told in script.completed] == [("", script.requests[0].session_id)]
+    assert script.completed[0].HasField("returned")
 
 
 async def test_what_a_handler_raises_ends_the_work() -> None:
@@ -243,7 +246,7 @@ async def test_what_the_server_refuses_ends_the_work(
     async with played(script) as client:
         with pytest.raises(raised):
             await judged_by(client, Hanging())
-    assert set(outcomes(script).values()) <= {"returned"}
+    assert not outcomes(script)
 
 
 async def test_a_server_that_is_gone_for_long_ends_the_work() -> None:

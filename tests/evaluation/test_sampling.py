@@ -171,6 +171,22 @@ async def test_lost_workers_count_as_attempts(stubs: Stubs, clock: ManualClock) 
     assert row.error.type == "worker_lost"
 
 
+async def test_a_session_that_leaves_is_handed_nothing_more(stubs: Stubs) -> None:
+    await create_rule(stubs, max_attempts=1)
+    leaving = await Worker(stubs).opened()
+    await finish(stubs, ["a", "b"])
+    await leaving.got(2)
+    assert [await leaving.give_back("") for _ in range(2)] == [False, True]
+    await finish(stubs, ["c"])
+    with refused("SAMPLE_LOST"):
+        await leaving.complete("a")
+    assert leaving.run_ids == ["a", "b"]
+    other = await Worker(stubs, "two").opened()
+    assert await other.got(3) == ["a", "b", "c"]
+    assert [sample.attempt for sample in other.samples] == [1, 1, 1]
+    assert await other.complete("a", "b", "c") == [False] * 3
+
+
 async def test_a_returned_sample_does_not_count(stubs: Stubs) -> None:
     await create_rule(stubs)
     leaving, staying = await Worker(stubs, "one", max_samples=1).opened(), Worker(stubs, "two")
@@ -230,7 +246,7 @@ async def test_a_clock_set_back_leaves_no_sample_stuck(stubs: Stubs, clock: Manu
     await alive.got(1)
     dead.cut()
     clock.jump(-3_600)
-    other = await Worker(stubs, "other").opened()
+    other = await Worker(stubs, "other", max_samples=1).opened()
     await pass_time(stubs, clock, 60)
     assert await other.got(1) == ["a"]
     assert await alive.complete("b") == [False]

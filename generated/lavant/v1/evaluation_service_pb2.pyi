@@ -182,7 +182,7 @@ class UpdateRuleRequest(_message.Message):
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
         """Replaces all that the server does not set. If its revision is not 0, it must be the rule's: else
-        RULE_CHANGED.
+        RULE_CHANGED, unless it is as wanted already.
         """
 
     def __init__(
@@ -582,7 +582,9 @@ class CompleteSampleRequest(_message.Message):
     rule_id: _builtins.str
     """Which rule."""
     run_id: _builtins.str
-    """The run that was judged."""
+    """The run that was judged. Empty, with returned: all that the session holds, or is about to be handed. The
+    session is over then.
+    """
     session_id: _builtins.str
     """The session that holds the sample."""
     @_builtins.property

@@ -1631,7 +1631,7 @@ class SamplesLeased(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """All that it holds can be handed to others after this."""
+        """All that it holds can be handed to others after this. Absent: at once, and the session is over."""
 
     def __init__(
         self,

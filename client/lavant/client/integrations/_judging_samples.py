@@ -1,6 +1,6 @@
 """The samples that a worker holds."""
 
-import asyncio
+from contextlib import suppress
 from typing import Any
 
 from lavant.client._async.connection import Connection
@@ -59,13 +59,11 @@ class HeldSamples:
         return again
 
     async def give_back(self) -> None:
-        """Let others have what is held, as far as that can be told in a few seconds."""
-        requests = [self._request(run_id, returned=SampleReturn()) for run_id in self._again]
+        """Let others have all that the session holds, also what is on its way, if that can be told in a few seconds."""
         self._again.clear()
-        await asyncio.gather(*map(self._return, requests), return_exceptions=True)
-
-    async def _return(self, request: CompleteSampleRequest) -> None:
-        await self._connection.call(lambda lane: lane.evaluation.CompleteSample, request, _PARTING)
+        with suppress(LavantError):
+            request = self._request("", returned=SampleReturn())
+            await self._connection.call(lambda lane: lane.evaluation.CompleteSample, request, _PARTING)
 
     def _request(self, run_id: str, **outcome: Any) -> CompleteSampleRequest:
         return CompleteSampleRequest(rule_id=self._rule_id, run_id=run_id, session_id=self._session_id, **outcome)

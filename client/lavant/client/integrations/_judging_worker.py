@@ -117,7 +117,7 @@ class _Shift:
         self._counts = Counter[str]()
         self._max_attempts = 0
         self._retried: set[str] = set()  # to be handed out again, to this worker or another one
-        self._is_caught_up = self._has_ended = False
+        self._was_opened = self._is_caught_up = self._has_ended = False
         self._done = asyncio.Event()
 
     async def work(self, subscription: Subscription[SampleRunsResponse]) -> ProcessedSamples:
@@ -130,14 +130,15 @@ class _Shift:
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from None
         finally:
-            # In this order: to an open stream, what is given back would be handed out again.
             subscription.close()
-            await self._samples.give_back()
+            if self._was_opened:
+                await self._samples.give_back()
         return ProcessedSamples(**self._counts)
 
     async def _read(self, subscription: Subscription[SampleRunsResponse], group: asyncio.TaskGroup) -> None:
         while (frame := await subscription.next()) is not None:
             if frame.HasField("opened"):
+                self._was_opened = True
                 rule = Rule.from_proto(frame.opened.rule)
                 self._worker.check(rule)
                 self._max_attempts = rule.max_attempts

@@ -96,13 +96,14 @@ class Ledger:
         self.sums = Sums()
         self.holding = Counter(sample.session_id for sample in self.samples.values() if sample.session_id)
         self.retries = {sample.run_id: sample.retry_ns for sample in self.samples.values() if sample.retry_ns}
+        self.over: set[str] = set()  # sessions that are handed nothing more
         self._said: set[str] = set()
 
     def copy(self) -> "Ledger":
         """A ledger that goes its own way from here."""
         other = object.__new__(Ledger)
         other.__dict__.update(self.__dict__)
-        for name in ("samples", "sessions", "gaps", "holding", "retries", "_said"):
+        for name in ("samples", "sessions", "gaps", "holding", "retries", "over", "_said"):
             setattr(other, name, getattr(self, name).copy())
         other.sums = self.sums.copy()
         return other
@@ -219,6 +220,10 @@ class Ledger:
 
     def _leased(self, leased: SamplesLeased) -> None:
         session_id = leased.session_id
+        if not leased.HasField("expire_time"):
+            self.over.add(session_id)
+            for sample in self.held_by(session_id):
+                self._returned(SampleReturned(run_id=sample.run_id))
         for run_id in leased.run_ids:
             sample = self.samples[run_id]
             self._let_go(sample)

@@ -15,7 +15,7 @@ from lavant.server.store.port import Engine
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleScores
-from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, Score, ScoreRecorded
+from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesLeased, Score, ScoreRecorded
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Error, Run
 
@@ -78,6 +78,11 @@ def complete(ledger: Ledger, rule: Rule, request: CompleteSampleRequest, subject
         )
     events[-1].event_id = DIGEST_MARK + digest
     return events
+
+
+def end_session(ledger: Ledger, session_id: str) -> list[Event]:
+    """The event of a session that gives back all that it holds; none: it has done so before."""
+    return [] if session_id in ledger.over else [Event(samples_leased=SamplesLeased(session_id=session_id))]
 
 
 def fail(rule: Rule, subject: Subject, error: Error) -> list[Event]:

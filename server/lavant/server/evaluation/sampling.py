@@ -89,6 +89,8 @@ class SampleStream(HeldStream):
         holding = self._desk.ledger.holding
         session_id = self._options.claim.session_id
         may_hold = session_id in holding or len(holding) < MOST_SESSIONS
+        if session_id in self._desk.ledger.over:
+            return False
         return may_hold and holding[session_id] < self._options.max_samples
 
     async def _stream(self, place: Place) -> bytes:
@@ -154,6 +156,8 @@ class SampleStream(HeldStream):
                 await self._give_up(sample, _LOST)
 
         def take(ledger: Ledger) -> list[Event]:
+            if session_id in ledger.over:
+                return []
             free = (sample for sample in ledger.free(now_ns) if sample.session_id != session_id)
             room = options.max_samples - ledger.holding[session_id]
             run_ids = [sample.run_id for sample in islice(free, max(0, room))]

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.errors import invalid_field
 from lavant.server.evaluation.desks import Desks
 from lavant.server.evaluation.ledger import LONGEST_HOLD, Window
-from lavant.server.evaluation.outcomes import Subject, complete, find_ended
+from lavant.server.evaluation.outcomes import Subject, complete, end_session, find_ended
 from lavant.server.evaluation.record import log_of
 from lavant.server.evaluation.rules import Rules
 from lavant.server.evaluation.sampling import SampleStream, SamplingOptions
@@ -110,9 +110,11 @@ class EvaluationService:
     async def complete_sample(self, request: pb.CompleteSampleRequest, call: Call) -> pb.CompleteSampleResponse:
         """See the contract."""
         key = _key(request.rule_id, call)
-        run_id = check_id("run_id", request.run_id)
         check_id("session_id", request.session_id)
         check_outcome(request)
+        if request.WhichOneof("outcome") == "returned" and not request.run_id:
+            return await self._end_session(key, request.session_id)
+        run_id = check_id("run_id", request.run_id)
         run = await find_ended(self._engine, RunKey(call.tenant, run_id))
         with self._desks.at(key) as counter:
             desk = counter.desk
@@ -125,6 +127,12 @@ class EvaluationService:
             events = await desk.decide(
                 lambda ledger: complete(ledger, desk.entry.record.rule, request, subject, now_ns)
             )
+        return pb.CompleteSampleResponse(duplicate=not events)
+
+    async def _end_session(self, key: RunKey, session_id: str) -> pb.CompleteSampleResponse:
+        with self._desks.at(key) as counter:
+            await counter.desk.ready()
+            events = await counter.desk.decide(lambda ledger: end_session(ledger, session_id))
         return pb.CompleteSampleResponse(duplicate=not events)
 
     def _sampling_options(self, request: pb.SampleRunsRequest, call: Caller) -> SamplingOptions:
