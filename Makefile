@@ -39,7 +39,7 @@ sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py
 
 chaos: .venv/.ready ## Kill servers at random, and a cluster's one by one, e.g. make chaos CYCLES=1000
-	LAVANT_CHAOS_CYCLES=$(CYCLES) LAVANT_CHAOS_PRODUCERS=50 .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py --timeout 3600 $(ARGS)
+	LAVANT_CHAOS_CYCLES=$(CYCLES) LAVANT_CHAOS_PRODUCERS=50 .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py tests/client/test_process_stream_killed.py --timeout 3600 $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
 	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import cluster, idle, live, producer, publish, reader, replay, sse, streams
+from benchmarks import cluster, idle, live, producer, publish, reader, replay, sampling, scores, sse, streams
 
 ALL = {
     "replay": replay.run,
@@ -16,9 +16,13 @@ ALL = {
     "reader": reader.run,
     "producer": producer.run,
     "streams": streams.run,
+    "sampling": sampling.run,
     "sse": sse.kept,
     "sse-first": sse.first,
     "sse-readers": sse.fan_out,
+    "scores": scores.query,
+    "scores-history": scores.history,
+    "scores-intake": scores.intake,
     "cluster-publish": cluster.publishing,
     "cluster-replay": cluster.replaying,
     "cluster-live": cluster.latency,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import workload
 from benchmarks.report import Ratio
@@ -12,7 +13,8 @@ from lavant.v1.run_service_pb2 import CreateRunRequest
 from support.server import ServerProcess, connected
 
 SIZE = 100
-IN_FLIGHT = 48
+PUBLISH = "/lavant.v1.EventService/PublishEvents"
+IN_FLIGHT = 256
 ROUNDS = 5
 
 
@@ -39,17 +41,21 @@ async def run(folder: Path, *, quick: bool) -> Ratio:
 
 
 async def publish(target: str, run_id: str, count: int) -> float:
-    """Publish so many batches, some of them in flight at once; return the seconds until all are durable."""
-    requests = [PublishEventsRequest(batch=batch) for batch in workload.batches(run_id, count, SIZE)]
+    """Publish so many batches, some of them in flight at once; return the seconds until all are durable.
+
+    Requests are serialized before, as the blobs and messages are that this is compared with.
+    """
+    requests = [
+        PublishEventsRequest(batch=batch).SerializeToString() for batch in workload.batches(run_id, count, SIZE)
+    ]
     async with connected(target) as stubs:
         await stubs.runs.CreateRun(CreateRunRequest(run_id=run_id, name="publish"))
-        call = stubs.events.PublishEvents()
+        call: Any = stubs.channel.stream_stream(PUBLISH)()
         window = asyncio.Semaphore(IN_FLIGHT)
 
         async def receive() -> None:
             for _ in requests:
-                response = await call.read()
-                assert isinstance(response, PublishEventsResponse)
+                response = PublishEventsResponse.FromString(await call.read())
                 assert response.HasField("receipt"), response
                 window.release()
 

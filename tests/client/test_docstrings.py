@@ -13,7 +13,7 @@ import importlib
 import inspect
 import textwrap
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, get_args
@@ -31,10 +31,12 @@ INTEGRATIONS = [
 ]
 # What only another server says: one with little room, credentials, another store, a damaged one; or another client.
 NOT_RAISED_HERE = {
+    "BackfillUnderWay",
     "DataLoss",
     "PermissionDenied",
     "ProducerGap",
     "QuotaExceeded",
+    "SampleLost",
     "StaleAttempt",
     "StoreEpochChanged",
     "Unauthenticated",
@@ -96,7 +98,14 @@ async def test_an_example_works(
 ) -> None:
     assert code, "has no example: add an `Example:` block to its docstring"
     made = compiled(code, whole=whole)
-    names = {**vars(lavant.client), **vars(module), **offline.names(module.__name__), "timedelta": timedelta}
+    names = {
+        **vars(lavant.client),
+        **vars(module),
+        **offline.names(module.__name__),
+        "timedelta": timedelta,
+        "datetime": datetime,
+        "UTC": UTC,
+    }
     names |= await offline.runs(client, server.stubs) | {"client": client, "target": server.target}
     if made.co_flags & inspect.CO_COROUTINE:
         await eval(made, names)

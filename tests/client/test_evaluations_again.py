@@ -65,10 +65,15 @@ async def test_a_killed_one_goes_on_where_it_stopped(
     rows = [(row.id, row.iteration) for row in after.rows]
     assert len(set(rows)) == 600
     assert rows[: len(before.rows)] == [(row.id, row.iteration) for row in before.rows]
+    events = [event async for event in process_client.runs.events("killed")]
+    taken_over = next(event.sequence for event in events if event.type == "run_state_changed")
     run_again = Counter(ran.read_text().split())
-    done_before = Counter(row.id for row in before.rows)
+    # Also what was still on its way to the server when the process was killed.
+    done_before = Counter(
+        event.data.row_id for event in events if event.type == "row_finished" and event.sequence < taken_over
+    )
     assert run_again == Counter({f"case-{number}": 3 for number in range(200)}) - done_before
-    ids = [event.proto.event_id async for event in process_client.runs.events("killed")]
+    ids = [event.proto.event_id for event in events]
     assert len(set(ids)) == len(ids)
 
 

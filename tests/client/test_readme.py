@@ -2,7 +2,9 @@
 
 import ast
 import asyncio
+import itertools
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from client import offline
 from lavant.client import AsyncClient, RunState
+from support.calls import until
 from support.server import Server
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -32,7 +35,7 @@ async def nothing() -> None:
 
 
 def test_every_block_is_here() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 7
 
 
 async def test_publish_and_read(server: Server, client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +75,29 @@ async def test_frameworks(client: AsyncClient) -> None:
 async def test_evaluate(client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
     await execute(block("import EqualsExpected"), {"client": client, "nothing": nothing})
     assert capsys.readouterr().out == "oslo 1.0\n" * 3
+
+
+def drawn_id() -> str:
+    """An id that rules of a rate of 0.1 draw, by the contract's rule."""
+    ids = (f"run-{number}" for number in itertools.count())
+    return next(one for one in ids if int.from_bytes(sha256(f"\0{one}".encode()).digest()[:8]) < 2**64 // 10)
+
+
+async def test_judge(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAVANT_JUDGE_MODEL", "test")
+    names: dict[str, Any] = {"client": client, "nothing": nothing, "__name__": __name__}
+    await execute(block("sample_rate=0.1"), names)
+    async with client.runs.start("weather-agent", run_id=drawn_id()) as run:
+        run.output = {"answer": "cold"}
+    working = asyncio.create_task(execute(block("process_stream"), names))
+
+    async def is_judged() -> bool:
+        return len([score async for score in client.runs.scores(run.id)]) == 2
+
+    await until(is_judged)
+    working.cancel()
+    scores = {score.name: (score.value, score.labels) async for score in client.runs.scores(run.id)}
+    assert scores["Frugal"] == (True, {"feeling": "neutral"})
+    assert scores["success"][0] is not None
+    with pytest.raises(asyncio.CancelledError):
+        await working

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lavant.v1 import event_service_pb2, run_service_pb2
+from lavant.v1 import evaluation_service_pb2, event_service_pb2, run_service_pb2
 from support.server import Stubs
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for module in (run_service_pb2, event_service_pb2)
+    for module in (run_service_pb2, event_service_pb2, evaluation_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

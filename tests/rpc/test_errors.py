@@ -19,6 +19,7 @@ from lavant.v1.event_service_pb2 import ListEventsRequest, StreamEventsRequest
 from lavant.v1.run_service_pb2 import CreateRunRequest, DeleteRunRequest
 from support.calls import append, create, ended_run, get
 from support.events import a_run_of, custom, message_started, run_started
+from support.rules import Worker, backfill, create_rule, get_rule, update_rule
 from support.server import Server, Stubs, serving
 from support.status import Refusal, refused
 
@@ -26,6 +27,7 @@ KEYS = {"k1": "0123456789abcdef" * 4}
 PROMISED: dict[str, list[Any]] = {
     "INVALID_FIELD": [BadRequest],
     "RUN_NOT_FOUND": [ResourceInfo],
+    "RULE_NOT_FOUND": [ResourceInfo],
     "CONSUMER_BUSY": [RetryInfo],
     "SLOW_CONSUMER": [RetryInfo],
     "QUOTA_EXCEEDED": [QuotaFailure],
@@ -227,12 +229,50 @@ def flip_a_bit(store: Path) -> None:
     connection.close()
 
 
+async def rule_not_found(server: Server) -> Refusal:
+    with refused("RULE_NOT_FOUND") as refusal:
+        await get_rule(server.stubs)
+    return refusal
+
+
+async def rule_exists(server: Server) -> Refusal:
+    await create_rule(server.stubs)
+    with refused("RULE_EXISTS") as refusal:
+        await create_rule(server.stubs, salt="other")
+    return refusal
+
+
+async def rule_changed(server: Server) -> Refusal:
+    rule = await create_rule(server.stubs)
+    rule.revision = 7
+    with refused("RULE_CHANGED") as refusal:
+        await update_rule(server.stubs, rule)
+    return refusal
+
+
+async def backfill_under_way(server: Server) -> Refusal:
+    await ended_run(server.stubs)
+    await create_rule(server.stubs)
+    await backfill(server.stubs)
+    with refused("BACKFILL_UNDER_WAY") as refusal:
+        await backfill(server.stubs, created_after={"seconds": 1})
+    return refusal
+
+
+async def sample_lost(server: Server) -> Refusal:
+    await create_rule(server.stubs)
+    with refused("SAMPLE_LOST") as refusal:
+        await Worker(server.stubs).complete("run")
+    return refusal
+
+
 REACHED: dict[str, Call] = {
     call.__name__.upper(): call
     for call in (
         invalid_field, resume_token_invalid, store_epoch_changed, run_not_found, run_exists, run_sealed, run_not_ended,
         consumer_busy, stream_displaced, stale_attempt, slow_consumer, quota_exceeded, producer_gap, producer_fenced,
-        producer_conflict, permission_denied, unavailable, data_loss,
+        producer_conflict, permission_denied, unavailable, data_loss, rule_not_found, rule_exists, rule_changed,
+        backfill_under_way, sample_lost,
     )
 }  # fmt: skip
 

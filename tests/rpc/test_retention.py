@@ -12,6 +12,7 @@ from support.calls import PATIENCE, append, create, until
 from support.clock import ManualClock
 from support.events import a_run_of
 from support.nats import fresh_location, without_streams
+from support.rules import create_rule, update_rule
 from support.server import Server, Stubs, serving
 
 DAY = 24 * 3600.0
@@ -53,6 +54,21 @@ async def test_ended_runs_go_in_time_and_others_stay(keeper: Server, clock: Manu
         return await kept(stubs) == ["later", "open"]
 
     clock.advance(A_LOOK)
+    await until(gone)
+
+
+async def test_results_of_rules_stay(keeper: Server, clock: ManualClock) -> None:
+    stubs = keeper.stubs
+    rule = await create_rule(stubs)
+    rule.salt = "other"
+    await update_rule(stubs, rule)
+    await create(stubs, "gone")
+    await append(stubs, a_run_of(4), run_id="gone")
+
+    async def gone() -> bool:
+        return await kept(stubs) == ["lavant.rule.2", "lavant.rule.1"]
+
+    clock.advance(DAY + A_LOOK)
     await until(gone)
 
 

@@ -32,7 +32,15 @@ REQUESTS = {
 }
 
 
-class BrokenEngine(SQLiteEngine):
+class DeafEngine(SQLiteEngine):
+    """Cannot tell which producers are silent."""
+
+    async def abandon_silent_runs(self, silent_since_ns: int) -> Any:
+        """Fail."""
+        raise RuntimeError("secret")
+
+
+class BrokenEngine(DeafEngine):
     """Fails at every turn, in a way that nobody foresaw."""
 
     async def get_run(self, key: RunKey) -> Run:
@@ -51,15 +59,11 @@ class BrokenEngine(SQLiteEngine):
         """Fail."""
         raise RuntimeError("secret")
 
-    async def abandon_silent_runs(self, silent_since_ns: int) -> Any:
-        """Fail."""
-        raise RuntimeError("secret")
-
 
 @pytest.fixture
 async def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     """A server with a broken engine."""
-    monkeypatch.setattr("lavant.server.app.SQLiteEngine", BrokenEngine)
+    monkeypatch.setattr("lavant.server.stores.SQLiteEngine", BrokenEngine)
     async with serving(tmp_path) as server:
         yield server
 
@@ -113,7 +117,7 @@ async def test_logs_hold_no_payloads_and_no_tokens(tmp_path: Path) -> None:
 async def test_a_failed_look_for_silent_producers_is_logged_and_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavant.server.app.SQLiteEngine", BrokenEngine)
+    monkeypatch.setattr("lavant.server.stores.SQLiteEngine", DeafEngine)
     clock = ManualClock()
     with capture_logs() as logs:
         async with serving(tmp_path, clock=clock):

@@ -15,6 +15,13 @@ from support.server import Server, Stubs
 from support.status import Refusal, refused, rejection
 
 RUN_PATHS = [path for path, method in METHODS.items() if "run_id" in method.input_type.fields_by_name]
+FIRST_FIELDS = {
+    "CreateRun": "name",
+    "AppendEvents": "batch.run_id",
+    "CreateRule": "rule.rule_id",
+    "UpdateRule": "rule.rule_id",
+}
+REFUSALS = {"INVALID_FIELD", "RUN_NOT_FOUND", "RESUME_TOKEN_INVALID", "RULE_NOT_FOUND", "RULE_EXISTS", "RULE_CHANGED"}
 NOT_MESSAGES = {
     "noise": b"\xff" * 20,
     "cut short": b"\x0a\x50abc",
@@ -52,15 +59,15 @@ async def test_bad_text_within_an_event(server: Server) -> None:
 @pytest.mark.parametrize("path", METHODS)
 async def test_an_empty_message_is_one_without_fields(server: Server, path: str) -> None:
     name = path.rpartition("/")[2]
-    if name in {"ListRuns", "WatchRuns"}:
+    if name in {"ListRuns", "WatchRuns", "ListRules"}:
         await send(server.stubs, path, b"")
     elif name == "PublishEvents":
         answered = await send(server.stubs, path, b"")
         assert isinstance(answered, bytes)
         assert rejection(PublishEventsResponse.FromString(answered).rejection, "INVALID_FIELD").path == "batch.run_id"
     else:
-        expected = {"CreateRun": "name", "AppendEvents": "batch.run_id"}.get(name, "run_id")
-        with refused("INVALID_FIELD", expected):
+        expected = "rule_id" if "EvaluationService" in path else "run_id"
+        with refused("INVALID_FIELD", FIRST_FIELDS.get(name, expected)):
             await send(server.stubs, path, b"")
 
 
@@ -103,7 +110,7 @@ async def answered_or_refused(stubs: Stubs, path: str, data: bytes) -> None:
     except aio.AioRpcError as error:
         refusal.read(error)
         refusal.check(refusal.reason)
-        assert refusal.reason in {"INVALID_FIELD", "RUN_NOT_FOUND", "RESUME_TOKEN_INVALID"}
+        assert refusal.reason in REFUSALS
 
 
 @pytest.mark.parametrize("path", METHODS)

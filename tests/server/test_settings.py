@@ -129,6 +129,7 @@ BAD = {
     "long age": (("--max-stream-age", "1e9"), "max_stream_age: Input should be less"),
     "no write timeout": (("--write-timeout", "0"), "write_timeout: Input should be greater"),
     "negative drain": (("--drain-timeout", "-1"), "drain_timeout: Input should be greater"),
+    "webhooks": (("--webhooks", "https://hooks.example"), "webhooks: "),
     "small tail": (("--tail-bytes", "10"), "tail_bytes: Input should be greater"),
     "short key": (("--token-keys", "a=00ff"), "token_keys: key 'a' must be at least 32 hexadecimal digits"),
     "key that is no number": (("--token-keys", f"a={KEY[:-1]}z"), "token_keys: key 'a' must be at least 32"),

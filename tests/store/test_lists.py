@@ -129,6 +129,27 @@ async def test_the_feed_comes_in_pages(zoo: Engine) -> None:
     assert found == ["cat", "emu", "gnu", "dog", "fox"]
 
 
+async def test_a_span_of_the_feed_ends_where_it_is_told_to(zoo: Engine) -> None:
+    query = RunQuery(tenant="acme", limit=2)
+    assert await zoo.last_change("nobody", 7) == 7
+    until = await zoo.last_change("acme")
+    assert until == (await zoo.list_changes(RunQuery(tenant="acme", limit=100)))[1]
+    await created(zoo, RunKey("acme", "later"))
+    found: list[str] = []
+    position = 0
+    while position != until:
+        changes, position = await zoo.list_changes(query, position, until)
+        found += named([change.run for change in changes])
+    assert found == ["cat", "emu", "gnu", "dog", "fox"]
+    assert await zoo.list_changes(query, until, until) == ([], until)
+    nothing = RunQuery(tenant="acme", limit=2, filter=RunFilter(names=["nothing"]))
+    assert await zoo.list_changes(nothing, 0, until) == ([], until)
+    newest = await zoo.last_change("acme", until)
+    assert newest != until
+    changes, _ = await zoo.list_changes(query, until, newest)
+    assert named([change.run for change in changes]) == ["later"]
+
+
 async def in_pages(engine: Engine, query: RunQuery) -> list[list[str]]:
     """The runs of each page."""
     page = await engine.list_runs(query)

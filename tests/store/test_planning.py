@@ -41,6 +41,9 @@ def test_the_chunk_holds_what_the_batch_holds() -> None:
     batch = batch_of(a_run_of(6))
     outcome = plan(new_log(), batch, 5_000)
     assert isinstance(outcome, Appended)
+    for sequence, event in enumerate(batch.events, 1):
+        event.sequence = sequence
+        event.record_time.FromNanoseconds(5_000)
     assert EventBatch.FromString(outcome.chunk.data).events == batch.events
     assert list(outcome.chunk.types) == [20, 30, 31, 31, 34, 22]
 

@@ -18,12 +18,16 @@ from lavant.server.app import running
 from lavant.server.clock import Clock
 from lavant.server.lifecycle import App
 from lavant.server.settings import Settings
+from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
+from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
 
 if TYPE_CHECKING:
+    from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from lavant.v1.score_service_pb2_grpc import ScoreServiceAsyncStub
 
 START_LIMIT = 20.0
 STOP_LIMIT = 20.0
@@ -43,13 +47,21 @@ class Stubs:
     channel: aio.Channel
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
+    evaluations: "EvaluationServiceAsyncStub"
+    scores: "ScoreServiceAsyncStub"
 
 
 @asynccontextmanager
 async def connected(target: str) -> AsyncIterator[Stubs]:
     """A connection to a server, closed at the block's end."""
     async with aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        yield Stubs(channel=channel, runs=RunServiceStub(channel), events=EventServiceStub(channel))
+        yield Stubs(
+            channel=channel,
+            runs=RunServiceStub(channel),
+            events=EventServiceStub(channel),
+            evaluations=EvaluationServiceStub(channel),
+            scores=ScoreServiceStub(channel),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

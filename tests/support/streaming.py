@@ -7,11 +7,12 @@ from lavant.server.clock import Clock
 from lavant.server.model import ConsumerKey, RunKey
 from lavant.server.store.port import Claim, Engine, Leases
 from lavant.server.streaming.calls import Calls
+from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
-from lavant.server.streaming.subscription import Streaming, StreamOptions, Subscription
+from lavant.server.streaming.subscription import StreamOptions, Subscription
 from lavant.server.streaming.tokens import Position, ResumeTokens
 from lavant.v1.event_service_pb2 import DeltaMode, StreamEventsResponse
 from support.streams import Frames

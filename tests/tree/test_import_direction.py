@@ -1,4 +1,4 @@
-"""Inside the server, imports point one way: rpc, http -> streaming -> store -> model.
+"""Inside the server, imports point one way: rpc, http -> evaluation, scores -> streaming -> store -> model.
 
 What watches them, observability, stands above them, and knows the libraries that it tells: they do not.
 """
@@ -9,16 +9,17 @@ from tree.imports import imports, modules
 
 SERVER = "lavant.server."
 LAYERS = (
-    {"clock", "errors", "incidents", "measures", "model"},
+    {"clock", "errors", "incidents", "measures", "model", "periodic"},
     {"store"},
     {"streaming"},
+    {"evaluation", "scores"},
     {"rpc", "http"},
     {"observability"},
 )  # what is in none of them stands above them all
-FACES = LAYERS[3]
+FACES = LAYERS[4]
 TELLING = ("prometheus_client", "opentelemetry")
-# Who may name engines besides themselves: what puts a server together, and what goes from one engine to the other.
-KNOWS_ENGINES = ("app", "copying")
+# Who may name engines besides themselves: what opens them, and what goes from one engine to the other.
+KNOWS_ENGINES = ("stores", "copying")
 ENGINES = ("lavant.server.store.sqlite", "lavant.server.store.jetstream")
 
 
@@ -76,7 +77,7 @@ def test_a_wrong_import_is_seen(module: str, source: str) -> None:
         ("lavant.server.rpc.run_service", "from lavant.server.streaming.hub import Hub"),
         ("lavant.server.rpc.run_service", "from lavant.server.model import RunKey"),
         ("lavant.server.store.sqlite", "from lavant.server.store.port import Store"),
-        ("lavant.server.app", "from lavant.server.store.sqlite import SqliteStore"),
+        ("lavant.server.stores", "from lavant.server.store.sqlite import SqliteStore"),
         ("lavant.server.app", "from lavant.server.settings import Settings"),
         ("lavant.server.model", "from lavant.v1.run_pb2 import RunState"),
         ("lavant.server.observability.metrics", "from lavant.server.streaming.hub import Hub"),

@@ -1,8 +1,10 @@
 """What users write, for the type checkers: both are strict about it."""
 
+from datetime import timedelta
+
 from pydantic_evals.evaluators import Contains
 
-from lavant.client import AsyncClient, Client, RunFailed, Usage
+from lavant.client import Alert, AsyncClient, Client, RunFailed, ScoreFilter, Usage
 from lavant.client.integrations.judging import judge, success
 
 
@@ -38,6 +40,22 @@ async def main() -> None:
             print(failed.result.error)
         async for found in client.runs.list(states=["running"]):
             print(found.id)
+        low = Alert(name="low", below=0.8, window=timedelta(hours=1))
+        rule = await client.rules.create("quality", evaluators=["polite", success("openai:gpt-5")], alerts=[low])
+        rule = await client.rules.update(rule.model_copy(update={"sample_rate": 0.1}))
+        judged = await client.evaluations.process_stream(
+            rule, evaluators=[Contains("cold")], max_concurrency=5, labels={"feeling": "neutral"}, on_judged=print
+        )
+        print(judged.judged, judged.failed)
+        await client.runs.score(run.id, name="helpful", value=True, explanation="It was.")
+        async for recorded in client.runs.scores(run.id):
+            print(recorded.name, recorded.number, recorded.rule_id)
+        for group in await client.scores.query(by=["rule", "version"], bucket=86_400):
+            print(group.start, group.mean, group.percentiles[50])
+        for change in await client.scores.compare(ScoreFilter(versions=["2"]), baseline=ScoreFilter(versions=["1"])):
+            print(change.verdict, change.difference)
+        async for alert in client.scores.alerts(consumer="pager"):
+            print(alert.data.firing)
 
 
 def blocking() -> None:

@@ -1,19 +1,22 @@
 """Checks of what callers pass: each says in one line what is right."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from math import isfinite
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.v1.event_pb2 import EventType, StepKind
-from lavant.v1.run_pb2 import RunKind
+from lavant.v1.run_pb2 import RunKind, RunState
 
 _Choice = TypeVar("_Choice")
 
 _TYPES = {name.removeprefix("EVENT_TYPE_").lower(): number for name, number in EventType.items() if number}
 _STEP_KINDS = {name.removeprefix("STEP_KIND_").lower(): number for name, number in StepKind.items() if number}
 _RUN_KINDS = {name.removeprefix("RUN_KIND_").lower(): number for name, number in RunKind.items() if number}
+_RUN_STATES = {name.removeprefix("RUN_STATE_").lower(): number for name, number in RunState.items() if number}
 _LONGEST_DURATION = 315_576_000_000.0  # google.protobuf.Duration's
 
 
@@ -48,6 +51,31 @@ def duration(seconds: float) -> Duration:
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
+def exact_duration(time: timedelta | None) -> Duration | None:
+    """Write a length of time as a Duration."""
+    if time is None:
+        return None
+    written = Duration()
+    written.FromTimedelta(time)
+    return written
+
+
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """Write a time as a Timestamp; one without a zone is in UTC."""
+    if time is None:
+        return None
+    written = Timestamp()
+    written.FromDatetime(time)
+    return written
+
+
+def several(name: str, words: Iterable[str]) -> list[str]:
+    """Return an argument that is several words. Raises ValueError for one str in place of several."""
+    if isinstance(words, str):
+        raise ValueError(f"{name} must be several words, as in [{words!r}], not {words!r}")  # noqa: TRY004
+    return list(words)
+
+
 def event_types(names: Iterable[str]) -> "tuple[EventType.ValueType, ...]":
     """Number event types: `text_delta` is EVENT_TYPE_TEXT_DELTA. Raises ValueError for one that does not exist."""
     if isinstance(names, str):
@@ -63,3 +91,8 @@ def step_kind(name: str) -> "StepKind.ValueType":
 def run_kind(name: str, argument: str = "kind") -> "RunKind.ValueType":
     """Number a kind of run: `agent` is RUN_KIND_AGENT. Raises ValueError for an unknown one."""
     return choose(argument, name, _RUN_KINDS)
+
+
+def run_state(name: str, argument: str = "state") -> "RunState.ValueType":
+    """Number a state: `timed_out` is RUN_STATE_TIMED_OUT. Raises ValueError for an unknown one."""
+    return choose(argument, name, _RUN_STATES)

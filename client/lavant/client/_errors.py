@@ -27,6 +27,11 @@
   x RunNotEnded
   x WaitTimeout                (also a TimeoutError)
   x EvaluationChanged          (also a ValueError)
+  x RuleNotFound
+  x RuleExists
+  x RuleChanged                since it was read
+  x BackfillUnderWay
+  x SampleLost                 another worker has it, or it is done
   x InvalidField
   x QuotaExceeded
   x Unauthenticated
@@ -438,6 +443,78 @@ class EvaluationChanged(LavantError, ValueError):
         except EvaluationChanged as error:
             print(error)
     """
+
+
+class RuleNotFound(LavantError):
+    """No such rule, or not yours.
+
+    Example:
+        try:
+            await client.rules.get("no-such-rule")
+        except RuleNotFound as error:
+            assert "no-such-rule" in str(error)
+    """
+
+    default_reason = "RULE_NOT_FOUND"
+
+
+class RuleExists(LavantError):
+    """The rule_id is taken by another rule.
+
+    Example:
+        await client.rules.create("quality")
+        try:
+            await client.rules.create("quality", sample_rate=0.1)
+        except RuleExists as error:
+            assert error.code.name == "ALREADY_EXISTS"
+    """
+
+    default_reason = "RULE_EXISTS"
+
+
+class RuleChanged(LavantError):
+    """The rule is no longer what was to be changed: somebody else changed it since it was read.
+
+    Example:
+        rule = await client.rules.create("quality")
+        await client.rules.update(rule.model_copy(update={"sample_rate": 0.5}))
+        try:
+            await client.rules.update(rule.model_copy(update={"enabled": False}))
+        except RuleChanged:
+            rule = await client.rules.get("quality")
+        assert rule.sample_rate == 0.5
+    """
+
+    default_reason = "RULE_CHANGED"
+
+
+class BackfillUnderWay(LavantError):
+    """The rule looks at past runs already: wait until its `backfill` is done.
+
+    Example:
+        await client.rules.create("quality")
+        try:
+            await client.rules.backfill("quality")
+        except BackfillUnderWay:
+            rule = await client.rules.get("quality")
+            print(rule.backfill.runs_seen, "runs were looked at so far")
+    """
+
+    default_reason = "BACKFILL_UNDER_WAY"
+
+
+class SampleLost(LavantError):
+    """A worker no longer holds a sample: it is done, or another worker's by now. Workers of this library drop it.
+
+    Example:
+        await client.rules.create("quality")
+        try:
+            await client.evaluations.process_stream("quality", evaluators=[EqualsExpected()], until_caught_up=True)
+        except SampleLost:
+            pass  # Never: a sample that is lost is somebody else's work.
+    """
+
+    default_reason = "SAMPLE_LOST"
 
 
 class InvalidField(LavantError):

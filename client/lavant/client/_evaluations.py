@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from lavant.client._comparison import ScoreComparison
 from lavant.client._events import Event
+from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, RunResult
 from lavant.client._rows import Row, summary_of
 from lavant.client._states import RunState, state_of
@@ -28,11 +27,7 @@ EVENT_TYPES = ("run_started", "run_state_changed", "progress_reported", "row_fin
 EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """An evaluation: what its rows add up to. `rows` are those that were read.
 
     `accuracy` is the part that passed of all verdicts of all rows, and None without any; a row whose task failed
@@ -72,7 +67,7 @@ class Evaluation(_Frozen):
         )
 
 
-class StatusEvent(_Frozen):
+class StatusEvent(Frozen):
     """Where an evaluation stands.
 
     Example:
@@ -85,7 +80,7 @@ class StatusEvent(_Frozen):
     state: RunState
 
 
-class ProgressEvent(_Frozen):
+class ProgressEvent(Frozen):
     """How many rows are done. What is not known is None.
 
     Example:
@@ -100,7 +95,7 @@ class ProgressEvent(_Frozen):
     label: str = ""
 
 
-class RowCompleteEvent(_Frozen):
+class RowCompleteEvent(Frozen):
     """A row was scored.
 
     Example:
@@ -112,7 +107,7 @@ class RowCompleteEvent(_Frozen):
     row: Row
 
 
-class FinalEvent(_Frozen):
+class FinalEvent(Frozen):
     """The evaluation was completed, or cancelled.
 
     Example:
@@ -124,7 +119,7 @@ class FinalEvent(_Frozen):
     result: Evaluation
 
 
-class ErrorEvent(_Frozen):
+class ErrorEvent(Frozen):
     """The evaluation failed, timed out or was abandoned; `result` has what was scored before.
 
     Example:

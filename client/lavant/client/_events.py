@@ -239,6 +239,34 @@ class ScoreRecordedEvent(_EventView[event_pb2.ScoreRecorded]):
     type: Literal["score_recorded"] = "score_recorded"
 
 
+class SamplesDrawnEvent(_EventView[event_pb2.SamplesDrawn]):
+    """Finished runs were looked at, and some drawn to be judged."""
+
+    __slots__ = ()
+    type: Literal["samples_drawn"] = "samples_drawn"
+
+
+class SamplesLeasedEvent(_EventView[event_pb2.SamplesLeased]):
+    """A worker has samples to judge, or has them for longer."""
+
+    __slots__ = ()
+    type: Literal["samples_leased"] = "samples_leased"
+
+
+class SampleReturnedEvent(_EventView[event_pb2.SampleReturned]):
+    """A sample waits to be judged by somebody else, or again."""
+
+    __slots__ = ()
+    type: Literal["sample_returned"] = "sample_returned"
+
+
+class AlertChangedEvent(_EventView[event_pb2.AlertChanged]):
+    """Scores left their bounds, or are back."""
+
+    __slots__ = ()
+    type: Literal["alert_changed"] = "alert_changed"
+
+
 class UnknownEvent(_EventView[None]):
     """A payload that this release does not know. The message still holds it."""
 
@@ -275,6 +303,10 @@ Event: TypeAlias = (
     | CustomEvent
     | RowFinishedEvent
     | ScoreRecordedEvent
+    | SamplesDrawnEvent
+    | SamplesLeasedEvent
+    | SampleReturnedEvent
+    | AlertChangedEvent
     | UnknownEvent
 )
 

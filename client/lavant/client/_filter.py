@@ -3,13 +3,8 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from lavant.client._arguments import choose, run_kind
-from lavant.v1.run_pb2 import RunState
+from lavant.client._arguments import run_kind, run_state, several, timestamp
 from lavant.v1.run_service_pb2 import RunFilter
-
-_STATES = {name.removeprefix("RUN_STATE_").lower(): number for name, number in RunState.items() if number}
 
 
 def run_filter(
@@ -26,24 +21,13 @@ def run_filter(
     """Build a filter; everything set must hold. Raises ValueError for a kind or state that does not exist,
     and for one str in place of several.
     """
-    for field, words in (("kinds", kinds), ("states", states), ("names", names)):
-        if isinstance(words, str):
-            raise ValueError(f"{field} must be several words, as in [{words!r}], not {words!r}")  # noqa: TRY004
     return RunFilter(
-        kinds=[run_kind(kind, "kinds") for kind in kinds],
-        states=[choose("states", state, _STATES) for state in states],
-        names=names,
+        kinds=[run_kind(kind, "kinds") for kind in several("kinds", kinds)],
+        states=[run_state(state, "states") for state in several("states", states)],
+        names=several("names", names),
         labels=labels,
         conversation_id=conversation_id,
         parent_run_id=parent_run_id,
-        created_after=_timestamp(created_after),
-        created_before=_timestamp(created_before),
+        created_after=timestamp(created_after),
+        created_before=timestamp(created_before),
     )
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp

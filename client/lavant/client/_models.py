@@ -7,18 +7,14 @@ from typing import Any, Self
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import BaseModel, ConfigDict
 
 from lavant.client import _json
+from lavant.client._frozen import Frozen
 from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome, kind_of, state_of
 from lavant.v1 import event_pb2, event_service_pb2, run_pb2
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class FieldViolation(_Frozen):
+class FieldViolation(Frozen):
     """A request's field that breaks a rule: its path, and the rule.
 
     Example:
@@ -33,7 +29,7 @@ class FieldViolation(_Frozen):
     description: str
 
 
-class ErrorInfo(_Frozen):
+class ErrorInfo(Frozen):
     """What went wrong, for people and for programs: `message` for the former, `type` is the exception's class.
 
     `retryable` tells whether the same may succeed if it is tried again.
@@ -68,7 +64,7 @@ class ErrorInfo(_Frozen):
         )
 
 
-class Usage(_Frozen):
+class Usage(Frozen):
     """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes.
 
     Example:
@@ -115,7 +111,7 @@ class Usage(_Frozen):
         return run_pb2.TokenUsage(**self.model_dump(exclude_none=True))
 
 
-class EvaluationSummary(_Frozen):
+class EvaluationSummary(Frozen):
     """What an evaluation's rows add up to.
 
     Example:
@@ -143,7 +139,7 @@ class EvaluationSummary(_Frozen):
         return run_pb2.EvaluationSummary(**self.model_dump())
 
 
-class RunResult(_Frozen):
+class RunResult(Frozen):
     """How a run ended.
 
     Example:
@@ -168,12 +164,12 @@ class RunResult(_Frozen):
             output=_json.decode(proto.output_json),
             error=ErrorInfo.from_proto(proto.error) if proto.HasField("error") else None,
             usage=Usage.from_proto(proto.usage) if proto.HasField("usage") else None,
-            duration=_duration(proto, "duration"),
+            duration=duration_of(proto, "duration"),
             evaluation=EvaluationSummary.from_proto(proto.evaluation) if proto.HasField("evaluation") else None,
         )
 
 
-class Run(_Frozen):
+class Run(Frozen):
     """One execution of an agent or of an evaluation, as it stood when the server was asked.
 
     Times are the server's, in UTC; `ended` and `result` are None until it has ended. `last_sequence` is that of
@@ -211,12 +207,12 @@ class Run(_Frozen):
             labels=dict(proto.labels),
             parent_run_id=proto.parent_run_id,
             conversation_id=proto.conversation_id,
-            created=_time(proto, "create_time"),
-            updated=_time(proto, "update_time"),
-            ended=_time(proto, "end_time"),
+            created=time_of(proto, "create_time"),
+            updated=time_of(proto, "update_time"),
+            ended=time_of(proto, "end_time"),
             last_sequence=proto.last_sequence,
-            producer_seen=_time(proto, "producer_seen_time"),
-            producer_timeout=_duration(proto, "producer_timeout"),
+            producer_seen=time_of(proto, "producer_seen_time"),
+            producer_timeout=duration_of(proto, "producer_timeout"),
             result=RunResult.from_proto(proto.run_id, proto.result) if proto.HasField("result") else None,
         )
 
@@ -226,7 +222,7 @@ class Run(_Frozen):
         return self.state.is_terminal
 
 
-class Receipt(_Frozen):
+class Receipt(Frozen):
     """Where a batch ended up in a run's log.
 
     Example:
@@ -252,7 +248,7 @@ class Receipt(_Frozen):
         )
 
 
-class ToolCall(_Frozen):
+class ToolCall(Frozen):
     """A tool's call and its result, paired. `outcome` is None if the call never ended.
 
     Example:
@@ -271,7 +267,7 @@ class ToolCall(_Frozen):
     duration: timedelta | None = None
 
 
-class Progress(_Frozen):
+class Progress(Frozen):
     """How far a run is. Units done and in all are None where they are not known.
 
     Example:
@@ -303,7 +299,7 @@ class Progress(_Frozen):
         return min(1.0, max(0.0, self.completed / self.total)) if self.completed is not None and self.total else None
 
 
-class Step(_Frozen):
+class Step(Frozen):
     """A unit of a run's work, with all that was done within it. `state` is None if it never ended.
 
     `text` and `tool_calls` are what was said and called in this very step, not in its `children`.
@@ -338,7 +334,8 @@ class Step(_Frozen):
             waiting.extend(reversed(step.children))
 
 
-def _time(proto: Message, field: str) -> datetime | None:
+def time_of(proto: Message, field: str) -> datetime | None:
+    """Read a message's time, if it has one."""
     value = getattr(proto, field)
     return to_datetime(value) if proto.HasField(field) else None
 
@@ -356,5 +353,6 @@ def to_timedelta(value: Duration) -> timedelta:
         return timedelta.max if value.seconds > 0 else timedelta.min
 
 
-def _duration(proto: Message, field: str) -> timedelta | None:
+def duration_of(proto: Message, field: str) -> timedelta | None:
+    """Read a message's duration, if it has one."""
     return to_timedelta(getattr(proto, field)) if proto.HasField(field) else None

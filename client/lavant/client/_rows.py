@@ -4,18 +4,13 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from lavant.client import _json
+from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, EvaluationSummary, to_timedelta
 from lavant.v1 import event_pb2
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Score(_Frozen):
+class Score(Frozen):
     """What one evaluator said of a row or a run: a number, a verdict, a class; None if it failed, with its `error`.
 
     `evaluator` is who said it; `version` and `config`, its settings, tell which scores it may be compared with.
@@ -70,7 +65,7 @@ class Score(_Frozen):
         return proto
 
 
-class Row(_Frozen):
+class Row(Frozen):
     """A row of an evaluation: what a case gave in one iteration, and what the evaluators said of it.
 
     Example:

@@ -6,7 +6,7 @@ A value that this release does not know is UNSPECIFIED.
 from enum import StrEnum
 from typing import Literal
 
-from lavant.v1 import event_pb2, run_pb2
+from lavant.v1 import event_pb2, rule_pb2, run_pb2, score_service_pb2
 
 RunStateName = Literal[
     "queued", "running", "input_required", "succeeded", "failed", "cancelled", "timed_out", "abandoned"
@@ -87,6 +87,39 @@ class ToolCallOutcome(StrEnum):
     RETRY_REQUESTED = "retry_requested"
 
 
+class ScoreStatistic(StrEnum):
+    """What an alert compares with its threshold.
+
+    Example:
+        alert = Alert(name="harsh", statistic=ScoreStatistic.PASS_RATE, below=0.9, window=timedelta(hours=1))
+        rule = await client.rules.create("quality", alerts=[alert])
+        assert rule.alerts[0].statistic == "pass_rate"
+    """
+
+    UNSPECIFIED = "unspecified"
+    MEAN = "mean"
+    PASS_RATE = "pass_rate"  # noqa: S105
+    ERROR_RATE = "error_rate"
+    COUNT = "count"
+
+
+class ScoreVerdict(StrEnum):
+    """What has become of a score, taken as one of which more is better.
+
+    Example:
+        await client.runs.score(run_id, name="helpful", value=True)
+        everything = ScoreFilter(names=["helpful"])
+        [change] = await client.scores.compare(everything, baseline=everything)
+        assert change.verdict is ScoreVerdict.TOO_FEW
+    """
+
+    UNSPECIFIED = "unspecified"
+    REGRESSED = "regressed"
+    IMPROVED = "improved"
+    UNCHANGED = "unchanged"
+    TOO_FEW = "too_few"
+
+
 def state_of(number: "run_pb2.RunState.ValueType") -> RunState:
     """Name a run's state."""
     return _STATES.get(number, RunState.UNSPECIFIED)
@@ -107,9 +140,21 @@ def outcome_of(number: "event_pb2.ToolCallOutcome.ValueType") -> ToolCallOutcome
     return _OUTCOMES.get(number, ToolCallOutcome.UNSPECIFIED)
 
 
+def statistic_of(number: "rule_pb2.ScoreStatistic.ValueType") -> ScoreStatistic:
+    """Name what an alert compares."""
+    return _STATISTICS.get(number, ScoreStatistic.UNSPECIFIED)
+
+
+def verdict_of(number: "score_service_pb2.ScoreVerdict.ValueType") -> ScoreVerdict:
+    """Name what has become of a score."""
+    return _VERDICTS.get(number, ScoreVerdict.UNSPECIFIED)
+
+
 _STATES = {run_pb2.RunState.Value(f"RUN_STATE_{state.name}"): state for state in RunState}
 _KINDS = {run_pb2.RunKind.Value(f"RUN_KIND_{kind.name}"): kind for kind in RunKind}
 _STEP_KINDS = {event_pb2.StepKind.Value(f"STEP_KIND_{kind.name}"): kind for kind in StepKind}
 _OUTCOMES = {
     event_pb2.ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{outcome.name}"): outcome for outcome in ToolCallOutcome
 }
+_STATISTICS = {rule_pb2.ScoreStatistic.Value(f"SCORE_STATISTIC_{one.name}"): one for one in ScoreStatistic}
+_VERDICTS = {score_service_pb2.ScoreVerdict.Value(f"SCORE_VERDICT_{one.name}"): one for one in ScoreVerdict}

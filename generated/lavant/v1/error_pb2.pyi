@@ -69,6 +69,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE with RetryInfo. Starting, draining, or the store is out of reach. Try again."""
     ERROR_REASON_DATA_LOSS: _ErrorReason.ValueType  # 19
     """DATA_LOSS. A stored record fails its checksum. Nothing wrong is ever served."""
+    ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """NOT_FOUND with ResourceInfo. No such rule, or not yours."""
+    ERROR_REASON_RULE_EXISTS: _ErrorReason.ValueType  # 21
+    """ALREADY_EXISTS. The rule_id is taken by another rule."""
+    ERROR_REASON_RULE_CHANGED: _ErrorReason.ValueType  # 22
+    """ABORTED. The rule is no longer what was to be changed. Read it again."""
+    ERROR_REASON_BACKFILL_UNDER_WAY: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION. A backfill of the rule is under way. Wait for its end."""
+    ERROR_REASON_SAMPLE_LOST: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION. The session does not hold the sample: it is done, or somebody else's by now.
+    Drop it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: ErrorInfo.reason, without the prefix, in the domain "lavant".
@@ -122,4 +134,16 @@ ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 18
 """UNAVAILABLE with RetryInfo. Starting, draining, or the store is out of reach. Try again."""
 ERROR_REASON_DATA_LOSS: ErrorReason.ValueType  # 19
 """DATA_LOSS. A stored record fails its checksum. Nothing wrong is ever served."""
+ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 20
+"""NOT_FOUND with ResourceInfo. No such rule, or not yours."""
+ERROR_REASON_RULE_EXISTS: ErrorReason.ValueType  # 21
+"""ALREADY_EXISTS. The rule_id is taken by another rule."""
+ERROR_REASON_RULE_CHANGED: ErrorReason.ValueType  # 22
+"""ABORTED. The rule is no longer what was to be changed. Read it again."""
+ERROR_REASON_BACKFILL_UNDER_WAY: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION. A backfill of the rule is under way. Wait for its end."""
+ERROR_REASON_SAMPLE_LOST: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION. The session does not hold the sample: it is done, or somebody else's by now.
+Drop it.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

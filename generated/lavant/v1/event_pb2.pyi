@@ -76,6 +76,14 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """See RowFinished."""
     EVENT_TYPE_SCORE_RECORDED: _EventType.ValueType  # 71
     """See ScoreRecorded."""
+    EVENT_TYPE_SAMPLES_DRAWN: _EventType.ValueType  # 72
+    """See SamplesDrawn."""
+    EVENT_TYPE_SAMPLES_LEASED: _EventType.ValueType  # 73
+    """See SamplesLeased."""
+    EVENT_TYPE_SAMPLE_RETURNED: _EventType.ValueType  # 74
+    """See SampleReturned."""
+    EVENT_TYPE_ALERT_CHANGED: _EventType.ValueType  # 75
+    """See AlertChanged."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """Names a payload, for filters. Same numbers as Event.payload's fields."""
@@ -128,6 +136,14 @@ EVENT_TYPE_ROW_FINISHED: EventType.ValueType  # 70
 """See RowFinished."""
 EVENT_TYPE_SCORE_RECORDED: EventType.ValueType  # 71
 """See ScoreRecorded."""
+EVENT_TYPE_SAMPLES_DRAWN: EventType.ValueType  # 72
+"""See SamplesDrawn."""
+EVENT_TYPE_SAMPLES_LEASED: EventType.ValueType  # 73
+"""See SamplesLeased."""
+EVENT_TYPE_SAMPLE_RETURNED: EventType.ValueType  # 74
+"""See SampleReturned."""
+EVENT_TYPE_ALERT_CHANGED: EventType.ValueType  # 75
+"""See AlertChanged."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _StepKind:
@@ -299,6 +315,10 @@ class Event(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     ROW_FINISHED_FIELD_NUMBER: _builtins.int
     SCORE_RECORDED_FIELD_NUMBER: _builtins.int
+    SAMPLES_DRAWN_FIELD_NUMBER: _builtins.int
+    SAMPLES_LEASED_FIELD_NUMBER: _builtins.int
+    SAMPLE_RETURNED_FIELD_NUMBER: _builtins.int
+    ALERT_CHANGED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the run's log: 1, 2, 3 ... without gaps. Set by the server."""
     event_id: _builtins.str
@@ -417,6 +437,22 @@ class Event(_message.Message):
     def score_recorded(self) -> Global___ScoreRecorded:
         """A score on another run, recorded by an online evaluation."""
 
+    @_builtins.property
+    def samples_drawn(self) -> Global___SamplesDrawn:
+        """Of a rule's results, by the server: finished runs were looked at, and some drawn to be judged."""
+
+    @_builtins.property
+    def samples_leased(self) -> Global___SamplesLeased:
+        """Of a rule's results, by the server: a worker has samples to judge."""
+
+    @_builtins.property
+    def sample_returned(self) -> Global___SampleReturned:
+        """Of a rule's results, by the server: a sample waits to be judged by somebody else, or again."""
+
+    @_builtins.property
+    def alert_changed(self) -> Global___AlertChanged:
+        """Of the run "lavant.alerts", by the server: scores left their bounds, or are back."""
+
     def __init__(
         self,
         *,
@@ -451,12 +487,16 @@ class Event(_message.Message):
         custom: Global___CustomEvent | None = ...,
         row_finished: Global___RowFinished | None = ...,
         score_recorded: Global___ScoreRecorded | None = ...,
+        samples_drawn: Global___SamplesDrawn | None = ...,
+        samples_leased: Global___SamplesLeased | None = ...,
+        sample_returned: Global___SampleReturned | None = ...,
+        alert_changed: Global___AlertChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_updated", b"artifact_updated", "custom", b"custom", "error_reported", b"error_reported", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "score_recorded", b"score_recorded", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "custom", b"custom", "error_reported", b"error_reported", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "sample_returned", b"sample_returned", "samples_drawn", b"samples_drawn", "samples_leased", b"samples_leased", "score_recorded", b"score_recorded", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_updated", b"artifact_updated", "attributes", b"attributes", "custom", b"custom", "error_reported", b"error_reported", "event_id", b"event_id", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "score_recorded", b"score_recorded", "sequence", b"sequence", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_id", b"step_id", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "attributes", b"attributes", "custom", b"custom", "error_reported", b"error_reported", "event_id", b"event_id", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "sample_returned", b"sample_returned", "samples_drawn", b"samples_drawn", "samples_leased", b"samples_leased", "score_recorded", b"score_recorded", "sequence", b"sequence", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_id", b"step_id", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "run_state_changed", "run_finished", "step_started", "step_finished", "message_started", "text_delta", "reasoning_delta", "tool_arguments_delta", "message_finished", "tool_call_started", "tool_output_delta", "tool_call_finished", "progress_reported", "error_reported", "state_snapshot", "state_delta", "artifact_updated", "input_requested", "input_resolved", "custom", "row_finished", "score_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "run_state_changed", "run_finished", "step_started", "step_finished", "message_started", "text_delta", "reasoning_delta", "tool_arguments_delta", "message_finished", "tool_call_started", "tool_output_delta", "tool_call_finished", "progress_reported", "error_reported", "state_snapshot", "state_delta", "artifact_updated", "input_requested", "input_resolved", "custom", "row_finished", "score_recorded", "samples_drawn", "samples_leased", "sample_returned", "alert_changed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1477,16 +1517,49 @@ class ScoreRecorded(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUBJECT_RUN_ID_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     RULE_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     subject_run_id: _builtins.str
     """The run that was scored."""
     rule_id: _builtins.str
     """The rule that sampled it, if one did."""
+    subject_name: _builtins.str
+    """The name of the run that was scored: the agent's. Set by the server."""
     @_builtins.property
     def score(self) -> Global___Score:
         """What the evaluator said."""
+
+    @_builtins.property
+    def subject_time(self) -> _timestamp_pb2.Timestamp:
+        """When that run ended, or when it was scored if it had not. Set by the server."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The rule's and the worker's."""
 
     def __init__(
         self,
@@ -1494,11 +1567,164 @@ class ScoreRecorded(_message.Message):
         subject_run_id: _builtins.str = ...,
         score: Global___Score | None = ...,
         rule_id: _builtins.str = ...,
+        subject_name: _builtins.str = ...,
+        subject_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "subject_time", b"subject_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule_id", b"rule_id", "score", b"score", "subject_run_id", b"subject_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "rule_id", b"rule_id", "score", b"score", "subject_name", b"subject_name", "subject_run_id", b"subject_run_id", "subject_time", b"subject_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoreRecorded: _TypeAlias = ScoreRecorded  # noqa: Y015
+
+@_typing.final
+class SamplesDrawn(_message.Message):
+    """Finished runs were looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    RUNS_SEEN_FIELD_NUMBER: _builtins.int
+    POSITION_JSON_FIELD_NUMBER: _builtins.int
+    runs_seen: _builtins.int
+    """How many were looked at."""
+    position_json: _builtins.str
+    """How far the rule is by that, as JSON text; the server's own."""
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those to be judged, in the order of their ends."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        runs_seen: _builtins.int = ...,
+        position_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position_json", b"position_json", "run_ids", b"run_ids", "runs_seen", b"runs_seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SamplesDrawn: _TypeAlias = SamplesDrawn  # noqa: Y015
+
+@_typing.final
+class SamplesLeased(_message.Message):
+    """A worker has samples, or has them for longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """Who works."""
+    session_id: _builtins.str
+    """Which incarnation of the worker."""
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it was handed now. None: what it holds, it holds for longer."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """All that it holds can be handed to others after this. Absent: at once, and the session is over."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "run_ids", b"run_ids", "session_id", b"session_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SamplesLeased: _TypeAlias = SamplesLeased  # noqa: Y015
+
+@_typing.final
+class SampleReturned(_message.Message):
+    """A sample waits again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run to judge."""
+    @_builtins.property
+    def error(self) -> _run_pb2.Error:
+        """Why it was not judged. Absent if its worker left."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """Not handed out before this."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        error: _run_pb2.Error | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleReturned: _TypeAlias = SampleReturned  # noqa: Y015
+
+@_typing.final
+class AlertChanged(_message.Message):
+    """Scores left their bounds, or are back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    FIRING_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """The rule."""
+    alert: _builtins.str
+    """The alert's name."""
+    firing: _builtins.bool
+    """They are out of bounds; else they are back."""
+    value: _builtins.float
+    """What was compared with the threshold."""
+    threshold: _builtins.float
+    """The threshold."""
+    count: _builtins.int
+    """The scores that it was made of."""
+    message: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        alert: _builtins.str = ...,
+        firing: _builtins.bool = ...,
+        value: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        count: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "count", b"count", "firing", b"firing", "message", b"message", "rule_id", b"rule_id", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertChanged: _TypeAlias = AlertChanged  # noqa: Y015

@@ -3,37 +3,45 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
 
-import apsw
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from starlette.routing import Route
 
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
+from lavant.server.evaluation.desks import Desks
 from lavant.server.http.api import API
 from lavant.server.http.listener import Listener
+from lavant.server.http.scores import ScoresAPI
 from lavant.server.http.site import site
 from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
 from lavant.server.retention import Retention
+from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.run_service import RunService
+from lavant.server.rpc.score_service import ScoreService
 from lavant.server.rpc.watch_runs import RunWatcher
+from lavant.server.score_keeping import Scores, keeping_scores
+from lavant.server.scores.recording import Recorder
+from lavant.server.scores.webhooks import allowed
 from lavant.server.settings import OFF, STORE_KEY_ID, Settings, host_of, is_loopback
 from lavant.server.store.port import Engine
-from lavant.server.store.sqlite import SQLiteEngine, StoreUnusable
+from lavant.server.stores import open_engine
 from lavant.server.streaming.calls import Calls
 from lavant.server.streaming.cursors import Cursors
+from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.hub import Hub
 from lavant.server.streaming.places import Places
 from lavant.server.streaming.signing import Signer
-from lavant.server.streaming.subscription import Streaming
 from lavant.server.streaming.tokens import ResumeTokens
 
 if TYPE_CHECKING:
@@ -60,15 +68,18 @@ async def running(
         if tracing is not None:
             stack.push_async_callback(tracing.close)
         measures = Measures(StreamMeasures if tracing is None else tracing.new_streams)
-        engine = await _open_engine(settings, clock, measures)
+        engine = await open_engine(settings, clock, measures)
         stack.push_async_callback(engine.close)
         places = Places(engine.leases, clock)
         stack.push_async_callback(places.close)
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
+        desks = Desks(engine, clock)
+        stack.push_async_callback(desks.close)
+        scores = await stack.enter_async_context(keeping_scores(settings, engine, places, clock, desks.rulebook.all))
         interceptors = () if tracing is None else (tracing.interceptor,)
-        app = _compose(settings, engine, places, clock, random or SystemRandom(), measures, interceptors)
+        app = _compose(settings, engine, places, desks, scores, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
@@ -83,43 +94,12 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
-async def _open_engine(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    return await (_open_jetstream if settings.store_is_shared else _open_sqlite)(settings, clock, measures)
-
-
-async def _open_sqlite(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    try:
-        return await SQLiteEngine.open(settings.store_path, clock=clock, measures=measures.store)
-    except StoreUnusable as error:
-        raise StartError(str(error)) from error
-    except (OSError, apsw.Error) as error:
-        raise StartError(f"cannot open the store {settings.store_path}: {error}") from error
-
-
-async def _open_jetstream(settings: Settings, clock: Clock, measures: Measures) -> Engine:
-    """Import NATS, which a server with a store of its own has no need of."""
-    try:
-        from lavant.server.store import jetstream
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise StartError(f"a store on NATS needs {package}: pip install 'lavant[server,nats]'") from None
-    try:
-        location = jetstream.Location.parse(settings.store)
-    except ValueError as error:
-        raise StartError(f"store: {error}") from None
-    limits = jetstream.Limits(settings.nats_replicas, settings.nats_max_bytes)
-    try:
-        return await jetstream.JetStreamEngine.open(location, clock, limits=limits, measures=measures.store)
-    except jetstream.StoreUnusable as error:
-        raise StartError(f"cannot use the store {location}: {error}") from error
-    except jetstream.Unanswered as error:
-        raise StartError(f"cannot reach the store {location} ({error}); are its servers running?") from error
-
-
 def _compose(
     settings: Settings,
     engine: Engine,
     places: Places,
+    desks: Desks,
+    scores: Scores,
     clock: Clock,
     random: Random,
     measures: Measures,
@@ -140,7 +120,8 @@ def _compose(
         stall_limit=settings.write_timeout,
         measures=measures.streams["grpc"],
     )
-    cursors = Cursors(signer, engine.identity.epoch)
+    # Positions in lists are an engine's own: where a copied store keeps its epoch, they must not be taken for others.
+    cursors = Cursors(signer, engine.identity.epoch + ("+nats" if settings.store_is_shared else ""))
     watcher = RunWatcher(engine, cursors, calls, clock, settings.write_timeout)
     publisher = Publisher(engine=engine, calls=calls, stall_limit=settings.write_timeout, measures=measures.appends)
     server = aio.server(
@@ -149,24 +130,29 @@ def _compose(
         maximum_concurrent_rpcs=settings.max_streams + _MAX_UNARY_CALLS,
     )
     runs = RunService(engine, cursors, calls, clock, watcher)
-    server.add_generic_rpc_handlers((runs.handlers(), EventService(streaming, publisher).handlers()))
+    events = EventService(streaming, publisher)
+    evaluations = EvaluationService(streaming, desks, cursors, partial(allowed, prefixes=settings.webhooks))
+    scoring = ScoreService(Recorder(engine, clock), scores.index, scores.follower, cursors)
+    services = (runs, events, evaluations, scoring)
+    server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
-    events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
-    api = API(runs, watcher, events, streaming.tokens)
-    return App(settings, calls, server, health_service, metrics, _listener(settings, api, metrics, calls))
+    shown_events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
+    apis = API(runs, watcher, shown_events, streaming.tokens), ScoresAPI(scoring, evaluations, shown_events)
+    routes = [route for api in apis for route in api.routes()]
+    return App(settings, calls, server, health_service, metrics, _listener(settings, routes, metrics, calls))
 
 
-def _listener(settings: Settings, api: API, metrics: Metrics, calls: Calls) -> Listener | None:
+def _listener(settings: Settings, routes: Sequence[Route], metrics: Metrics, calls: Calls) -> Listener | None:
     if settings.http == OFF:
         return None
     host = host_of(settings.http)
     app = site(
-        api,
+        routes,
         metrics=metrics.exposition,
         is_draining=lambda: calls.draining,
         hosts={*_LOCAL_NAMES, host, *settings.http_hosts} if is_loopback(host) else (),

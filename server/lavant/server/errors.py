@@ -51,6 +51,16 @@ def run_not_found(run_id: str) -> LavantError:
     )
 
 
+def rule_not_found(rule_id: str) -> LavantError:
+    """No such rule, or not the caller's: the two must look the same."""
+    return LavantError(
+        ErrorReason.ERROR_REASON_RULE_NOT_FOUND,
+        f"rule {rule_id} does not exist",
+        metadata={"rule_id": rule_id},
+        resource=rule_id,
+    )
+
+
 def unavailable(message: str, retry_after: float = 1.0) -> LavantError:
     """The server is starting or draining, or its store is out of reach."""
     return LavantError(ErrorReason.ERROR_REASON_UNAVAILABLE, message, retry_after=retry_after)

@@ -12,14 +12,14 @@ from lavant.server.http.listener import Listener
 from lavant.server.observability.metrics import Metrics
 from lavant.server.settings import OFF, Settings
 from lavant.server.streaming.calls import Calls
-from lavant.v1 import event_service_pb2, run_service_pb2
+from lavant.v1 import evaluation_service_pb2, event_service_pb2, run_service_pb2, score_service_pb2
 
 _log = structlog.get_logger(__name__)
 
 _STOP_GRACE = 1.0  # seconds for calls to end that are cut off
 SERVICES = tuple(
     service.full_name
-    for module in (run_service_pb2, event_service_pb2)
+    for module in (run_service_pb2, event_service_pb2, evaluation_service_pb2, score_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 

@@ -13,6 +13,9 @@ MAX_BATCH_BYTES = 1 << 20
 _SUCCEEDED = RunState.RUN_STATE_SUCCEEDED  # looking it up costs more than comparing with it
 
 
+OWN_RUNS = "lavant."  # run ids that begin so are the server's own: callers may read them, and no more
+RESULTS_OF_RULES = {"lavant.results": "rule"}  # the labels of the runs that rules' results go to
+
 YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second that a Timestamp may name
 
 
@@ -21,6 +24,14 @@ class RunKey(NamedTuple):
 
     tenant: str
     run_id: str
+
+
+def beside(tenant: str, part: str) -> str:
+    """Name a tenant of the server's own: what it keeps there for a caller's is in nobody's lists of runs.
+
+    No credentials are ever for a tenant with a slash in its name.
+    """
+    return f"{tenant}/{part}"
 
 
 class ConsumerKey(NamedTuple):

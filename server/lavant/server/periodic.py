@@ -35,8 +35,12 @@ class Periodic(ABC):
         """Look; must not raise."""
 
     def due(self) -> None:
-        """Look, unless the last look is not over yet."""
+        """Look now, and again after the interval."""
         self._schedule()
+        self.begin()
+
+    def begin(self) -> None:
+        """Look, unless the last look is not over yet."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self.look())
 

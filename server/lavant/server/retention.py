@@ -4,7 +4,7 @@ import structlog
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
-from lavant.server.model import RunKey, is_terminal
+from lavant.server.model import OWN_RUNS, RunKey, is_terminal
 from lavant.server.periodic import Periodic
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.error_pb2 import ErrorReason
@@ -57,6 +57,8 @@ class Retention(Periodic):
             reached = position
 
     async def _delete(self, run: Run) -> bool:
+        if run.run_id.startswith(OWN_RUNS):
+            return False
         try:
             await self._engine.delete_run(RunKey(_TENANT, run.run_id))
         except LavantError as error:

@@ -15,6 +15,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from lavant.server.scores.webhooks import is_prefix
+
 CONFIG_VARIABLE = "LAVANT_CONFIG"
 OFF = "off"
 _YEAR = 365 * 24 * 3600
@@ -82,6 +84,10 @@ class Settings(BaseSettings):
     retention: Annotated[float, Field(ge=1, le=100 * _YEAR)] | None = Field(
         None, description="how long after its end a run is deleted; none: never"
     )
+    webhooks: list[str] = Field(
+        default_factory=list,
+        description="what addresses that alerts are posted to must begin with, such as https://hooks.example.org/lavant/",
+    )
     drain_timeout: Annotated[float, Field(ge=0)] = Field(10, description="how long a stopping server waits for calls")
     tail_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
         1 << 20, description="newest events of a run that are kept in memory while somebody reads it"
@@ -131,6 +137,14 @@ class Settings(BaseSettings):
                 "must be sqlite:///PATH, such as sqlite:///lavant.db or sqlite:////var/lib/lavant.db, "
                 "or nats://HOST:PORT,HOST:PORT"
             )
+        return value
+
+    @field_validator("webhooks")
+    @classmethod
+    def _end_the_host(cls, value: list[str]) -> list[str]:
+        for prefix in value:
+            if not is_prefix(prefix):
+                raise ValueError("each must be an http:// or https:// address that ends with /")
         return value
 
     @field_validator("token_keys")

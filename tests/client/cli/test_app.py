@@ -7,7 +7,10 @@ from client.cli.conftest import Lavant
 from lavant.client.cli._app import app, run
 
 
-@pytest.mark.parametrize("command", ["runs", "tail", "wait", "cancel", "export", "import", "backup", "restore"])
+@pytest.mark.parametrize(
+    "command",
+    ["runs", "tail", "wait", "cancel", "export", "import", "backup", "restore", "evaluate", "score", "scores"],
+)
 def test_help_shows_examples(command: str) -> None:
     assert command in CliRunner().invoke(app, ["--help"]).output
     assert f"lavant {command}" in CliRunner().invoke(app, [command, "--help"]).output.partition("Examples:")[2]

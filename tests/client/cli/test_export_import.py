@@ -13,6 +13,7 @@ from lavant.client import AsyncClient
 from lavant.v1.run_pb2 import RunState
 from support.calls import append, create, get, listed
 from support.events import a_run_of, custom, run_finished, run_started
+from support.rules import create_rule
 from support.server import Server, serving
 
 OF_THE_SERVER = {"record_time", "create_time", "update_time", "end_time", "producer_seen_time"}
@@ -53,6 +54,18 @@ def comparable(text: str) -> list[Any]:
         return value
 
     return [bare(json.loads(line)) for line in text.splitlines()]
+
+
+async def test_a_servers_own_runs_are_left_out(server: Server, other: Server, lavant: Lavant, tmp_path: Path) -> None:
+    await create(server.stubs, "run")
+    await create_rule(server.stubs)
+    file = tmp_path / "all.jsonl"
+    await lavant("export", "--all", "-o", str(file))
+    assert "lavant.rule.1" not in file.read_text()
+    await lavant("export", "lavant.rule.1", "-o", str(file))
+    result = await lavant("import", str(file), "-t", other.target)
+    assert "run lavant.rule.1 is a server's own, which none imports: leave it out" in result.err.replace("\n", " ")
+    assert result.status == 1
 
 
 async def test_an_import_is_the_same_again(server: Server, other: Server, lavant: Lavant, tmp_path: Path) -> None:

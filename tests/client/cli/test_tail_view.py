@@ -231,6 +231,32 @@ def test_progress_in_a_pipe_is_told_by_tenths(make: Events) -> None:
     assert on_terminal(events)[0] == ["✓ pages  200/200  100%"]
 
 
+def test_a_rules_results_and_alerts(make: Events) -> None:
+    error = run_pb2.Error(type="E", message="broke")
+    over = pb.AlertChanged(rule_id="quality", alert="low", value=0.71, threshold=0.8, count=40)
+    firing = pb.AlertChanged(firing=True, message="correctness fell")
+    firing.MergeFrom(over)
+    events = [
+        make(samples_drawn=pb.SamplesDrawn(run_ids=["a", "b"], runs_seen=1_000)),
+        make(samples_leased=pb.SamplesLeased(worker_id="w", session_id="s", run_ids=["a"])),
+        make(samples_leased=pb.SamplesLeased(worker_id="w", session_id="s")),
+        make(sample_returned=pb.SampleReturned(run_id="a")),
+        make(sample_returned=pb.SampleReturned(run_id="a", error=error)),
+        make(alert_changed=firing),
+        make(alert_changed=over),
+    ]
+    assert plain(events) == [
+        "· 2 runs drawn of 1,000",
+        "· 1 run handed to w",
+        "· run a was given back",
+        "! run a could not be judged",
+        "  E: broke",
+        "! quality low firing  0.71 of 40 scores, threshold 0.8",
+        "  └ correctness fell",
+        "✓ quality low over  0.71 of 40 scores, threshold 0.8",
+    ]
+
+
 def test_an_evaluation(make: Events) -> None:
     plan = pb.EvaluationPlan(dataset="capitals", row_count=4, evaluators=[pb.Evaluator(name="exact")])
     broken = run_pb2.Error(type="E", message="broke")

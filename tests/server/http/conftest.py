@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from lavant.client import AsyncClient
+from server.http.browser import Site, a_site
+from server.http.scored import keep, two_days
 from support.server import Server, serving
 
 
@@ -28,3 +30,18 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
     """Whoever publishes."""
     async with AsyncClient(server.target) as client:
         yield client
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """Whoever looks at the dashboard."""
+    async with a_site(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+async def scored(tmp_path: Path) -> AsyncIterator[Site]:
+    """Whoever looks at the dashboard of a server with the scores of two days."""
+    await keep(tmp_path, two_days())
+    async with a_site(tmp_path) as site:
+        yield site

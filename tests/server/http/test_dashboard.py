@@ -1,85 +1,14 @@
 """The dashboard in a real browser: Debian's Chromium."""
 
-import asyncio
-import os
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from playwright.async_api import expect
 
-import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
-
-from lavant.client import AsyncClient, AsyncRunProducer, Usage
+from lavant.client import AsyncRunProducer, Usage
 from lavant.v1 import event_pb2
-from support.server import ServerProcess, free_address
+from server.http.browser import ACTIVE, HOSTILE, Site, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or ""
-HOSTILE = (
-    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&lt;\u202e\x00\r\n'\"`${7*7}"
-)
-ACTIVE = "main img, main script, main iframe, main [onerror], main a[href^=javascript]"
 WORDS = [f"word{number} " for number in range(300)]
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM and "CI" not in os.environ, reason="needs chromium: apt-get install chromium"
-)
-
-
-class Site:
-    """A server in a process of its own, with a client of it, and a browser that looks at it."""
-
-    def __init__(self, process: ServerProcess, address: str, client: AsyncClient, browser: Browser) -> None:
-        self.process = process
-        self.client = client
-        self._address = address
-        self._browser = browser
-        self.complaints: list[str] = []
-
-    async def start(self) -> None:
-        await self.process.start("--http", self._address)
-
-    async def refuse(self) -> None:
-        """Answer 503 in the server's place until the browser has given up, as it does on an answer other than 200."""
-        asked = asyncio.Semaphore(0)
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-            writer.close()
-            asked.release()
-
-        host, port = self._address.split(":")
-        async with await asyncio.start_server(answer, host, int(port)):
-            await asked.acquire()  # The browser's own reconnect, then the page's question why.
-            await asked.acquire()
-
-    async def open(self, path: str = "", **options: object) -> Page:
-        page = await self._browser.new_page(**options)  # type: ignore[arg-type]
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        await page.goto(f"http://{self._address}/#/{path}")
-        return page
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    address = free_address()
-    process = ServerProcess(tmp_path)
-    await process.start("--http", address)
-    async with AsyncClient(process.target) as client, browsing() as browser:
-        site = Site(process, address, client, browser)
-        yield site
-        await browser.close()
-        await process.kill()
-    assert site.complaints == []
-
-
-@asynccontextmanager
-async def browsing() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        yield await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+pytestmark = needs_chromium
 
 
 async def test_text_appears_while_the_agent_writes(site: Site) -> None:

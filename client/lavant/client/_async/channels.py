@@ -5,8 +5,10 @@ from weakref import WeakSet
 
 from lavant.client._async.calls import Channel
 from lavant.client._async.concurrency import Lock
+from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
+from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
 
 # A server takes 100 calls over one connection, and gRPC lets further ones wait unseen. Single calls,
 # which all go over the first channel, need room beside those that stay open.
@@ -23,6 +25,8 @@ class Lane:
         self.channel = channel
         self.runs = RunServiceStub(channel)
         self.events = EventServiceStub(channel)
+        self.evaluation = EvaluationServiceStub(channel)
+        self.scores = ScoreServiceStub(channel)
         self.heard = False
         self._lock = lock
         self._calls = 0

@@ -10,7 +10,9 @@ from lavant.client._arguments import check_seconds
 from lavant.client._async.calls import Metadata, open_channel
 from lavant.client._async.connection import Connection
 from lavant.client._async.evaluations import AsyncEvaluations
+from lavant.client._async.rules import AsyncRules
 from lavant.client._async.runs import AsyncRuns
+from lavant.client._async.scores import AsyncScores
 from lavant.client._target import ChannelOption, channel_options, resolve_target
 
 DEFAULT_TIMEOUT = 30.0
@@ -51,6 +53,8 @@ class AsyncClient:
             timeout=check_seconds("timeout", timeout),
         )
         self.runs = AsyncRuns(self._connection)
+        self.rules = AsyncRules(self._connection)
+        self.scores = AsyncScores(self._connection, self.runs)
         opened_with = {"credentials": credentials, "metadata": carried, "options": options, "timeout": timeout}
         self.evaluations = AsyncEvaluations(self._connection, self.runs, {"target": target, **opened_with})
 

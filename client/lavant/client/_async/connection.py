@@ -13,6 +13,7 @@ from lavant.client._backoff import Backoff
 from lavant.client._errors import LavantError, Unavailable
 from lavant.client._status import is_cut
 from lavant.client._trace import trace_metadata
+from lavant.v1.evaluation_service_pb2 import SampleRunsRequest, SampleRunsResponse
 from lavant.v1.event_service_pb2 import (
     PublishEventsRequest,
     PublishEventsResponse,
@@ -61,6 +62,11 @@ class Connection:
         """Open a stream of runs."""
         lane = self._channels.lane()
         return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata()), self.clock, lane)
+
+    def sample_runs(self, request: SampleRunsRequest) -> Call[SampleRunsResponse]:
+        """Open a stream of samples."""
+        lane = self._channels.lane()
+        return Call(lambda: lane.evaluation.SampleRuns(request, metadata=self._metadata()), self.clock, lane)
 
     def publish_events(self) -> Conversation[PublishEventsRequest, PublishEventsResponse]:
         """Begin to publish."""

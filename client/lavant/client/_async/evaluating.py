@@ -1,16 +1,25 @@
-"""Where an evaluation is run: in the client's own event loop."""
+"""Where evaluators are at work: in the client's own event loop."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from lavant.client._async.connection import Connection
 from lavant.client._async.runs import AsyncRuns
-from lavant.client._evaluations import Evaluation
 
-if TYPE_CHECKING:
-    from lavant.client.integrations._pydantic_evals import Work
+_Result = TypeVar("_Result")
+_Told = TypeVar("_Told", covariant=True)
 
 
-async def execute(work: "Work", connection: Connection, runs: AsyncRuns, _opened_with: Mapping[str, Any]) -> Evaluation:
-    """Run what is missing of an evaluation."""
+class Work(Protocol[_Told]):
+    """What pydantic-evals is needed for, and with it an event loop."""
+
+    async def run(self, connection: Connection, runs: AsyncRuns) -> _Told:
+        """Do it; return what came of it."""
+        ...
+
+
+async def execute(
+    work: Work[_Result], connection: Connection, runs: AsyncRuns, _opened_with: Mapping[str, Any]
+) -> _Result:
+    """Do what evaluators are needed for."""
     return await work.run(connection, runs)

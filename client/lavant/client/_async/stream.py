@@ -13,6 +13,7 @@ from lavant.client._projections import TextProjection, ToolCallProjection
 from lavant.client._recording import Recording, RecordingProjection
 from lavant.client._status import raise_unless_succeeded
 from lavant.client._steps import StepProjection
+from lavant.v1.event_service_pb2 import StreamEventsResponse
 
 
 class AsyncRunStream(EventStream):
@@ -39,7 +40,7 @@ class AsyncRunStream(EventStream):
     def __init__(
         self,
         run_id: str,
-        new_subscription: Callable[[str], Subscription],
+        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
         get_run: Callable[[str, float | None], Awaitable[Run]],
         read_again: "Callable[[str], AsyncRunStream]",
         limits: Limits,

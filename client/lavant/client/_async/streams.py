@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lavant.client._async.calls import Call
 from lavant.client._async.connection import Connection
 from lavant.client._async.limits import Limits
 from lavant.client._async.stream import AsyncRunStream
@@ -11,6 +12,7 @@ from lavant.client._ids import new_id
 from lavant.client._models import Run
 from lavant.client._plan import Handler, StreamPlan
 from lavant.client._sessions import Sessions
+from lavant.v1.event_service_pb2 import StreamEventsResponse
 from lavant.v1.run_service_pb2 import GetRunRequest
 
 
@@ -34,16 +36,21 @@ class Streams:
         """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
         session = self._sessions.begin(plan.run_id, plan.consumer_id)
 
-        def subscribe(token: str) -> Subscription:
-            consumer_id = plan.consumer_id or f"anonymous-{new_id()}"
+        def subscribe(token: str) -> Subscription[StreamEventsResponse]:
+            own = replace(plan, consumer_id=plan.consumer_id or f"anonymous-{new_id()}", session_id=session.id)
+
+            def open_call(attempt: int, token: str, opened: bool) -> Call[StreamEventsResponse]:
+                return self._connection.stream_events(own.request(attempt, token, opened=opened))
+
             return Subscription(
                 self._connection,
-                replace(plan, consumer_id=consumer_id, session_id=session.id),
+                open_call,
                 session,
                 self._sessions,
                 resume_token=token,
                 limits=limits,
                 reconnect_timeout=reconnect_timeout,
+                heartbeat_interval=plan.heartbeat_interval,
             )
 
         def read_again(token: str) -> AsyncRunStream:

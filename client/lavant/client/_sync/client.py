@@ -11,7 +11,9 @@ from lavant.client._arguments import check_seconds
 from lavant.client._sync.calls import Metadata, open_channel
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.evaluations import Evaluations
+from lavant.client._sync.rules import Rules
 from lavant.client._sync.runs import Runs
+from lavant.client._sync.scores import Scores
 from lavant.client._target import ChannelOption, channel_options, resolve_target
 
 DEFAULT_TIMEOUT = 30.0
@@ -52,6 +54,8 @@ class Client:
             timeout=check_seconds("timeout", timeout),
         )
         self.runs = Runs(self._connection)
+        self.rules = Rules(self._connection)
+        self.scores = Scores(self._connection, self.runs)
         opened_with = {"credentials": credentials, "metadata": carried, "options": options, "timeout": timeout}
         self.evaluations = Evaluations(self._connection, self.runs, {"target": target, **opened_with})
 

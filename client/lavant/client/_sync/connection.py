@@ -14,6 +14,7 @@ from lavant.client._sync.calls import Call, Channel, Conversation, HungUp, Metad
 from lavant.client._sync.channels import Channels, Lane
 from lavant.client._sync.concurrency import Clock
 from lavant.client._trace import trace_metadata
+from lavant.v1.evaluation_service_pb2 import SampleRunsRequest, SampleRunsResponse
 from lavant.v1.event_service_pb2 import (
     PublishEventsRequest,
     PublishEventsResponse,
@@ -62,6 +63,11 @@ class Connection:
         """Open a stream of runs."""
         lane = self._channels.lane()
         return Call(lambda: lane.runs.WatchRuns(request, metadata=self._metadata()), self.clock, lane)
+
+    def sample_runs(self, request: SampleRunsRequest) -> Call[SampleRunsResponse]:
+        """Open a stream of samples."""
+        lane = self._channels.lane()
+        return Call(lambda: lane.evaluation.SampleRuns(request, metadata=self._metadata()), self.clock, lane)
 
     def publish_events(self) -> Conversation[PublishEventsRequest, PublishEventsResponse]:
         """Begin to publish."""

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from lavant.client._comparison import ScoreComparison, compare
 from lavant.client._evaluations import EVENT_TYPES, Evaluation
+from lavant.client._ids import new_name
+from lavant.client._judged import JudgedRun, ProcessedSamples
 from lavant.client._models import RunResult
 from lavant.client._plan import Start
 from lavant.client._rows import Row
+from lavant.client._rules import Rule
 from lavant.client._status import raise_unless_succeeded
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.evaluating import execute
@@ -101,6 +104,80 @@ class Evaluations:
             retry_task=retry_task,
             retry_evaluators=retry_evaluators,
             lifecycle=lifecycle,
+        )
+        return execute(work, self._connection, self._runs, self._opened_with)
+
+    def process_stream(
+        self,
+        rule: Rule | str,
+        *,
+        evaluators: "Sequence[Evaluator[Any, Any, Any]]",
+        max_concurrency: int = 5,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = 60.0,
+        worker: str | None = None,
+        until_caught_up: bool = False,
+        on_judged: Callable[[JudgedRun], object] | None = None,
+        lease: float = 30.0,
+        heartbeat_interval: float = 15.0,
+        reconnect_timeout: float | None = 60.0,
+        take_over: bool = False,
+    ) -> ProcessedSamples:
+        """Judge the finished runs that a rule draws, in this process, for ever or `until_caught_up`.
+
+        Needs `pip install 'lavant[evals]'`. Any number of workers share a rule: a sample is one worker's at a time,
+        and its scores are recorded exactly once. `max_concurrency` samples are judged at once. An evaluator that
+        raises, or takes longer than `timeout` seconds, gives a score with an error. A run that cannot be read is
+        tried again later. `labels` are added to the scores, beside the rule's. `on_judged` is called with each run,
+        once its scores are durable.
+
+        Reconnects by itself, for `reconnect_timeout` seconds after a cut. When the call ends or is cancelled, the
+        samples that are not done are given back. If the process dies, they come back after `lease` seconds.
+
+        `worker` is this worker's name, by default one of its own. Raises StreamDisplaced if a worker of this name
+        takes its place over, ConsumerBusy if one is at work and `take_over` is not set, and ValueError for no
+        evaluators, or without those that the rule names.
+
+        Example:
+            from dataclasses import dataclass
+
+            from pydantic_evals.evaluators import EvaluationReason, Evaluator, EvaluatorContext
+
+
+            @dataclass
+            class Frugal(Evaluator):
+                most: int = 3
+
+                def evaluate(self, ctx: EvaluatorContext) -> EvaluationReason:
+                    calls = ctx.metrics["tool_calls"]
+                    return EvaluationReason(value=calls <= self.most, reason=f"{calls} calls of tools")
+
+
+            client.rules.create("quality", evaluators=["Frugal"])
+            client.rules.backfill("quality")
+            labels = {"feeling": "neutral"}
+            done = client.evaluations.process_stream(
+                "quality", evaluators=[Frugal()], max_concurrency=5, labels=labels, until_caught_up=True
+            )
+            assert done.judged > 0
+            [score] = [score for score in client.runs.scores(run_id)]
+            assert (score.name, score.value, score.explanation) == ("Frugal", True, "1 calls of tools")
+        """
+        from lavant.client.integrations._judging_worker import Worker  # Needs an extra.
+
+        work = Worker(
+            rule_id=rule if isinstance(rule, str) else rule.id,
+            evaluators=evaluators,
+            max_concurrency=max_concurrency,
+            labels=labels or {},
+            timeout=timeout,
+            worker_id=worker or new_name(),
+            until_caught_up=until_caught_up,
+            on_judged=on_judged,
+            lease=lease,
+            heartbeat_interval=heartbeat_interval,
+            reconnect_timeout=reconnect_timeout,
+            take_over=take_over,
         )
         return execute(work, self._connection, self._runs, self._opened_with)
 

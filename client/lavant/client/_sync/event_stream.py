@@ -27,7 +27,7 @@ class EventStream(Iterator[Event]):
 
     def __init__(
         self,
-        new_subscription: Callable[[str], Subscription],
+        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
         limits: Limits,
         *,
         resume_token: str,
@@ -51,7 +51,8 @@ class EventStream(Iterator[Event]):
     @property
     def run(self) -> Run | None:
         """The run as it stood when the stream was opened last; None before that, and while it is waited for."""
-        return self._subscription.run
+        frame = self._subscription.opened
+        return Run.from_proto(frame.opened.run) if frame is not None and frame.opened.HasField("run") else None
 
     @property
     def resume_token(self) -> str:

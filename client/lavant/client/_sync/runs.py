@@ -14,9 +14,11 @@ from lavant.client._models import Run
 from lavant.client._options import OnError, ProducerOptions, check_on_error
 from lavant.client._outbox import MAX_BATCH_BYTES
 from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
+from lavant.client._scores import RecordedScore, feedback, score_filter
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.producer import RunProducer
+from lavant.client._sync.score_pages import list_scores
 from lavant.client._sync.stream import RunStream
 from lavant.client._sync.streams import Streams
 from lavant.client._sync.wait import wait_for_end
@@ -30,6 +32,7 @@ from lavant.v1.run_service_pb2 import (
     GetRunRequest,
     ListRunsRequest,
 )
+from lavant.v1.score_service_pb2 import RecordScoreRequest
 
 _STAMPS = 4_096  # bytes: what publishing adds to an event, its ids and its time
 
@@ -191,6 +194,37 @@ class Runs:
             if response.next_page_token in ("", request.page_token):
                 return
             request.page_token = response.next_page_token
+
+    def score(
+        self,
+        run_id: str,
+        *,
+        name: str,
+        value: float | bool | str,
+        explanation: str = "",
+        evaluator: str = "",
+        labels: Mapping[str, str] | None = None,
+        score_id: str | None = None,
+    ) -> str:
+        """Record a score on a run afterwards: what a person says of it, or what turned out to be true.
+
+        The `value` is a number, a verdict, or a class; `evaluator` tells who says so. Returns the score's id, made up
+        here unless one is given: the same one is recorded once. The run need not have ended.
+
+        Example:
+            client.runs.score(run_id, name="helpful", value=False, explanation="It was warm.", evaluator="ada")
+            assert [score.explanation for score in client.runs.scores(run_id)] == ["It was warm."]
+        """
+        chosen = score_id or new_id()
+        request = RecordScoreRequest(
+            score_id=chosen, run_id=run_id, score=feedback(name, value, explanation, evaluator), labels=labels
+        )
+        self._connection.call(lambda lane: lane.scores.RecordScore, request)
+        return chosen
+
+    def scores(self, run_id: str, *, page_size: int = 0) -> Iterator[RecordedScore]:
+        """Give the scores that were recorded on a run, by rules and by people, page by page."""
+        return list_scores(self._connection, score_filter(run_id=run_id), page_size)
 
     def start(
         self,

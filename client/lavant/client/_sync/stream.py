@@ -14,6 +14,7 @@ from lavant.client._steps import StepProjection
 from lavant.client._sync.event_stream import EventStream
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.subscription import Subscription
+from lavant.v1.event_service_pb2 import StreamEventsResponse
 
 
 class RunStream(EventStream):
@@ -40,7 +41,7 @@ class RunStream(EventStream):
     def __init__(
         self,
         run_id: str,
-        new_subscription: Callable[[str], Subscription],
+        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
         get_run: Callable[[str, float | None], Run],
         read_again: "Callable[[str], RunStream]",
         limits: Limits,

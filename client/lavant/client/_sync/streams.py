@@ -8,10 +8,12 @@ from lavant.client._ids import new_id
 from lavant.client._models import Run
 from lavant.client._plan import Handler, StreamPlan
 from lavant.client._sessions import Sessions
+from lavant.client._sync.calls import Call
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.stream import RunStream
 from lavant.client._sync.subscription import Subscription
+from lavant.v1.event_service_pb2 import StreamEventsResponse
 from lavant.v1.run_service_pb2 import GetRunRequest
 
 
@@ -35,16 +37,21 @@ class Streams:
         """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
         session = self._sessions.begin(plan.run_id, plan.consumer_id)
 
-        def subscribe(token: str) -> Subscription:
-            consumer_id = plan.consumer_id or f"anonymous-{new_id()}"
+        def subscribe(token: str) -> Subscription[StreamEventsResponse]:
+            own = replace(plan, consumer_id=plan.consumer_id or f"anonymous-{new_id()}", session_id=session.id)
+
+            def open_call(attempt: int, token: str, opened: bool) -> Call[StreamEventsResponse]:
+                return self._connection.stream_events(own.request(attempt, token, opened=opened))
+
             return Subscription(
                 self._connection,
-                replace(plan, consumer_id=consumer_id, session_id=session.id),
+                open_call,
                 session,
                 self._sessions,
                 resume_token=token,
                 limits=limits,
                 reconnect_timeout=reconnect_timeout,
+                heartbeat_interval=plan.heartbeat_interval,
             )
 
         def read_again(token: str) -> RunStream:

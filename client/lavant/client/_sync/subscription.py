@@ -1,51 +1,56 @@
 # Made from _async/subscription.py by client/unasync.py: change that one.
 """A stream's frames, over as many calls as it takes."""
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from lavant.client._errors import LavantError, StreamCut, Unavailable
-from lavant.client._models import Run
-from lavant.client._plan import StreamPlan
 from lavant.client._sessions import Session, Sessions
 from lavant.client._sync.calls import Call, HungUp
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.limits import Limits
 from lavant.client._sync.reconnect import Reconnect
-from lavant.v1.event_service_pb2 import StreamEnd, StreamEndReason, StreamEventsResponse, StreamOpened
+from lavant.v1.evaluation_service_pb2 import SampleRunsResponse
+from lavant.v1.event_service_pb2 import StreamEnd, StreamEndReason, StreamEventsResponse
 
+_Frame = TypeVar("_Frame", StreamEventsResponse, SampleRunsResponse)
 MISSED_HEARTBEATS = 3
 STATUS_TIMEOUT = 1.0
 
 
-class Subscription:
+class Subscription(Generic[_Frame]):
     """Opens the stream, and again from the last frame's token after every cut and every planned end.
 
-    The server hears of each reconnect as the session's next attempt, so that it takes its own place
-    over at once. Silence for three heartbeats is a cut, after which it calls over another connection.
+    `open_call` is given the attempt, the token, and whether the stream was open before. The server hears of each
+    reconnect as the session's next attempt, so that it takes its own place over at once. Silence for three
+    heartbeats is a cut, after which it calls over another connection.
     """
 
     def __init__(
         self,
         connection: Connection,
-        plan: StreamPlan,
+        open_call: Callable[[int, str, bool], Call[_Frame]],
         session: Session,
         sessions: Sessions,
         *,
         resume_token: str,
         limits: Limits,
         reconnect_timeout: float | None,
+        heartbeat_interval: float,
     ) -> None:
-        self.run: Run | None = None
+        self.opened: _Frame | None = None
         self._connection = connection
-        self._plan = plan
+        self._open_call: Callable[[int, str, bool], Call[_Frame]] = open_call
         self._session = session
         self._sessions = sessions
         self._token = resume_token
         self._limits = limits
         self._reconnect = Reconnect(connection.new_backoff(), connection.clock, patience=reconnect_timeout)
-        self._heartbeat = plan.heartbeat_interval
-        self._call: Call[StreamEventsResponse] | None = None
-        self._opened = self._ended = self._closed = False
+        self._heartbeat = heartbeat_interval
+        self._call: Call[_Frame] | None = None
+        self._ended = self._closed = False
 
-    def next(self) -> StreamEventsResponse | None:
+    def next(self) -> _Frame | None:
         """Return the next frame, or None after the last one that was asked for.
 
         Raises StreamCut if it cannot be had in time or this side closed the stream, StreamTimeout and
@@ -76,14 +81,13 @@ class Subscription:
         self._sessions.close(self._session)
         self._drop_call()
 
-    def _read(self) -> StreamEventsResponse | None:
+    def _read(self) -> _Frame | None:
         if self._closed:
             raise HungUp
         call, frame = self._call, None
         if call is None:
             self._session.attempt += 1
-            request = self._plan.request(self._session.attempt, self._token, opened=self._opened)
-            call = self._call = self._connection.stream_events(request)
+            call = self._call = self._open_call(self._session.attempt, self._token, self.opened is not None)
         try:
             if self._closed:  # since, by another thread, which did not see the call
                 raise HungUp
@@ -93,18 +97,14 @@ class Subscription:
                 self._drop_call()
         return frame
 
-    def _accept(self, frame: StreamEventsResponse) -> None:
+    def _accept(self, frame: _Frame) -> None:
         self._token = frame.resume_token
         if frame.HasField("opened"):
-            self._accept_opened(frame.opened)
+            self.opened = frame
+            self._sessions.opened(self._session)
+            self._heartbeat = frame.opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
         elif frame.HasField("end"):
             self._accept_end(frame.end)
-
-    def _accept_opened(self, opened: StreamOpened) -> None:
-        self._opened = True
-        self._sessions.opened(self._session)
-        self.run = Run.from_proto(opened.run) if opened.HasField("run") else None
-        self._heartbeat = opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
 
     def _accept_end(self, end: StreamEnd) -> None:
         call, self._call = self._call, None

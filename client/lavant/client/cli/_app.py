@@ -9,11 +9,15 @@ import typer
 from lavant.client.cli._backup import backup, restore
 from lavant.client.cli._cancel import cancel
 from lavant.client.cli._copy import copy
+from lavant.client.cli._evaluate import evaluate
 from lavant.client.cli._evaluations import evaluations
 from lavant.client.cli._export import export
 from lavant.client.cli._failures import INTERRUPTED, USAGE
 from lavant.client.cli._import import import_
+from lavant.client.cli._rules import rules
 from lavant.client.cli._runs import runs
+from lavant.client.cli._score import score
+from lavant.client.cli._scores import scores
 from lavant.client.cli._serve import serve
 from lavant.client.cli._store import store
 from lavant.client.cli._tail import tail
@@ -81,6 +85,22 @@ _add(
     "lavant evaluations --since 7d",
     "lavant evaluations 0199... --min-score correctness=0.8 --timeout 600",
 )
+_add(
+    evaluate,
+    "lavant evaluate quality --judge openai:gpt-5 --judges correctness,success",
+    "lavant evaluate quality --evaluators my_package.judges:all_of_them --once",
+)
+_add(
+    score,
+    "lavant score 0199... helpful true --by ada",
+    "lavant score 0199... correctness 0.4 --explanation 'It was warm.'",
+)
+_add(
+    scores,
+    "lavant scores --rule quality --since 1d",
+    "lavant scores --by name,version --bucket 1d --since 30d",
+    "lavant scores --rule quality --version 2 --against 1",
+)
 _add(cancel, "lavant cancel 0199... --reason 'too slow'")
 _add(
     export,
@@ -106,4 +126,5 @@ _add(
     "lavant copy sqlite:///lavant.db nats://a:4222,b:4222,c:4222",
     "lavant copy sqlite:////var/lib/lavant.db nats://a:4222,b:4222,c:4222/prod --keep-epoch",
 )
+app.add_typer(rules)
 app.add_typer(store)

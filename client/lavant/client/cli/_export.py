@@ -10,7 +10,7 @@ import typer
 
 from lavant.client import AsyncClient, RunNotFound
 from lavant.client.cli import _session
-from lavant.client.cli._export_format import event_line, run_line
+from lavant.client.cli._export_format import OWN_RUNS, event_line, run_line
 from lavant.client.cli._failures import CommandError
 from lavant.client.cli._options import ApiKey, Kinds, Labels, Names, Since, States, Target
 from lavant.client.cli._selection import Selection
@@ -42,7 +42,8 @@ def export(
     """Write runs as JSON lines, which `lavant import` reads.
 
     Runs are named, or selected by --all or the filters, the oldest first. Of a run that goes on, the
-    events recorded so far are written.
+    events recorded so far are written. A server's own runs, such as the results of rules, are written
+    only if they are named: no server imports them.
     """
     selection = Selection.of(state, kind, name, label, since)
     if bool(run) == (every or not selection.is_everything):
@@ -64,7 +65,8 @@ def export(
 async def _ids(client: AsyncClient, selection: Selection, named: list[str] | None) -> AsyncIterator[str]:
     """The runs to write: an import creates them in the same order, so the oldest come first."""
     for run_id in named or reversed([run.id async for run in selection.list(client, _PAGE)]):
-        yield run_id
+        if named or not run_id.startswith(OWN_RUNS):
+            yield run_id
 
 
 async def _write_run(client: AsyncClient, run_id: str, file: IO[str], *, may_be_gone: bool) -> int | None:

@@ -16,6 +16,7 @@ from lavant.v1.event_pb2 import Event
 from lavant.v1.run_pb2 import Run
 
 VERSION = "export/1"
+OWN_RUNS = "lavant."  # run ids of a server's own runs begin so; none can be created
 _VERSION_KEY = "lavant"
 _SERIALIZED = "@serialized"
 _Message = TypeVar("_Message", bound=Message)

@@ -4,6 +4,7 @@ from lavant.client import (
     LavantError,
     PermissionDenied,
     QuotaExceeded,
+    RuleNotFound,
     RunNotFound,
     Unauthenticated,
     Unavailable,
@@ -18,6 +19,7 @@ PIPE_CLOSED = 141  # and SIGPIPE
 
 _WHAT_TO_DO: dict[type[LavantError], str] = {
     RunNotFound: "`lavant runs` lists those that exist",
+    RuleNotFound: "`lavant rules list` lists those that exist",
     Unauthenticated: "give a key with --api-key or LAVANT_API_KEY",
     PermissionDenied: "give a key that allows it with --api-key or LAVANT_API_KEY",
     QuotaExceeded: "try again later",

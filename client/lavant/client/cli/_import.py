@@ -12,6 +12,7 @@ import typer
 from lavant.client import AsyncClient, InvalidField, LavantError, ProducerGap, RunExists, RunNotFound, RunSealed
 from lavant.client._requests import created_again
 from lavant.client.cli import _session
+from lavant.client.cli._export_format import OWN_RUNS
 from lavant.client.cli._export_reader import ExportedRun, read_export
 from lavant.client.cli._failures import CommandError
 from lavant.client.cli._options import ApiKey, Target
@@ -66,6 +67,10 @@ class Importer:
 
     async def take(self, exported: ExportedRun) -> None:
         """Store what the server lacks of a run. Raises CommandError for one with other content there."""
+        if exported.run.run_id.startswith(OWN_RUNS):
+            raise CommandError(
+                f"{exported.place(0)}: run {exported.run.run_id} is a server's own, which none imports: leave it out"
+            )
         try:
             found = await self._begin(exported.run)
             await self._check_same(exported, found)

@@ -22,6 +22,7 @@ def _complete_kind() -> list[str]:
 
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+RuleId = Annotated[str, typer.Argument(metavar="RULE", help="The rule's id.", show_default=False)]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -48,6 +49,10 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="KEY=VALUE", help="With this label; all that are given must fit."),
 ]
+ScoreLabels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="Add this label to the scores; may be repeated."),
+]
 Since = Annotated[
     str | None,
     typer.Option(
@@ -56,18 +61,18 @@ Since = Annotated[
 ]
 
 
-def labels_of(pairs: Iterable[str] | None) -> dict[str, str]:
+def labels_of(pairs: Iterable[str] | None, option: str = "--label") -> dict[str, str]:
     """Read `key=value` pairs. Raises a usage error for one that is none."""
     labels = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"--label must be KEY=VALUE, not {pair!r}")
+            raise typer.BadParameter(f"{option} must be KEY=VALUE, not {pair!r}")
         labels[key] = value
     return labels
 
 
-def since_of(text: str | None, now: datetime) -> datetime | None:
+def since_of(text: str | None, now: datetime, option: str = "--since") -> datetime | None:
     """Read a point in time, or how long ago it was; without a zone it is local. Raises a usage error."""
     if text is None:
         return None
@@ -76,4 +81,11 @@ def since_of(text: str | None, now: datetime) -> datetime | None:
             return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise typer.BadParameter(f"--since must be like 90s, 30m, 2h, 7d or 2026-01-31T12:00, not {text!r}") from None
+        raise typer.BadParameter(f"{option} must be like 90s, 30m, 2h, 7d or 2026-01-31T12:00, not {text!r}") from None
+
+
+def seconds_of(text: str, option: str) -> float:
+    """Read a length of time such as 90s, 30m, 2h, 7d. Raises a usage error."""
+    if length := _AGO.fullmatch(text):
+        return float(int(length[1]) * _UNITS[length[2]])
+    raise typer.BadParameter(f"{option} must be like 90s, 30m, 2h or 7d, not {text!r}")

@@ -1,7 +1,6 @@
 """`lavant tail`: what a run does, while it does it."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,10 @@ from lavant.client import AsyncClient, AsyncRunStream, LavantError, Run, RunNotF
 from lavant.client._arguments import event_types
 from lavant.client._plan import Deltas
 from lavant.client.cli import _session
-from lavant.client.cli._exit_status import TERMINATED, status_of
+from lavant.client.cli._exit_status import status_of
 from lavant.client.cli._failures import CommandError
 from lavant.client.cli._options import ApiKey, Target
+from lavant.client.cli._sigterm import cancelled_by_sigterm
 from lavant.client.cli._tail_output import Output, output_to
 from lavant.client.cli._tail_position import Position
 
@@ -93,7 +93,6 @@ class _Reading:
     """How far a tail has come, for who interrupts it."""
 
     stream: AsyncRunStream | None = None
-    terminated: bool = False
 
     def tell(self) -> None:
         """Say how to go on, if there is a way."""
@@ -153,31 +152,9 @@ async def _read(
 def _telling_how_to_resume() -> Iterator[_Reading]:
     """Say where to go on when the reading is interrupted, or cannot go on."""
     reading = _Reading()
-    try:
-        with _cancelled_by_sigterm(reading):
+    with cancelled_by_sigterm():
+        try:
             yield reading
-    except asyncio.CancelledError:
-        reading.tell()
-        if reading.terminated:
-            raise typer.Exit(TERMINATED) from None
-        raise
-    except LavantError:
-        reading.tell()
-        raise
-
-
-@contextmanager
-def _cancelled_by_sigterm(reading: _Reading) -> Iterator[None]:
-    """Cancel the current task at SIGTERM, so that a terminal is left in order."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def terminate() -> None:
-        reading.terminated = True
-        if task is not None:
-            task.cancel()
-
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        except (asyncio.CancelledError, LavantError):
+            reading.tell()
+            raise

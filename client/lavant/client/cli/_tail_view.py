@@ -18,6 +18,7 @@ from lavant.client.cli._tail_live import Live
 from lavant.client.cli._tail_messages import Messages
 from lavant.client.cli._tail_outline import Outline, Place
 from lavant.client.cli._tail_progress import Progress
+from lavant.client.cli._tail_sampling import sampling_line
 from lavant.client.cli._tail_speech import Speech
 from lavant.client.cli._tail_steps import Steps, moment
 from lavant.client.cli._tail_words import arguments, error_text, joined, scores_text, seconds, tokens, value_line
@@ -145,6 +146,9 @@ class TailView:
             case "score_recorded":
                 run = Text(f"  of run {neutral_line(event.data.subject_run_id)}", "dim")
                 self._line("·", "dim", scores_text([event.data.score]).append_text(run), place)
+            case "samples_drawn" | "samples_leased" | "sample_returned" | "alert_changed":
+                if (line := sampling_line(event)) is not None:
+                    self._put(line, place)
             case "custom":
                 self._aside(neutral_line(event.data.name), event.data.value_json, place)
             case "state_snapshot":

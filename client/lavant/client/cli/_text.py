@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from lavant.client import Evaluation, EvaluationSummary
+from lavant.client import Evaluation, EvaluationSummary, Score
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 
@@ -32,6 +32,18 @@ def age(since: datetime | None, now: datetime) -> str:
 def count(number: int, noun: str) -> str:
     """Write a number of things: 1 run, 2 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def score_text(score: Score) -> str:
+    """Write a score as `name=value`: a verdict as true or false, a failure as error."""
+    value = score.value
+    if value is None:
+        said = "error"
+    elif isinstance(value, bool):
+        said = str(value).lower()
+    else:
+        said = value if isinstance(value, str) else f"{value:.3g}"
+    return one_line(f"{score.name}={said}")
 
 
 def measures(evaluation: Evaluation | EvaluationSummary) -> dict[str, float]:

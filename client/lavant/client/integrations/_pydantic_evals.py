@@ -21,6 +21,7 @@ from lavant.client._rows import Row, summary_of
 from lavant.client.integrations._evaluation_lives import find_lives, next_life, overtaken, read_lives
 from lavant.client.integrations._evaluation_plan import Key, PlannedRow, Stored, check_unchanged, plan_of, plan_rows
 from lavant.client.integrations._evaluation_row import Report, row_of
+from lavant.client.integrations._first_failure import first_failure
 from lavant.client.integrations._tool_stubs import begin_row, stubbed
 from lavant.v1.event_pb2 import EvaluationPlan, Event, RowFinished
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
@@ -125,7 +126,7 @@ class Work:
                     )
                 watching.cancel()
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
 
 
 class _Recorder:
@@ -184,8 +185,3 @@ async def _watch(producer: AsyncRunProducer) -> None:
     """Raise RunCancelled once somebody asks the evaluation to stop."""
     await producer.wait_cancelled()
     producer.raise_if_cancelled()
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    failure = failures.exceptions[0]
-    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure

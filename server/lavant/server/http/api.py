@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from lavant.server.errors import invalid_field, run_not_found
 from lavant.server.http import evaluations, queries
+from lavant.server.http.answers import TENANT, answer, caller
 from lavant.server.http.json_text import to_json
 from lavant.server.http.sse import RETRY_MS, EventTexts, SSEFrames, event_of_run
 from lavant.server.http.streams import EventStreamResponse, HTTPCaller, LastEventId, attempt_now, new_session_id
@@ -21,7 +22,6 @@ from lavant.v1 import event_service_pb2, run_service_pb2
 from lavant.v1.event_service_pb2 import StopPosition
 from lavant.v1.run_pb2 import Run, RunKind
 
-_TENANT = "default"
 _Write = Callable[[bytes], Awaitable[None]]
 
 
@@ -77,7 +77,7 @@ class API:
 
     async def list_runs(self, request: Request) -> Response:
         """Runs, the newest first, a page at a time."""
-        return _json(await self._runs.list_runs(queries.list_runs(request.query_params), _caller()))
+        return answer(await self._runs.list_runs(queries.list_runs(request.query_params), caller()))
 
     async def list_evaluations(self, request: Request) -> Response:
         """The same of evaluations."""
@@ -85,21 +85,21 @@ class API:
         if asked.filter.kinds:
             raise invalid_field("kind", "is evaluation here; leave it out")
         asked.filter.kinds.append(RunKind.RUN_KIND_EVALUATION)
-        return _json(await self._runs.list_runs(asked, _caller()))
+        return answer(await self._runs.list_runs(asked, caller()))
 
     async def get_run(self, request: Request) -> Response:
         """A run as it stands."""
-        return _json(await self._run(request.path_params["run_id"]))
+        return answer(await self._run(request.path_params["run_id"]))
 
     async def get_evaluation(self, request: Request) -> Response:
         """An evaluation as it stands."""
-        return _json(await self._evaluation(request.path_params["run_id"]))
+        return answer(await self._evaluation(request.path_params["run_id"]))
 
     async def list_events(self, request: Request) -> Response:
         """A run's events, a page at a time."""
         asked = queries.list_events(request.query_params, request.path_params["run_id"])
-        page = event_service_pb2.ListEventsResponse.FromString(await self._events.list_events(asked, _caller()))
-        return _json(page)
+        page = event_service_pb2.ListEventsResponse.FromString(await self._events.list_events(asked, caller()))
+        return answer(page)
 
     async def stream_run(self, request: Request) -> ASGIApp:
         """A run's events as they come."""
@@ -121,7 +121,7 @@ class API:
                 texts = [f"event: run\ndata: {to_json(run)}\n\n" for run in page.runs]
                 await write(f"{''.join(texts)}: heartbeat\nretry: {RETRY_MS}\nid: {page.resume_token}\n\n".encode())
 
-            await self._watcher.watch_runs(asked, HTTPCaller(_TENANT, write_runs))
+            await self._watcher.watch_runs(asked, HTTPCaller(TENANT, write_runs))
 
         return _stream_or_head(request, deliver)
 
@@ -129,7 +129,7 @@ class API:
         asked = queries.stream_events(request.query_params, run.run_id)
         last = LastEventId.of(request)
         if last.token:
-            position = self._tokens.read(last.token, RunKey(_TENANT, run.run_id))
+            position = self._tokens.read(last.token, RunKey(TENANT, run.run_id))
             position.check(run.create_time.ToNanoseconds(), run.last_sequence)
             ends_here = is_terminal(run.state) or asked.stop == StopPosition.STOP_POSITION_HEAD
             if ends_here and position.sequence >= run.last_sequence:
@@ -142,11 +142,11 @@ class API:
         asked.consumer_id = asked.consumer_id or f"http-{new_session_id()}"
         asked.attempt = attempt_now()
         return _stream_or_head(
-            request, lambda write: self._events.stream_events(asked, HTTPCaller(_TENANT, write), frames)
+            request, lambda write: self._events.stream_events(asked, HTTPCaller(TENANT, write), frames)
         )
 
     async def _run(self, run_id: str) -> Run:
-        response = await self._runs.get_run(run_service_pb2.GetRunRequest(run_id=run_id), _caller())
+        response = await self._runs.get_run(run_service_pb2.GetRunRequest(run_id=run_id), caller())
         return response.run
 
     async def _evaluation(self, run_id: str) -> Run:
@@ -156,11 +156,11 @@ class API:
         return run
 
 
-def _endpoint(answer: Callable[[Request], Awaitable[ASGIApp]]) -> Any:
+def _endpoint(respond: Callable[[Request], Awaitable[ASGIApp]]) -> Any:
     """Make an endpoint of what answers with a stream."""
 
     async def endpoint(request: Request) -> Any:
-        return await answer(request)
+        return await respond(request)
 
     return endpoint
 
@@ -169,15 +169,3 @@ def _stream_or_head(request: Request, deliver: Callable[[_Write], Awaitable[None
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
     return EventStreamResponse(deliver)
-
-
-def _json(message: Any) -> Response:
-    return Response(to_json(message), media_type="application/json")
-
-
-def _caller() -> HTTPCaller:
-    return HTTPCaller(_TENANT, _write_nothing)
-
-
-async def _write_nothing(_: bytes) -> None:
-    """A call that answers with one message streams nothing."""

@@ -1,6 +1,6 @@
 """The whole of what HTTP serves: the API, the dashboard, and what operators ask for."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -13,7 +13,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from lavant.server.errors import LavantError
-from lavant.server.http.api import API
 from lavant.server.http.errors import refused, to_response
 from lavant.server.http.guard import Guard
 from lavant.server.incidents import report
@@ -25,14 +24,14 @@ _log = structlog.get_logger(__name__)
 
 
 def site(
-    api: API,
+    routes: Sequence[Route],
     *,
     metrics: Callable[[], tuple[bytes, str]],
     is_draining: Callable[[], bool],
     hosts: Collection[str],
     origins: Collection[str],
 ) -> ASGIApp:
-    """Put it together."""
+    """Put it together; `routes` are the API's."""
 
     async def page(_: Request) -> Response:
         return FileResponse(_STATIC / "index.html")
@@ -54,7 +53,7 @@ def site(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", scrape),
-            *api.routes(),
+            *routes,
         ],
         exception_handlers={LavantError: _on_refusal, HTTPException: _on_http_refusal, Exception: _on_failure},
     )

@@ -5,7 +5,7 @@ import asyncio
 from lavant.server.errors import LavantError
 from lavant.server.measures import AppendMeasures
 from lavant.server.model import RunKey
-from lavant.server.rpc.validation import check_id
+from lavant.server.rpc.validation import check_callers_run
 from lavant.server.store.port import Engine
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 
@@ -25,7 +25,7 @@ class Appends:
 
     def _append(self, tenant: str, batch: ProducerBatch) -> asyncio.Future[BatchReceipt]:
         try:
-            check_id("batch.run_id", batch.run_id)
+            check_callers_run("batch.run_id", batch.run_id)
         except LavantError as error:
             refused: asyncio.Future[BatchReceipt] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)

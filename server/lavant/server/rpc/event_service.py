@@ -15,9 +15,10 @@ from lavant.server.store.port import Claim
 from lavant.server.streaming import frames
 from lavant.server.streaming.calls import Caller
 from lavant.server.streaming.frames import Frames
+from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.selection import ALL_TYPES, Selection, Span, type_mask
-from lavant.server.streaming.subscription import Streaming, StreamOptions, Subscription
+from lavant.server.streaming.subscription import StreamOptions, Subscription
 from lavant.server.streaming.tokens import Position
 from lavant.v1 import event_service_pb2 as pb
 from lavant.v1.event_pb2 import EventType

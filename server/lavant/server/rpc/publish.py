@@ -23,7 +23,7 @@ from lavant.v1.event_service_pb2 import (
     PublishEventsResponse,
 )
 
-_MAX_UNANSWERED = 64  # batches that one call may have under way
+_MAX_UNANSWERED = 256  # batches that one call may have under way
 _MAX_UNANSWERED_BYTES = 8 << 20
 
 

@@ -10,6 +10,7 @@ from lavant.server.clock import Clock
 from lavant.server.model import RunKey, is_terminal
 from lavant.server.rpc.dispatch import Call, server_stream, unary
 from lavant.server.rpc.validation import (
+    check_callers_run,
     check_enum,
     check_filter,
     check_id,
@@ -59,7 +60,7 @@ class RunService:
     async def create_run(self, request: pb.CreateRunRequest, call: Call) -> pb.CreateRunResponse:
         """See the contract."""
         _check_settings(request)
-        run_id = check_id("run_id", request.run_id) if request.run_id else _mint_run_id(self._clock.time_ns())
+        run_id = check_callers_run("run_id", request.run_id) if request.run_id else _mint_run_id(self._clock.time_ns())
         run = Run(
             run_id=run_id,
             kind=request.kind or RunKind.RUN_KIND_AGENT,
@@ -103,11 +104,12 @@ class RunService:
     async def cancel_run(self, request: pb.CancelRunRequest, call: Call) -> pb.CancelRunResponse:
         """See the contract."""
         reason = check_text("reason", request.reason, at_most=1_024)
-        return pb.CancelRunResponse(run=await self._engine.cancel_run(_key(request.run_id, call), reason))
+        key = RunKey(call.tenant, check_callers_run("run_id", request.run_id))
+        return pb.CancelRunResponse(run=await self._engine.cancel_run(key, reason))
 
     async def delete_run(self, request: pb.DeleteRunRequest, call: Call) -> pb.DeleteRunResponse:
         """See the contract."""
-        await self._engine.delete_run(_key(request.run_id, call))
+        await self._engine.delete_run(RunKey(call.tenant, check_callers_run("run_id", request.run_id)))
         return pb.DeleteRunResponse()
 
     async def _wait_until_ended(self, key: RunKey, timeout: float) -> None:

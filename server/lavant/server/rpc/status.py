@@ -33,6 +33,15 @@ CODES: dict["ErrorReason.ValueType", StatusCode] = {
     ErrorReason.ERROR_REASON_PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
     ErrorReason.ERROR_REASON_UNAVAILABLE: StatusCode.UNAVAILABLE,
     ErrorReason.ERROR_REASON_DATA_LOSS: StatusCode.DATA_LOSS,
+    ErrorReason.ERROR_REASON_RULE_NOT_FOUND: StatusCode.NOT_FOUND,
+    ErrorReason.ERROR_REASON_RULE_EXISTS: StatusCode.ALREADY_EXISTS,
+    ErrorReason.ERROR_REASON_RULE_CHANGED: StatusCode.ABORTED,
+    ErrorReason.ERROR_REASON_BACKFILL_UNDER_WAY: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_SAMPLE_LOST: StatusCode.FAILED_PRECONDITION,
+}
+_RESOURCES = {
+    ErrorReason.ERROR_REASON_RUN_NOT_FOUND: "lavant.v1.Run",
+    ErrorReason.ERROR_REASON_RULE_NOT_FOUND: "lavant.v1.Rule",
 }
 
 
@@ -65,8 +74,9 @@ def _details(error: LavantError) -> list[Message]:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    if error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
-        details.append(error_details_pb2.ResourceInfo(resource_type="lavant.v1.Run", resource_name=error.resource))
+    if error.reason in _RESOURCES:
+        kind = _RESOURCES[error.reason]
+        details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=error.resource))
     if error.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED:
         violation = error_details_pb2.QuotaFailure.Violation(subject=error.resource, description=error.message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))

@@ -7,11 +7,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import invalid_field
-from lavant.server.model import is_valid
+from lavant.server.model import OWN_RUNS, is_valid
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_MAX_ID = 128
+_ID = re.compile(r"[A-Za-z0-9._~-]+")
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_LABELS = 64
 _MAX_LABEL_KEY = 128
@@ -19,12 +20,19 @@ _MAX_LABEL_VALUE = 1024
 _MAX_CHOICES = 100
 
 
-def check_id(path: str, value: str) -> str:
+def check_id(path: str, value: str, *, at_most: int = _MAX_ID) -> str:
     """An id that callers choose; it is part of keys, paths and tokens."""
-    if not _ID.fullmatch(value):
-        raise invalid_field(path, "must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")
+    if not _ID.fullmatch(value) or len(value) > at_most:
+        raise invalid_field(path, f"must be 1 to {at_most} characters of A-Z a-z 0-9 . _ ~ -")
     if value in {".", ".."}:
         raise invalid_field(path, "must not be . or .., which mean something else in a URL")
+    return value
+
+
+def check_callers_run(path: str, value: str) -> str:
+    """The id of a run that a caller may change: not one of the server's own."""
+    if check_id(path, value).startswith(OWN_RUNS):
+        raise invalid_field(path, f"must not begin with {OWN_RUNS}: such runs are the server's own, to be read alone")
     return value
 
 
@@ -37,10 +45,10 @@ def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) 
     return value
 
 
-def check_labels(path: str, labels: Mapping[str, str]) -> None:
-    """A run's labels."""
-    if len(labels) > _MAX_LABELS:
-        raise invalid_field(path, f"must be at most {_MAX_LABELS} labels")
+def check_labels(path: str, labels: Mapping[str, str], *, at_most: int = _MAX_LABELS) -> None:
+    """A run's labels, or a score's."""
+    if len(labels) > at_most:
+        raise invalid_field(path, f"must be at most {at_most} labels")
     for key, value in labels.items():
         check_text(f"{path}.key", key, at_least=1, at_most=_MAX_LABEL_KEY)
         check_text(f"{path}.value", value, at_most=_MAX_LABEL_VALUE)

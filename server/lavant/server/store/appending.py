@@ -236,15 +236,14 @@ def _apply_all(log: LogState, events: Sequence[Event], now_ns: int) -> tuple[Chu
 
 
 def _number(events: Sequence[Event], first: int, now: Timestamp) -> list[bytes]:
-    """Set sequence and record_time, whatever the producer had there, and serialize."""
+    """Serialize with sequence and record_time, whatever the producer had there."""
     serialized: list[bytes] = []
-    # Merged from bytes, at half the price of CopyFrom; with zeros spelled out, to replace what is there.
+    # Put behind: parsers merge a message that comes twice; with zeros spelled out, to replace what is there.
     time = b"\x08" + varint(now.seconds) + b"\x10" + varint(now.nanos)
     recorded = _RECORD_TIME + varint(len(time)) + time
     for sequence, event in enumerate(events, first):
-        event.MergeFromString(recorded)
         event.sequence = sequence
-        serialized.append(event.SerializeToString())
+        serialized.append(event.SerializeToString() + recorded)
     numbering = len(recorded) + len(varint(first)) + 1
     if sum(map(len, serialized)) > MAX_BATCH_BYTES + len(events) * numbering:
         raise invalid_field("batch", f"must have at most {MAX_BATCH_BYTES} bytes; send several batches")

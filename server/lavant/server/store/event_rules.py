@@ -254,6 +254,10 @@ _CHECKS: dict[str, Rule] = {
     "custom": _custom,
     "row_finished": _row_finished,
     "score_recorded": _score_recorded,
+    "samples_drawn": _free,
+    "samples_leased": _free,
+    "sample_returned": _free,
+    "alert_changed": _free,
 }
 
 

@@ -144,12 +144,19 @@ class Engine(Protocol):
         A page is bounded in runs, in bytes and in runs looked at: a short or an empty one may not be the last.
         """
 
-    async def list_changes(self, query: RunQuery, after: int = 0) -> tuple[Sequence[RunChange], int]:
-        """List runs by their last change of state, the oldest first, those behind a position.
+    async def list_changes(
+        self, query: RunQuery, after: int = 0, until: int | None = None
+    ) -> tuple[Sequence[RunChange], int]:
+        """List runs by their last change of state, the oldest first, those behind a position and up to another.
 
         Returns the matching ones, at most `limit`, and the position up to which was looked; it
-        equals `after` when there is nothing new. A run that changed twice appears once, as it stands.
+        equals `after` when there is nothing new, and `until` when all up to there were looked at. A run that
+        changed twice appears once, as it stands. Positions tell only which changes lie behind them: they
+        are not to be compared otherwise, but for equality.
         """
+
+    async def last_change(self, tenant: str, after: int = 0) -> int:
+        """Tell the position of a tenant's last change that is known here, and not before another position."""
 
     def watch_changes(self, tenant: str, callback: Callable[[], None]) -> Watch:
         """Call back after each change that `list_changes` would tell of."""

@@ -13,6 +13,8 @@ class Listing(Enum):
 
     RUNS = b"r"
     CHANGES = b"c"
+    SCORES = b"s"
+    RULES = b"u"
 
 
 class Cursors:

@@ -1,30 +1,22 @@
 """One reader's stream of a run, from its opening to its end."""
 
-import asyncio
-from dataclasses import dataclass, field
-from random import Random
+from dataclasses import dataclass
 
-from lavant.server.clock import Clock
-from lavant.server.errors import LavantError, run_not_found, unavailable
-from lavant.server.measures import StreamMeasures
+from lavant.server.errors import LavantError, run_not_found
 from lavant.server.model import ConsumerKey, is_terminal
 from lavant.server.store.failpoints import failpoint
-from lavant.server.store.port import Claim, Engine, Notice
+from lavant.server.store.port import Claim, Notice
 from lavant.server.streaming import frames
-from lavant.server.streaming.calls import Calls
-from lavant.server.streaming.hub import Hub
+from lavant.server.streaming.held_stream import HeldStream, Streaming
 from lavant.server.streaming.log_reader import LogReader
 from lavant.server.streaming.outlet import Outlet
-from lavant.server.streaming.places import Place, Places
+from lavant.server.streaming.places import Place
 from lavant.server.streaming.selection import Selection
-from lavant.server.streaming.timetable import Timetable
-from lavant.server.streaming.tokens import Position, ResumeTokens
+from lavant.server.streaming.tokens import Position
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_service_pb2 import DeltaMode, StreamEndReason
 from lavant.v1.run_pb2 import Run
 
-_DRAIN_SPREAD = 2.0  # seconds over which the readers of a draining server come back
-_MAX_AGE_JITTER = 0.1
 _FINAL = (StreamEndReason.STREAM_END_REASON_RUN_FINISHED, StreamEndReason.STREAM_END_REASON_HEAD_REACHED)
 
 
@@ -44,57 +36,37 @@ class StreamOptions:
     deadline: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streaming:
-    """What all streams of a server share. Times are in seconds."""
-
-    engine: Engine
-    hub: Hub
-    places: Places
-    tokens: ResumeTokens
-    calls: Calls
-    clock: Clock
-    random: Random
-    max_age: float
-    stall_limit: float
-    measures: StreamMeasures = field(default_factory=StreamMeasures)
-
-
-class Subscription:
+class Subscription(HeldStream):
     """Delivers a run's events to one reader, from a position to an end.
 
-    Every event is sent once, in order, after it is durable. The consumer's place is given back
-    before the last frame or the error goes out. Memory: one frame, whatever the reader does.
+    Every event is sent once, in order, after it is durable.
     """
 
     __slots__ = (
-        "_awake", "_bookmark", "_caught_up", "_frames", "_max_age", "_options", "_outlet", "_reader",
-        "_run", "_sent_sequence", "_shared", "_sleeper", "_stop_at", "_tail", "_times", "end_reason",
+        "_bookmark", "_caught_up", "_frames", "_options", "_reader", "_run", "_sent_sequence", "_stop_at", "_tail",
+        "end_reason",
     )  # fmt: skip
 
     def __init__(
         self, shared: Streaming, options: StreamOptions, outlet: Outlet, faced: frames.Frames = frames
     ) -> None:
-        self._shared = shared
+        super().__init__(
+            shared,
+            outlet,
+            options.consumer,
+            options.claim,
+            heartbeat=options.heartbeat_interval,
+            idle=options.idle_timeout,
+            deadline=options.deadline,
+        )
         self._frames = faced
         self._options = options
-        self._outlet = outlet
-        self._awake = False
-        self._sleeper: asyncio.Future[None] | None = None
         self._caught_up = False
         self._run: Run | None = None
         self._stop_at: int | None = None
         self._sent_sequence = 0
         self.end_reason = StreamEndReason.STREAM_END_REASON_UNSPECIFIED
         self._bookmark = shared.tokens.bookmark(options.consumer.run, options.position.types, 0)
-        self._max_age = shared.max_age * shared.random.uniform(1 - _MAX_AGE_JITTER, 1 + _MAX_AGE_JITTER)
-        self._times = Timetable(
-            shared.clock.monotonic(),
-            heartbeat=options.heartbeat_interval,
-            idle=options.idle_timeout,
-            max_age=self._max_age,
-            deadline=options.deadline,
-        )
 
     async def deliver(self) -> None:
         """Stream until a planned end, told by a StreamEnd, or raise what ended it."""
@@ -123,33 +95,6 @@ class Subscription:
     def reader_gone(self) -> bool:
         """Whether its last write failed."""
         return self._outlet.reader_gone
-
-    def wake(self) -> None:
-        """Have the stream look again at what there is to do."""
-        self._awake = True
-        if self._sleeper is not None and not self._sleeper.done():
-            self._sleeper.set_result(None)
-
-    def _on_place_lost(self) -> None:
-        self._outlet.interrupt()
-        self.wake()
-
-    async def _hold_place(self) -> None:
-        places = self._shared.places
-        place = await places.take(self._options.consumer, self._options.claim, self._on_place_lost)
-        try:
-            end = await self._stream(place)
-            await places.give_back(place)
-            await self._outlet.send(end)
-            self._shared.measures.sent(len(end))
-        except LavantError as error:
-            expired = self._shared.clock.monotonic() >= place.usable_until
-            await places.give_back(place)
-            if place.lost:
-                raise _displaced() from None
-            raise (_not_renewed() if expired else error) from None
-        finally:
-            places.abandon(place)
 
     async def _find_run(self, *, waited: bool = False) -> None:
         """Look up the run and settle where to begin and to stop, or wait for it if that was asked for.
@@ -192,7 +137,7 @@ class Subscription:
                 self._caught_up = True
                 await self._send(place, self._frames.caught_up_frame(self._token(), limit))
                 self._shared.measures.caught_up()
-            elif (end := self._end(behind)) is not None:
+            elif (end := self._end(behind=behind)) is not None:
                 return end
             elif self._times.heartbeat_due(self._shared.clock.monotonic()):
                 await self._send(place, self._heartbeat())
@@ -204,30 +149,24 @@ class Subscription:
     def _check(self, place: Place) -> None:
         if self._tail.deleted:
             raise run_not_found(self._options.consumer.run.run_id)
-        if place.lost:
-            raise _displaced()
-        if self._shared.clock.monotonic() >= place.usable_until:
-            raise _not_renewed()
+        super()._check(place)
 
-    def _end(self, behind: bool) -> bytes | None:
+    def _end(self, *, behind: bool) -> bytes | None:
         """The frame of the end that is reached by now, if one is."""
-        reason = self._reached(behind)
+        reason = self._run_over(behind=behind) or self._reached()
         if reason is None:
             return None
         self.end_reason = reason
-        draining = reason == StreamEndReason.STREAM_END_REASON_DRAINING
-        delay = self._shared.random.uniform(0, _DRAIN_SPREAD) if draining else 0
+        delay = self._retry_delay(reason)
         return self._frames.end_frame(self._token(), reason, reconnect=reason not in _FINAL, retry_delay=delay)
 
-    def _reached(self, behind: bool) -> "StreamEndReason.ValueType | None":
+    def _run_over(self, *, behind: bool) -> "StreamEndReason.ValueType | None":
         tail = self._tail
         if self._caught_up and tail.sealed and self._reader.sequence >= tail.last_sequence:
             return StreamEndReason.STREAM_END_REASON_RUN_FINISHED
         if self._caught_up and not behind and self._stop_at is not None:
             return StreamEndReason.STREAM_END_REASON_HEAD_REACHED
-        if self._shared.calls.draining:
-            return StreamEndReason.STREAM_END_REASON_DRAINING
-        return self._times.planned_end(self._shared.clock.monotonic())
+        return None
 
     async def _send_events(self, place: Place, limit: int) -> None:
         reader = self._reader
@@ -254,30 +193,7 @@ class Subscription:
     def _token(self) -> bytes:
         return self._bookmark.at(self._reader.sequence)
 
-    async def _sleep(self, place: Place) -> None:
-        """Wait until something happens or is due."""
-        if self._awake:
-            return
-        self._sleeper = asyncio.get_running_loop().create_future()
-        due = min(self._times.next_due(), place.usable_until)
-        timer = self._shared.clock.call_at(due, self.wake)
-        try:
-            await self._sleeper
-        finally:
-            self._sleeper = None
-            timer.cancel()
-
 
 def _standing(run: Run) -> Notice:
     seen_ns = run.producer_seen_time.ToNanoseconds() if run.HasField("producer_seen_time") else 0
     return Notice(last_sequence=run.last_sequence, sealed=is_terminal(run.state), producer_seen_ns=seen_ns)
-
-
-def _not_renewed() -> LavantError:
-    return unavailable("the hold on the consumer's place could not be renewed; resume")
-
-
-def _displaced() -> LavantError:
-    return LavantError(
-        ErrorReason.ERROR_REASON_STREAM_DISPLACED, "a newer stream of this consumer took this one's place"
-    )

@@ -90,10 +90,12 @@ export function follow(path, parameters, names, on, last = "run_finished") {
   return () => finish();
 }
 
+// An empty text asks for nothing; within a list it is one of its values.
 function address(path, parameters) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    for (const one of Array.isArray(value) ? value : [value]) if (one !== "" && one !== undefined) query.append(name, one);
+    if (Array.isArray(value)) for (const one of value) query.append(name, one);
+    else if (value !== "" && value !== undefined) query.append(name, value);
   }
   return query.size ? `${path}?${query}` : path;
 }

@@ -67,7 +67,7 @@ export function toRow(finished) {
   };
 }
 
-function toScore(score) {
+export function toScore(score) {
   const value = score.passed ?? score.label ?? (score.number === undefined ? undefined : Number(score.number));
   return { name: score.name, value, why: score.explanation, version: score.evaluator?.version ?? "", error: score.error };
 }

@@ -4,7 +4,7 @@ import { follow, get, pages } from "./api.js";
 import { h, perFrame, replace } from "./dom.js";
 import { EvaluationModel, compare, mean, toRow } from "./evaluation_model.js";
 import { age, count, pretty, score as shown, span } from "./format.js";
-import { badge, fault, field, figure, labels, notes } from "./parts.js";
+import { badge, fault, field, figure, header, labels, notes } from "./parts.js";
 import { progressBar } from "./run_page.js";
 import { EVENTS } from "./run_model.js";
 
@@ -112,7 +112,7 @@ function drawScores(element, model) {
       h("td", { class: "number" }, score.errors ? `${count(score.errors)} errors` : ""),
     );
   });
-  replace(element, cells.length ? h("table", {}, h("thead", {}, header("Score", "#Mean", "", "#Passed", "#Errors")), h("tbody", {}, cells)) : null);
+  replace(element, cells.length ? h("table", {}, header("Score", "#Mean", "", "#Passed", "#Errors"), h("tbody", {}, cells)) : null);
 }
 
 function drawComparison(element, model, view, draw) {
@@ -137,7 +137,7 @@ function drawComparison(element, model, view, draw) {
   return replace(
     element,
     found.length
-      ? h("table", {}, h("thead", {}, header("Score", "Against the baseline", "#Mean", "Rows that flipped")), h("tbody", {}, cells))
+      ? h("table", {}, header("Score", "Against the baseline", "#Mean", "Rows that flipped"), h("tbody", {}, cells))
       : h("p", { class: "nothing" }, "No row of the baseline has the same id and iteration."),
     view.only ? h("button", { type: "button", onclick: () => only(undefined) }, "Show all rows") : null,
   );
@@ -199,10 +199,6 @@ function drawDetails(element, { selected: row }) {
     row.run ? h("a", { href: `#/runs/${encodeURIComponent(row.run)}` }, "The run") : null,
   );
 }
-
-// Columns whose names begin with # hold numbers.
-const header = (...names) =>
-  h("tr", {}, names.map((name) => h("th", { scope: "col", class: name.startsWith("#") && "number" }, name.replace("#", ""))));
 
 function valueOf(row, column) {
   if (column === "row") return row.id;

@@ -1,6 +1,6 @@
 // Small pieces that several pages show alike.
 
-import { h } from "./dom.js";
+import { h, replace } from "./dom.js";
 import { pretty } from "./format.js";
 
 export const notes = (...texts) => texts.filter(Boolean).map((text) => h("span", { class: "note" }, text));
@@ -23,3 +23,14 @@ export function labels(of) {
 
 // A figure with what it means above it.
 export const figure = (name, value) => h("div", { class: "figure" }, h("dt", {}, name), h("dd", {}, value || "–"));
+
+// Columns whose names begin with # hold numbers.
+export const header = (...names) =>
+  h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col", class: name.startsWith("#") && "number" }, name.replace("#", "")))));
+
+// Draws anew, and gives the focus back to the button that had it: the one of the same data-key.
+export function redraw(element, ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  replace(element, ...children);
+  if (focused) [...element.querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+}

@@ -10,7 +10,7 @@ export const EVENTS = [
   "message_started", "text_delta", "reasoning_delta", "tool_arguments_delta", "message_finished",
   "tool_call_started", "tool_output_delta", "tool_call_finished", "progress_reported", "error_reported",
   "state_snapshot", "state_delta", "artifact_updated", "input_requested", "input_resolved", "custom",
-  "row_finished", "score_recorded",
+  "row_finished", "score_recorded", "samples_drawn", "samples_leased", "sample_returned", "alert_changed",
 ];
 
 export class RunModel {

@@ -5,6 +5,7 @@ import { h, perFrame, replace } from "./dom.js";
 import { age, compact, cost, count, pretty, span, tokens } from "./format.js";
 import { badge, field, figure, labels, notes } from "./parts.js";
 import { EVENTS, RunModel } from "./run_model.js";
+import { RunScores } from "./run_scores.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -12,10 +13,11 @@ export function runPage(main, id, setState) {
   const model = new RunModel();
   const transcript = new Transcript(model);
   const timeline = new Timeline(model);
+  const scores = new RunScores(id);
   const head = h("section", { class: "head" });
   const input = h("div");
   const output = h("div");
-  replace(main, head, h("div", { class: "columns" }, h("div", {}, input, transcript.element, output), timeline.element));
+  replace(main, head, scores.element, h("div", { class: "columns" }, h("div", {}, input, transcript.element, output), timeline.element));
 
   const draw = perFrame(() => {
     drawHead(head, model, id);
@@ -51,6 +53,7 @@ export function runPage(main, id, setState) {
 
   draw();
   return () => {
+    scores.close();
     clearInterval(ticking);
     stop();
   };

@@ -123,11 +123,19 @@ class JetStreamEngine:
             await self._feed.caught_up()
             return await self._feed.projection.list_runs(query, before)
 
-    async def list_changes(self, query: RunQuery, after: int = 0) -> tuple[Sequence[RunChange], int]:
-        """List runs by their last change of state, the oldest first, those behind a position."""
+    async def list_changes(
+        self, query: RunQuery, after: int = 0, until: int | None = None
+    ) -> tuple[Sequence[RunChange], int]:
+        """List runs by their last change of state, the oldest first, those behind a position and up to another."""
         with self._in_reach():
             await self._feed.caught_up()
-            return await self._feed.projection.list_changes(query, after)
+            return await self._feed.projection.list_changes(query, after, until)
+
+    async def last_change(self, tenant: str, after: int = 0) -> int:
+        """Tell the position of a tenant's last change that is known here, and not before another position."""
+        with self._in_reach():
+            await self._feed.caught_up()
+            return await self._feed.projection.last_change(tenant, after)
 
     def watch_changes(self, tenant: str, callback: Callable[[], None]) -> Watch:
         """Call back after each change that `list_changes` would tell of."""

@@ -56,6 +56,7 @@ _INSERT = f"INSERT INTO runs VALUES({', '.join('?' * 16)})"
 _INSERT_LABEL = "INSERT INTO labels VALUES(?, ?, ?, ?)"
 _HEARD = "UPDATE runs SET seen_ns = max(seen_ns, ?) WHERE tenant = ? AND run_id = ?"
 # ruff: noqa: S608 - every value is bound; only constants of this package become part of the text
+_NEWEST_CHANGES = "SELECT partition, max(change) FROM runs WHERE tenant = ? GROUP BY partition"
 _OLDER = """SELECT created FROM runs INDEXED BY runs_by_age
     WHERE tenant = ? AND created < ? ORDER BY created DESC LIMIT 1 OFFSET ?"""
 
@@ -91,9 +92,15 @@ class Projection:
         """List runs, the newest first: what fits in a page, of the next so many runs."""
         return await self._ask(lambda: self._list_runs(query, before))
 
-    async def list_changes(self, query: RunQuery, after: int) -> tuple[Sequence[RunChange], int]:
+    async def list_changes(
+        self, query: RunQuery, after: int, until: int | None = None
+    ) -> tuple[Sequence[RunChange], int]:
         """List runs by their last change of state, the oldest first: what fits in a page, of the next so many."""
-        return await self._ask(lambda: self._list_changes(query, after))
+        return await self._ask(lambda: self._list_changes(query, after, until))
+
+    async def last_change(self, tenant: str, after: int) -> int:
+        """Tell where a tenant's feed of changes ends, in no partition before a position."""
+        return await self._ask(lambda: self._last_change(tenant, after))
 
     async def list_silent(self, silent_since_ns: int, now_ns: int) -> list[RunKey]:
         """List the open runs whose producers may be silent for too long."""
@@ -142,29 +149,43 @@ class Projection:
             return RunPage(runs, taken[-1].position)
         return RunPage(runs, None if rest is None else rest + 1)
 
-    def _list_changes(self, query: RunQuery, after: int) -> tuple[Sequence[RunChange], int]:
+    def _list_changes(self, query: RunQuery, after: int, until: int | None) -> tuple[Sequence[RunChange], int]:
         reached = _unpacked(after)
-        changed = heapq.merge(*(self._changed(query, *place) for place in enumerate(reached)))
-        looked_at = islice(changed, listing.LOOKED_AT)
+        ends = [_MASK] * PARTITIONS if until is None else _unpacked(until)
+        spans = enumerate(zip(reached, ends, strict=True))
+        changed = heapq.merge(*(self._changed(query, partition, *span) for partition, span in spans))
+        left = listing.LOOKED_AT
 
         def wanted() -> Iterator[tuple[int, Run]]:
-            for _, partition, change, run in looked_at:
+            nonlocal left
+            for _, partition, change, run in islice(changed, left):
+                left -= 1
                 reached[partition] = change
                 if run is not None:
                     yield packed(reached), Run.FromString(run)
 
         taken, cut = listing.take(wanted(), query.limit)
-        return taken, taken[-1].position if cut else packed(reached)
+        if cut:
+            return taken, taken[-1].position
+        return taken, packed(reached) if until is None or not left else _latest(packed(reached), until)
 
-    def _changed(self, query: RunQuery, partition: int, after: int) -> Iterator[tuple[int, int, int, bytes | None]]:
-        """A partition's changes behind one, by their stamps, with those runs that are wanted.
+    def _last_change(self, tenant: str, after: int) -> int:
+        newest: Any = self._connection.execute(_NEWEST_CHANGES, (tenant,))
+        changes = dict(newest)
+        return _latest(after, packed([changes.get(partition, 0) for partition in range(PARTITIONS)]))
+
+    def _changed(
+        self, query: RunQuery, partition: int, after: int, until: int
+    ) -> Iterator[tuple[int, int, int, bytes | None]]:
+        """A partition's changes behind one and up to another, by their stamps, with those runs that are wanted.
 
         A message never sorts before an earlier one of its stream, whatever the clock was that stamped it.
         """
         where, values = listing.conditions(query)
         sql = f"""SELECT stamp, change, CASE WHEN {where} THEN run END FROM runs INDEXED BY runs_by_change
-            WHERE runs.tenant = ? AND partition = ? AND change > ? ORDER BY change LIMIT ?"""
-        rows: Any = self._connection.execute(sql, (*values, query.tenant, partition, after, listing.LOOKED_AT))
+            WHERE runs.tenant = ? AND partition = ? AND change > ? AND change <= ? ORDER BY change LIMIT ?"""
+        bounds = (after, until, listing.LOOKED_AT)
+        rows: Any = self._connection.execute(sql, (*values, query.tenant, partition, *bounds))
         newest = 0
         for stamp, change, run in rows:
             newest = max(newest, stamp)
@@ -178,3 +199,8 @@ def packed(sequences: Sequence[int]) -> int:
 
 def _unpacked(position: int) -> list[int]:
     return [position >> (_BITS * partition) & _MASK for partition in range(PARTITIONS)]
+
+
+def _latest(one: int, other: int) -> int:
+    """The place that no change lies behind which lies behind neither of two."""
+    return packed([*map(max, _unpacked(one), _unpacked(other))])

@@ -139,10 +139,17 @@ class SQLiteEngine:
         self._commits.check_open()
         return await self._lists.ask(partial(queries.list_runs, query=query, before=before))
 
-    async def list_changes(self, query: RunQuery, after: int = 0) -> tuple[Sequence[RunChange], int]:
-        """List runs by their last change of state, the oldest first, those behind a position."""
+    async def list_changes(
+        self, query: RunQuery, after: int = 0, until: int | None = None
+    ) -> tuple[Sequence[RunChange], int]:
+        """List runs by their last change of state, the oldest first, those behind a position and up to another."""
         self._commits.check_open()
-        return await self._lists.ask(partial(queries.list_changes, query=query, after=after))
+        return await self._lists.ask(partial(queries.list_changes, query=query, after=after, until=until))
+
+    async def last_change(self, tenant: str, after: int = 0) -> int:
+        """Tell the position of a tenant's last change, and not before another position."""
+        self._commits.check_open()
+        return max(after, await self._lists.ask(partial(queries.newest_change, tenant=tenant)))
 
     def watch_changes(self, tenant: str, callback: Callable[[], None]) -> Watch:
         """Call back after each change that `list_changes` would tell of."""

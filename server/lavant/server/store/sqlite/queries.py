@@ -95,16 +95,26 @@ def list_runs(connection: apsw.Connection, query: RunQuery, before: int | None) 
     return RunPage(runs, None if rest is None else rest + 1)
 
 
-def list_changes(connection: apsw.Connection, query: RunQuery, after: int) -> tuple[Sequence[RunChange], int]:
+def list_changes(
+    connection: apsw.Connection, query: RunQuery, after: int, until: int | None
+) -> tuple[Sequence[RunChange], int]:
     """List runs by their last change of state, the oldest first: what fits in a page, of the next so many."""
     reached: int | None = connection.execute(_CHANGED, (query.tenant, after, listing.LOOKED_AT - 1)).get
-    if reached is None:
-        reached = max(after, connection.execute(_NEWEST_CHANGE, (query.tenant,)).get or 0)
+    if until is not None:
+        reached = until if reached is None else min(reached, until)
+    elif reached is None:
+        reached = max(after, newest_change(connection, query.tenant))
     where, values = listing.conditions(query)
     sql = f"""SELECT change, {RUN_COLUMNS} FROM runs INDEXED BY runs_by_change
         WHERE {where} AND change > ? AND change <= ? ORDER BY change"""
     changes, cut = _page(connection, sql, (*values, after, reached), query.limit)
     return changes, changes[-1].position if cut else reached
+
+
+def newest_change(connection: apsw.Connection, tenant: str) -> int:
+    """Tell where a tenant's feed of changes ends."""
+    newest: int | None = connection.execute(_NEWEST_CHANGE, (tenant,)).get
+    return newest or 0
 
 
 def list_silent(connection: apsw.Connection, silent_since_ns: int, now_ns: int) -> list[RunKey]:

@@ -1,0 +1,167 @@
+// Scores by time, the judged runs behind each point, whether they got worse, the rules and their alerts.
+//
+// The address holds what is shown: whoever opens it sees the same.
+
+import { followAlerts, drawAlerts, drawChanges } from "./alert_list.js";
+import { AlertModel } from "./alert_model.js";
+import { get, pages } from "./api.js";
+import { h, perFrame, replace } from "./dom.js";
+import { JudgedRuns } from "./judged_runs.js";
+import { drawRules } from "./rule_list.js";
+import { drawCheck } from "./score_check.js";
+import { ScoreFilters } from "./score_filters.js";
+import { belongs, mixedVersions, titleOf, toBars, toLines } from "./score_model.js";
+import { ScorePlot } from "./score_plot.js";
+import { stretch } from "./score_axis.js";
+import { RANGES, behind, comparisonOf, filterOf, read, summaryOf, windowOf, within, write } from "./score_view.js";
+
+const SUMMARY = "/api/v1/scores/summary";
+const REFRESH = 10_000;
+const OF_THE_VIEW = ["statistic", "at", "of", "against"]; // Changes to these leave the chosen point as it is.
+
+export function scoresPage(main, query, setState) {
+  let view = read(query);
+  let round = 0;
+  let asking = new AbortController();
+  const leaving = new AbortController();
+  let rules;
+  let loaded;
+  let over = false;
+  let lacksChoices = false;
+  const alerts = new AlertModel();
+  const firing = h("section", { class: "alerts", "aria-label": "Alerts", "aria-live": "polite" });
+  const changes = h("details", { class: "changes", hidden: true }, h("summary", {}, "What alerts did lately"), h("ul"));
+  const filters = new ScoreFilters(change);
+  const plot = new ScorePlot(filters.display, { choose, change, again: () => load(true) });
+  const judged = new JudgedRuns();
+  const check = h("section", { class: "check", "aria-label": "Regression check" });
+  const ruleList = h("section", { class: "rules", "aria-label": "Rules" });
+  document.title = "Scores · lavant";
+  replace(main, firing, h("div", { class: "heading" }, h("h1", {}, "Scores"), plot.time, filters.range), filters.element, plot.element, judged.element, check, ruleList, changes);
+
+  const draw = perFrame(() => {
+    if (over) return;
+    filters.draw(view);
+    drawAlerts(firing, alerts, showAlert);
+    drawChanges(changes, alerts);
+    if (rules) drawRules(ruleList, rules, alerts, (rule) => change({ ...nothingChosen, rule_id: rule }));
+    if (!loaded) return;
+    plot.draw({ ...loaded, lines: toLines(loaded.groups, loaded.totals, view), bars: toBars(loaded.groups), view });
+    drawCheck(check, { ...loaded, others: otherVersions(), view }, change);
+  });
+
+  function change(changed) {
+    const keeps = Object.keys(changed).every((name) => OF_THE_VIEW.includes(name));
+    view = { ...view, ...(keeps ? {} : { at: undefined, of: undefined }), ...("version" in changed ? { against: "" } : {}), ...changed };
+    const text = write(view);
+    history.pushState(null, "", text ? `#/scores?${text}` : "#/scores");
+    if (!keeps || "against" in changed) load("range" in changed || "until" in changed);
+    draw();
+  }
+
+  function choose(time, line) {
+    change({ at: time, of: line?.of });
+    showJudged();
+    judged.element.focus({ preventScroll: true });
+    judged.element.firstElementChild.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  function showJudged() {
+    if (view.at === undefined) return judged.hide();
+    const window = RANGES[view.range];
+    const title = `${view.of ? titleOf(view.of, view.lines) : "All scores"} · ${stretch(view.at, window.bucket)}`;
+    return judged.show(title, behind(view, window), (score) => belongs(score, view.of), () => {
+      change({ at: undefined, of: undefined });
+      judged.hide();
+      plot.chart.focus();
+    });
+  }
+
+  function showAlert({ rule, alert }) {
+    const known = rules?.find((one) => one.rule_id === rule)?.alerts?.find((one) => one.name === alert);
+    change({ ...nothingChosen, rule_id: rule, name: known?.score_name || undefined });
+  }
+
+  function otherVersions() {
+    return view.version === undefined ? [] : [...filters.known.version.keys()].filter((one) => one && one !== view.version);
+  }
+
+  async function load(withChoices, isRefresh = false) {
+    round += 1;
+    const mine = round;
+    asking.abort();
+    asking = new AbortController();
+    lacksChoices ||= withChoices;
+    if (!isRefresh) {
+      plot.wait();
+      if (view.at === undefined) judged.hide();
+    }
+    const { signal } = asking;
+    const window = windowOf(view, Date.now());
+    const asked = { ...summaryOf(view), ...within(window) };
+    const versions = { ...filterOf(view), ...within(window), group_by: ["evaluator", "version"] };
+    try {
+      const [byTime, totals, seen, compared] = await Promise.all([
+        get(SUMMARY, { ...asked, bucket: window.bucket / 1000 }, signal),
+        get(SUMMARY, asked, signal),
+        get(SUMMARY, versions, signal).catch(() => ({})),
+        get("/api/v1/scores/comparison", comparisonOf(view, window), signal),
+      ]);
+      if (mine !== round) return;
+      loaded = { window, groups: byTime.groups ?? [], totals: totals.groups ?? [], mixed: mixedVersions(seen.groups ?? []), changes: compared.changes ?? [] };
+    } catch (error) {
+      if (mine !== round || (isRefresh && loaded)) return; // What is shown stays: the next refresh may do better.
+      loaded = undefined;
+      plot.fail(error);
+      replace(check);
+    }
+    draw();
+    if (!lacksChoices) return;
+    lacksChoices = false;
+    filters.load(window, leaving.signal).then(draw); // The chart comes first.
+  }
+
+  async function loadRules() {
+    const found = [];
+    try {
+      for await (const page of pages("/api/v1/rules", "rules")) found.push(...page);
+      rules = found;
+      filters.offer(rules);
+    } catch (error) {
+      if (!rules) replace(ruleList, h("h2", {}, "Rules"), h("p", { class: "fault" }, error.message));
+    }
+    draw();
+  }
+
+  function refresh(withChoices = false) {
+    if (document.hidden) return;
+    loadRules();
+    if (view.until === undefined) load(withChoices, true);
+  }
+
+  const stopAlerts = followAlerts({
+    state: setState,
+    event(event) {
+      alerts.apply(event);
+      draw();
+    },
+  });
+  let ticks = 0;
+  const ticking = setInterval(() => refresh((ticks += 1) % 6 === 0), REFRESH);
+  draw();
+  load(true);
+  loadRules();
+  showJudged();
+  return () => {
+    over = true;
+    round += 1;
+    asking.abort();
+    leaving.abort();
+    judged.hide();
+    plot.close();
+    clearInterval(ticking);
+    stopAlerts();
+  };
+}
+
+const nothingChosen = { rule_id: undefined, name: undefined, evaluator: undefined, version: undefined, run_name: undefined, label: "" };

@@ -1,0 +1,105 @@
+"""The dashboard in a real browser: Debian's Chromium."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from lavant.client import AsyncClient
+from support.server import ServerProcess, free_address
+
+CHROMIUM = shutil.which("chromium") or ""
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&lt;\u202e\x00\r\n'\"`${7*7}"
+)
+ACTIVE = "main img, main script, main iframe, main [onerror], main a[href^=javascript]"
+
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM and "CI" not in os.environ, reason="needs chromium: apt-get install chromium"
+)
+
+
+class Site:
+    """A server in a process of its own, with a client of it, and a browser that looks at it."""
+
+    def __init__(self, process: ServerProcess, address: str, client: AsyncClient, browser: Browser) -> None:
+        self.process = process
+        self.client = client
+        self._address = address
+        self._browser = browser
+        self.complaints: list[str] = []
+        self.said: list[str] = []
+        self.asked: list[str] = []
+
+    async def start(self) -> None:
+        await self.process.start("--http", self._address)
+
+    async def refuse(self) -> None:
+        """Answer 503 in the server's place until the browser has given up, as it does on an answer other than 200."""
+        asked = asyncio.Semaphore(0)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+            asked.release()
+
+        host, port = self._address.split(":")
+        async with await asyncio.start_server(answer, host, int(port)):
+            await asked.acquire()  # The browser's own reconnect, then the page's question why.
+            await asked.acquire()
+
+    async def open(self, path: str = "", now: datetime | None = None, **options: object) -> Page:
+        """Look at a page, by a clock of the browser's that stands still if it is told the time."""
+        page = await self._browser.new_page(**options)  # type: ignore[arg-type]
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._hear)
+        page.on("request", lambda request: self.asked.append(request.url))
+        if now is not None:
+            await page.clock.set_fixed_time(now)
+        await page.goto(f"{self.url}/#/{path}")
+        return page
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{self._address}"
+
+    def check_quiet(self) -> None:
+        """Nothing was complained of on the console, and nobody else was asked for anything."""
+        assert self.said == []
+        assert [url for url in self.asked if not url.startswith(f"{self.url}/")] == []
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
+
+
+@asynccontextmanager
+async def a_site(folder: Path) -> AsyncIterator[Site]:
+    """Serve from a store in a folder, and look at it; no page may have an error that nobody caught."""
+    address = free_address()
+    process = ServerProcess(folder)
+    await process.start("--http", address)
+    try:
+        async with AsyncClient(process.target) as client, browsing() as browser:
+            site = Site(process, address, client, browser)
+            yield site
+            await browser.close()
+    finally:
+        await process.kill()
+    assert site.complaints == []
+
+
+@asynccontextmanager
+async def browsing() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        yield await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
