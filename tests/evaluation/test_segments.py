@@ -12,10 +12,10 @@ from lavant.server.errors import LavantError
 from lavant.server.evaluation import desk as desk_module
 from lavant.server.evaluation.desk import Desk
 from lavant.server.evaluation.ledger import Ledger
-from lavant.server.evaluation.own_log import OwnLogs
 from lavant.server.evaluation.record import Record, log_of, log_run, segment_of
 from lavant.server.evaluation.rulebook import Entry, Rulebook
 from lavant.server.model import RunKey
+from lavant.server.store.own_logs import OwnLogs
 from lavant.server.store.port import Engine
 from lavant.server.store.sqlite import SQLiteEngine
 from lavant.v1.event_pb2 import Event, SampleReturned, SamplesDrawn, SamplesLeased

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, rule_not_found
-from lavant.server.evaluation.own_log import OverwrittenError, OwnLogs
 from lavant.server.evaluation.record import Record, log_of, log_run, segment_of
 from lavant.server.model import RunKey, beside
+from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted, StateSnapshot

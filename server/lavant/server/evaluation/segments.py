@@ -2,9 +2,9 @@
 
 from lavant.server.errors import LavantError
 from lavant.server.evaluation.ledger import Ledger
-from lavant.server.evaluation.own_log import OverwrittenError, OwnLogs
 from lavant.server.evaluation.record import Record, segment_of, segment_run
 from lavant.server.model import RunKey
+from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import EvaluationPlan, Event, RunStarted

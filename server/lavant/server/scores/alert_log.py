@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic_core import from_json, to_json
 
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.model import OWN_RUNS, RunKey
-from lavant.server.scores.sources import PRODUCER
+from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import AlertChanged, CustomEvent, Event, RunStarted
-from lavant.v1.event_service_pb2 import EventBatch, ProducerBatch
+from lavant.v1.event_service_pb2 import EventBatch
 from lavant.v1.run_pb2 import Run, RunKind
 
 ALERTS_RUN = f"{OWN_RUNS}alerts"
@@ -22,7 +21,6 @@ _NAME = "alerts"
 _POSTED = "lavant.alert_posted"
 _TO_POST = "lavant.webhook"  # the attribute of changes that are to be posted
 _READ_BYTES = 1 << 20
-_LOST = (ErrorReason.ERROR_REASON_PRODUCER_CONFLICT, ErrorReason.ERROR_REASON_PRODUCER_GAP)
 
 
 class Letter(NamedTuple):
@@ -49,7 +47,7 @@ class AlertLog:
         self.changes: dict[tuple[str, str], AlertChanged] = {}  # the last of each rule's each alert
         self.letters: dict[int, Letter] = {}  # by sequence
         self._engine = engine
-        self._clock = clock
+        self._logs = OwnLogs(engine, clock)
         self._sequence = 0
         self._lock = asyncio.Lock()
         self._news = True
@@ -94,28 +92,12 @@ class AlertLog:
                 await self._engine.create_run(self.key, Run(name=_NAME, kind=RunKind.RUN_KIND_EVALUATION))
                 events.insert(0, Event(run_started=RunStarted()))
             try:
-                receipt = await self._engine.append(self.key, self._batch(events))
-                first = not receipt.duplicate
-            except LavantError as error:
-                if error.reason not in _LOST:
-                    raise
+                await self._logs.append(self.key, self._sequence, events)
+                first = True
+            except OverwrittenError:
                 first = False
             await self._read_on()
             return first
-
-    def _batch(self, events: Sequence[Event]) -> ProducerBatch:
-        """A batch that is taken if nothing was appended since the log was read last: there is one producer."""
-        now = Timestamp()
-        now.FromNanoseconds(self._clock.time_ns())
-        for sequence, event in enumerate(events, self._sequence + 1):
-            event.event_id = f"server.{sequence}"
-            event.event_time.CopyFrom(now)
-        return ProducerBatch(
-            run_id=self.key.run_id,
-            producer_id=PRODUCER,
-            first_producer_sequence=self._sequence + 1,
-            events=events,
-        )
 
     async def _read_on(self) -> None:
         while True:

@@ -1,15 +1,15 @@
 """Records scores that people, or ground truth, give a run afterwards."""
 
-from google.protobuf.timestamp_pb2 import Timestamp
+from contextlib import suppress
 
 from lavant.server.clock import Clock
-from lavant.server.errors import LavantError, data_loss, invalid_field
+from lavant.server.errors import data_loss, invalid_field
 from lavant.server.model import RunKey, beside, is_terminal
-from lavant.server.scores.sources import PRODUCER, RECORDED
+from lavant.server.scores.sources import RECORDED
+from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine
-from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted, ScoreRecorded
-from lavant.v1.event_service_pb2 import EventBatch, ProducerBatch
+from lavant.v1.event_service_pb2 import EventBatch
 from lavant.v1.run_pb2 import Run, RunFinished, RunKind, RunState
 
 _NAME = "score"  # of the runs that hold one each
@@ -22,6 +22,7 @@ class Recorder:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._logs = OwnLogs(engine, clock)
 
     async def record(self, tenant: str, score_id: str, recorded: ScoreRecorded) -> bool:
         """Record a score, given without what the server sets; tells whether it had been recorded before.
@@ -32,32 +33,24 @@ class Recorder:
         key = RunKey(beside(tenant, RECORDED), score_id)
         holder = await self._engine.create_run(key, Run(name=_NAME, kind=RunKind.RUN_KIND_EVALUATION))
         if not is_terminal(holder.state):
-            try:
-                receipt = await self._engine.append(key, self._batch(score_id, recorded, run))
-            except LavantError as error:
-                if error.reason != ErrorReason.ERROR_REASON_PRODUCER_CONFLICT:
-                    raise
-            else:
-                return receipt.duplicate
+            with suppress(OverwrittenError):
+                await self._logs.append(key, 0, self._events(recorded, run))
+                return False
         await self._check_same(key, recorded)
         return True
 
-    def _batch(self, score_id: str, recorded: ScoreRecorded, run: Run) -> ProducerBatch:
-        now = Timestamp()
-        now.FromNanoseconds(self._clock.time_ns())
+    def _events(self, recorded: ScoreRecorded, run: Run) -> list[Event]:
         told = ScoreRecorded()
         told.CopyFrom(recorded)
         told.subject_name = run.name
-        told.subject_time.CopyFrom(run.end_time if is_terminal(run.state) else now)
-        events = (
+        told.subject_time.FromNanoseconds(self._clock.time_ns())
+        if is_terminal(run.state):
+            told.subject_time.CopyFrom(run.end_time)
+        return [
             Event(run_started=RunStarted()),
             Event(score_recorded=told),
             Event(run_finished=RunFinished(state=RunState.RUN_STATE_SUCCEEDED)),
-        )
-        for number, event in enumerate(events, 1):
-            event.event_id = f"server.{number}"
-            event.event_time.CopyFrom(now)
-        return ProducerBatch(run_id=score_id, producer_id=PRODUCER, first_producer_sequence=1, events=events)
+        ]
 
     async def _check_same(self, key: RunKey, recorded: ScoreRecorded) -> None:
         """Raise INVALID_FIELD unless what is stored is what the caller says; times are not the caller's."""

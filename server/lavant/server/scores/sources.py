@@ -15,7 +15,6 @@ from lavant.v1.event_service_pb2 import DeltaMode
 from lavant.v1.run_pb2 import Run, RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-PRODUCER = "lavant"  # the server, in logs of its own
 RECORDED = "scores"  # the tenant beside the caller's that RecordScore's scores are kept in, one run each
 _PAGE = 500  # runs
 _AT_ONCE = 50  # runs that are read together

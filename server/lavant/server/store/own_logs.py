@@ -61,7 +61,7 @@ class OwnLogs:
         while after < until:
             chunks = await self._engine.read(key, after, _READ_BYTES, created_ns)
             if not chunks:
-                raise unavailable("the results of a rule cannot be read yet; try again")
+                raise unavailable("what was stored last cannot be read yet; try again")
             for chunk in chunks:
                 for event in EventBatch.FromString(chunk.data).events:
                     if after < event.sequence <= until:
