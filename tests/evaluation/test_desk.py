@@ -11,7 +11,8 @@ import pytest
 from lavant.server.errors import unavailable
 from lavant.server.evaluation.desk import Desk
 from lavant.server.evaluation.desks import Desks
-from lavant.server.evaluation.ledger import Ledger, drawn_event, live_position
+from lavant.server.evaluation.feed import drawn_event, live_position
+from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.rules import Rules
 from lavant.server.model import RunKey
 from lavant.server.store.chunk import Chunk

@@ -3,16 +3,8 @@
 import json
 
 from lavant.server.evaluation.drawing import HEAVIEST, PAGE
-from lavant.server.evaluation.ledger import (
-    DIGEST_MARK,
-    Gap,
-    Ledger,
-    Look,
-    Window,
-    drawn_event,
-    live_position,
-    look_position,
-)
+from lavant.server.evaluation.feed import Gap, Look, Window, drawn_event, live_position, look_position
+from lavant.server.evaluation.ledger import DIGEST_MARK, Ledger
 from lavant.server.evaluation.record import Record
 from lavant.server.evaluation.rules import MOST_GAPS, MOST_WINDOWS
 from lavant.server.evaluation.sampling import MOST_SESSIONS

@@ -11,7 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.evaluation.desk import Desk
-from lavant.server.evaluation.ledger import Gap, Ledger, Look, drawn_event, live_position, look_position
+from lavant.server.evaluation.feed import Gap, Look, drawn_event, live_position, look_position
+from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.matching import Matcher
 from lavant.server.model import RunKey, is_terminal
 from lavant.server.store.port import Engine, RunChange, RunQuery

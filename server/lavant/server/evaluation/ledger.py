@@ -1,14 +1,20 @@
 """How a rule stands: what it has drawn, who holds it, and what became of it. Pure: no I/O, no clock."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
+from lavant.server.evaluation.feed import Gap, Look, Window
 from lavant.server.evaluation.summary import Sums
 from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesDrawn, SamplesLeased
 from lavant.v1.rule_pb2 import RuleProgress
+
+LONGEST_HOLD = 600.0  # seconds that a session may hold samples, unless it holds them anew
+_LONGEST_NS = round(LONGEST_HOLD * 1e9)
+DIGEST_MARK = "~"  # in the event_id before what tells a repetition
+_SAMPLE_BYTES = 64
 
 
 class Sample(NamedTuple):
@@ -23,43 +29,6 @@ class Sample(NamedTuple):
     session_id: str = ""
     handed: int = 0
     retry_ns: int = 0
-
-
-class Window(NamedTuple):
-    """Times of creation, in nanoseconds since 1970, from the first up to the second; None: without an end."""
-
-    after_ns: int | None
-    before_ns: int | None
-
-    def holds(self, create_ns: int) -> bool:
-        """Tell whether it holds a time."""
-        return (self.after_ns is None or create_ns >= self.after_ns) and (
-            self.before_ns is None or create_ns < self.before_ns
-        )
-
-
-class Gap(NamedTuple):
-    """A part of the feed of changes that the rule did not look at, but for some windows of it."""
-
-    after: int
-    until: int
-    windows: tuple[Window, ...] = ()
-
-
-class Look(NamedTuple):
-    """A look back at the first `gaps` gaps; it is in gap `at`, behind `position`."""
-
-    window: Window
-    gaps: int
-    at: int = 0
-    position: int = 0
-    seen: int = 0
-    drawn: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether all gaps were looked at."""
-        return self.at >= self.gaps
 
 
 class Ledger:
@@ -265,24 +234,3 @@ class Ledger:
 def _is_over(time_ns: int, now_ns: int) -> bool:
     """Tell whether a time is past, or further away than any can be that was set since the clock was set back."""
     return not now_ns < time_ns <= now_ns + _LONGEST_NS
-
-
-def live_position(position: int) -> str:
-    """SamplesDrawn.position_json of a look at what is new."""
-    return to_json({"position": str(position)}).decode()
-
-
-def look_position(position: int) -> str:
-    """SamplesDrawn.position_json of a look back."""
-    return to_json({"look": str(position)}).decode()
-
-
-def drawn_event(run_ids: Sequence[str], seen: int, position_json: str) -> Event:
-    """Finished runs were looked at."""
-    return Event(samples_drawn=SamplesDrawn(run_ids=run_ids, runs_seen=seen, position_json=position_json))
-
-
-LONGEST_HOLD = 600.0  # seconds that a session may hold samples, unless it holds them anew
-_LONGEST_NS = round(LONGEST_HOLD * 1e9)
-DIGEST_MARK = "~"  # in the event_id before what tells a repetition
-_SAMPLE_BYTES = 64

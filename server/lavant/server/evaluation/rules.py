@@ -7,7 +7,8 @@ from lavant.server.clock import Clock
 from lavant.server.errors import LavantError, invalid_field
 from lavant.server.evaluation.desk import Revision
 from lavant.server.evaluation.desks import Desks
-from lavant.server.evaluation.ledger import Gap, Ledger, Look, Window
+from lavant.server.evaluation.feed import Gap, Look, Window
+from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.record import Record, settings_of
 from lavant.server.evaluation.views import rule_view
 from lavant.server.model import RunKey

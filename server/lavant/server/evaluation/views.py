@@ -1,7 +1,7 @@
 """A rule as callers see it."""
 
 from lavant.server.evaluation.desk import Desk
-from lavant.server.evaluation.ledger import Look
+from lavant.server.evaluation.feed import Look
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.rule_pb2 import Backfill, Rule
 

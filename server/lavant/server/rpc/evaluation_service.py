@@ -8,7 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.server.errors import invalid_field
 from lavant.server.evaluation.desks import Desks
-from lavant.server.evaluation.ledger import LONGEST_HOLD, Window
+from lavant.server.evaluation.feed import Window
+from lavant.server.evaluation.ledger import LONGEST_HOLD
 from lavant.server.evaluation.outcomes import Subject, complete, end_session, find_ended
 from lavant.server.evaluation.record import log_of
 from lavant.server.evaluation.rules import Rules
