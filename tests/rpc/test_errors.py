@@ -244,7 +244,7 @@ async def rule_exists(server: Server) -> Refusal:
 
 async def rule_changed(server: Server) -> Refusal:
     rule = await create_rule(server.stubs)
-    rule.revision = 7
+    rule.revision, rule.salt = 7, "other"
     with refused("RULE_CHANGED") as refusal:
         await update_rule(server.stubs, rule)
     return refusal
