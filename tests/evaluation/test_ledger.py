@@ -2,13 +2,13 @@
 
 import json
 
+from lavant.contract.limits import MAX_BATCH_BYTES
 from lavant.server.evaluation.drawing import HEAVIEST, PAGE
 from lavant.server.evaluation.feed import Gap, Look, Window, drawn_event, live_position, look_position
 from lavant.server.evaluation.ledger import DIGEST_MARK, Ledger
 from lavant.server.evaluation.record import Record
 from lavant.server.evaluation.rules import MOST_GAPS, MOST_WINDOWS
 from lavant.server.evaluation.sampling import MOST_SESSIONS
-from lavant.server.model import MAX_BATCH_BYTES
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesLeased
 from lavant.v1.rule_pb2 import Rule

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, RunKey
+from lavant.contract.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from lavant.server.model import RunKey
 from lavant.server.store.port import Engine
 from lavant.v1.run_pb2 import Run, RunState
 from support.clock import ManualClock

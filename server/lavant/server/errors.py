@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lavant.contract.violation import TooManyOpen, Violation
 from lavant.v1.error_pb2 import ErrorReason
 
 
@@ -39,6 +40,18 @@ def invalid_field(path: str, description: str) -> LavantError:
         f"{path}: {description}",
         violations=(FieldViolation(path, description),),
     )
+
+
+def from_violation(violation: Violation) -> LavantError:
+    """A value breaks a rule of the contract."""
+    if isinstance(violation, TooManyOpen):
+        return LavantError(
+            ErrorReason.ERROR_REASON_QUOTA_EXCEEDED,
+            violation.description,
+            metadata={"limit": str(violation.limit), "kind": violation.kind},
+            violations=(FieldViolation(violation.path, violation.description),),
+        )
+    return invalid_field(violation.path, violation.description)
 
 
 def run_not_found(run_id: str) -> LavantError:

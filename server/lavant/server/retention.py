@@ -2,9 +2,10 @@
 
 import structlog
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
-from lavant.server.model import OWN_RUNS, RunKey, is_terminal
+from lavant.server.model import RunKey, is_terminal
 from lavant.server.periodic import Periodic
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.error_pb2 import ErrorReason

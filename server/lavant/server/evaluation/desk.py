@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from lavant.contract.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.record import Record, segment_of
 from lavant.server.evaluation.rulebook import Entry, Rulebook
 from lavant.server.evaluation.segments import OVER, Segments, end_of
-from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, RunKey
+from lavant.server.model import RunKey
 from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine, Notice, Watch
 from lavant.v1.error_pb2 import ErrorReason

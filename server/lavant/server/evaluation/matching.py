@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from google.protobuf.duration_pb2 import Duration
 
-from lavant.server.model import OWN_RUNS
+from lavant.contract.limits import OWN_RUNS
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 

@@ -7,10 +7,11 @@ from hashlib import sha256
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lavant.contract.limits import MAX_BATCH_BYTES
 from lavant.server.errors import LavantError, invalid_field
 from lavant.server.evaluation.desk import size_of
 from lavant.server.evaluation.ledger import DIGEST_MARK, Ledger, Sample
-from lavant.server.model import MAX_BATCH_BYTES, RunKey, is_terminal
+from lavant.server.model import RunKey, is_terminal
 from lavant.server.store.port import Engine
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.error_pb2 import ErrorReason

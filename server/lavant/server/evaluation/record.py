@@ -6,8 +6,9 @@ from typing import Any
 from google.protobuf import json_format
 from pydantic_core import from_json, to_json
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.server.evaluation.ledger import Ledger
-from lavant.server.model import OWN_RUNS, RESULTS_OF_RULES, RunKey, beside
+from lavant.server.model import RESULTS_OF_RULES, RunKey, beside
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 

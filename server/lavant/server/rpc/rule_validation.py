@@ -1,11 +1,9 @@
 """Checks on rules and on what workers say: each raises INVALID_FIELD with the field's path and the rule."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
 
 from lavant.server.errors import invalid_field
-from lavant.server.rpc.validation import check_enum, check_id, check_labels, check_seconds, check_text
-from lavant.server.store.values import value_check
+from lavant.server.rpc.validation import check_enum, check_id, check_labels, check_seconds, check_text, value_check
 from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleScores
 from lavant.v1.event_pb2 import Evaluator, Score
 from lavant.v1.rule_pb2 import Alert, Rule, SampleFilter, ScoreStatistic
@@ -28,10 +26,9 @@ _MAX_URL = 2_048
 _MAX_DURATION = 315_576_000_000.0
 _TERMINAL = 10
 
-_Values = Callable[[str, Any], None]
-_check_evaluator = cast("_Values", value_check(Evaluator.DESCRIPTOR))
-_check_said = cast("_Values", value_check(SampleScores.DESCRIPTOR))
-_check_error = cast("_Values", value_check(Error.DESCRIPTOR))
+_check_evaluator = value_check(Evaluator.DESCRIPTOR)
+_check_said = value_check(SampleScores.DESCRIPTOR)
+_check_error = value_check(Error.DESCRIPTOR)
 
 
 def check_rule_id(path: str, value: str) -> str:

@@ -5,13 +5,12 @@ import grpc
 from lavant.server.errors import invalid_field
 from lavant.server.rpc.dispatch import Call, unary
 from lavant.server.rpc.score_filter import check_score_filter, grouping_of, percentiles_of
-from lavant.server.rpc.validation import check_id, check_labels, check_page_size, check_text
+from lavant.server.rpc.validation import check_id, check_labels, check_page_size, check_text, value_check
 from lavant.server.scores.comparing import compare
 from lavant.server.scores.follower import Follower
 from lavant.server.scores.index import ScoreIndex
 from lavant.server.scores.recording import Recorder
 from lavant.server.scores.totals import Grouping
-from lavant.server.store.values import value_check
 from lavant.server.streaming.calls import Caller
 from lavant.server.streaming.cursors import Cursors, Listing
 from lavant.v1 import score_service_pb2 as pb
@@ -115,5 +114,4 @@ def _check_score(score: Score) -> None:
     check_text("score.evaluator.version", score.evaluator.version)
     if score.ByteSize() > _MAX_SCORE_BYTES:
         raise invalid_field("score", f"must have at most {_MAX_SCORE_BYTES:,} bytes")
-    if _check_values:
-        _check_values("score", score)
+    _check_values("score", score)

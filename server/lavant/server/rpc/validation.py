@@ -1,31 +1,36 @@
 """Checks on requests' fields: each raises INVALID_FIELD with the field's path and the rule."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lavant.server.errors import invalid_field
-from lavant.server.model import OWN_RUNS, is_valid
+from lavant.contract import values
+from lavant.contract.limits import (
+    MAX_ID_LENGTH,
+    MAX_LABEL_KEY_LENGTH,
+    MAX_LABEL_VALUE_LENGTH,
+    MAX_LABELS,
+    MAX_NAME_LENGTH,
+    OWN_RUNS,
+)
+from lavant.contract.text import is_name, is_run_id
+from lavant.contract.violation import Violation
+from lavant.server.errors import from_violation, invalid_field
 from lavant.v1.run_pb2 import RunKind, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
-_MAX_ID = 128
-_ID = re.compile(r"[A-Za-z0-9._~-]+")
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f]")
-_MAX_LABELS = 64
-_MAX_LABEL_KEY = 128
-_MAX_LABEL_VALUE = 1024
 _MAX_CHOICES = 100
 
 
-def check_id(path: str, value: str, *, at_most: int = _MAX_ID) -> str:
+def check_id(path: str, value: str, *, at_most: int = MAX_ID_LENGTH) -> str:
     """An id that callers choose; it is part of keys, paths and tokens."""
-    if not _ID.fullmatch(value) or len(value) > at_most:
-        raise invalid_field(path, f"must be 1 to {at_most} characters of A-Z a-z 0-9 . _ ~ -")
     if value in {".", ".."}:
         raise invalid_field(path, "must not be . or .., which mean something else in a URL")
+    if not is_run_id(value, at_most):
+        raise invalid_field(path, f"must be 1 to {at_most} characters of A-Z a-z 0-9 . _ ~ -")
     return value
 
 
@@ -36,22 +41,22 @@ def check_callers_run(path: str, value: str) -> str:
     return value
 
 
-def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = 256) -> str:
+def check_text(path: str, value: str, *, at_least: int = 0, at_most: int = MAX_NAME_LENGTH) -> str:
     """A name for people: any characters but control characters."""
     if not at_least <= len(value) <= at_most:
         raise invalid_field(path, f"must be {at_least} to {at_most} characters long")
-    if _NOT_TEXT.search(value):
+    if not is_name(value, at_least, at_most):
         raise invalid_field(path, "must not contain control characters")
     return value
 
 
-def check_labels(path: str, labels: Mapping[str, str], *, at_most: int = _MAX_LABELS) -> None:
+def check_labels(path: str, labels: Mapping[str, str], *, at_most: int = MAX_LABELS) -> None:
     """A run's labels, or a score's."""
     if len(labels) > at_most:
         raise invalid_field(path, f"must be at most {at_most} labels")
     for key, value in labels.items():
-        check_text(f"{path}.key", key, at_least=1, at_most=_MAX_LABEL_KEY)
-        check_text(f"{path}.value", value, at_most=_MAX_LABEL_VALUE)
+        check_text(f"{path}.key", key, at_least=1, at_most=MAX_LABEL_KEY_LENGTH)
+        check_text(f"{path}.value", value, at_most=MAX_LABEL_VALUE_LENGTH)
 
 
 def check_enum(path: str, value: int, known: Mapping[str, int]) -> None:
@@ -77,8 +82,24 @@ def check_seconds(path: str, value: Duration, *, at_least: float, at_most: float
 
 def check_time(path: str, value: Timestamp) -> None:
     """A point in time, as google.protobuf.Timestamp bounds it."""
-    if not is_valid(value):
-        raise invalid_field(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+    try:
+        values.check_time(path, value)
+    except Violation as violation:
+        raise from_violation(violation) from None
+
+
+def value_check(message_type: Descriptor) -> Callable[[str, Message], None]:
+    """Return the check of all values in a type of message: see `lavant.contract.values`."""
+    check = values.value_check(message_type)
+
+    def check_values(path: str, message: Message) -> None:
+        try:
+            if check is not None:
+                check(path, message)
+        except Violation as violation:
+            raise from_violation(violation) from None
+
+    return check_values
 
 
 def check_filter(path: str, run_filter: RunFilter) -> None:

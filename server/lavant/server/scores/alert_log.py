@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
-from lavant.server.model import OWN_RUNS, RunKey
+from lavant.server.model import RunKey
 from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine
 from lavant.v1.error_pb2 import ErrorReason

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.server.errors import LavantError
-from lavant.server.model import OWN_RUNS, RESULTS_OF_RULES, RunKey, beside, is_terminal
+from lavant.server.model import RESULTS_OF_RULES, RunKey, beside, is_terminal
 from lavant.server.scores.intake import LogProgress
 from lavant.server.scores.rows import Found, Source
 from lavant.server.store.port import Engine, RunQuery

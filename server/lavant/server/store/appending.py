@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic_core import from_json, to_json
 
-from lavant.server.errors import LavantError, data_loss, invalid_field
-from lavant.server.model import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, is_terminal
-from lavant.server.store import event_rules
+from lavant.contract import events as event_rules
+from lavant.contract.content import LogContent
+from lavant.contract.events import ID_RULE
+from lavant.contract.limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from lavant.contract.text import is_id
+from lavant.contract.violation import Violation
+from lavant.server.errors import LavantError, data_loss, from_violation, invalid_field
+from lavant.server.model import is_terminal
 from lavant.server.store.chunk import Chunk, varint
-from lavant.server.store.content import LogContent
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event, RunStarted
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
@@ -170,7 +174,8 @@ def _producer_conflict(producer_sequence: int) -> LavantError:
 
 
 def _check_limits(batch: ProducerBatch, count: int) -> None:
-    event_rules.check_id("batch.producer_id", batch.producer_id)
+    if not is_id(batch.producer_id):
+        raise invalid_field("batch.producer_id", ID_RULE)
     if batch.producer_epoch < 0:
         raise invalid_field("batch.producer_epoch", "must not be negative")
     if not count:
@@ -228,8 +233,10 @@ def _apply_all(log: LogState, events: Sequence[Event], now_ns: int) -> tuple[Chu
         types = event_rules.apply(content, events)
         now = _record_time(log.run, now_ns)
         serialized = _number(events, log.run.last_sequence + 1, now)
-    except BaseException:
+    except BaseException as error:
         content.undo()
+        if isinstance(error, Violation):
+            raise from_violation(error) from None
         raise
     chunk = Chunk.of(log.run.last_sequence + 1, types, serialized)
     return chunk, _advance(log, chunk, events[-1], now)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from lavant.server.store import event_rules
-from lavant.server.store.content import MAX_REMEMBERED, LogContent
+from lavant.contract import events as event_rules
+from lavant.contract.content import LogContent
+from lavant.contract.limits import MAX_OPEN
+from lavant.contract.violation import TooManyOpen, Violation
 from lavant.v1.event_pb2 import (
     CustomEvent,
     ErrorReported,
@@ -31,7 +33,6 @@ from lavant.v1.event_pb2 import (
     ToolOutputDelta,
 )
 from lavant.v1.run_pb2 import Error, RunFinished, RunState
-from support.engines import refused
 from support.events import (
     artifact_updated,
     custom,
@@ -236,9 +237,9 @@ def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, pa
     content = opened()
     before = (content.state, content.encode())
     content.mark()
-    with refused("INVALID_FIELD") as caught:
+    with pytest.raises(Violation) as caught:
         event_rules.apply(content, [custom(), event])
-    assert [violation.path for violation in caught.value.violations] == [f"batch.events[1]{path}"]
+    assert caught.value.path == f"batch.events[1]{path}"
     content.undo()
     assert (content.state, content.encode()) == before
 
@@ -252,15 +253,15 @@ def test_what_keeps_the_rules_is_taken(event: Event) -> None:
 
 @pytest.mark.parametrize("event", [text_delta(), run_finished(), custom()], ids=["delta", "finish", "custom"])
 def test_a_run_begins_with_run_started(event: Event) -> None:
-    with refused("INVALID_FIELD") as caught:
+    with pytest.raises(Violation) as caught:
         event_rules.apply(LogContent(), [event])
-    assert caught.value.violations[0].path == f"batch.events[0].{event.WhichOneof('payload')}"
+    assert caught.value.path == f"batch.events[0].{event.WhichOneof('payload')}"
 
 
 def test_nothing_follows_run_finished() -> None:
     content = opened()
     event_rules.apply(content, [run_finished()])
-    with refused("INVALID_FIELD"):
+    with pytest.raises(Violation):
         event_rules.apply(content, [custom()])
 
 
@@ -300,10 +301,10 @@ def test_what_is_open_survives_encoding() -> None:
 
 def test_what_is_open_is_bounded() -> None:
     content = LogContent(RunState.RUN_STATE_RUNNING)
-    content.messages.update(dict.fromkeys(map(str, range(MAX_REMEMBERED)), 1))
+    content.messages.update(dict.fromkeys(map(str, range(MAX_OPEN)), 1))
     event_rules.apply(content, [message_finished("0")])
     event_rules.apply(content, [message_started("0")])
-    with refused("QUOTA_EXCEEDED"):
+    with pytest.raises(TooManyOpen):
         event_rules.apply(content, [message_started("new")])
 
 

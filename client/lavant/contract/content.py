@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from lavant.server.errors import LavantError
-from lavant.v1.error_pb2 import ErrorReason
+from lavant.contract.limits import MAX_OPEN
+from lavant.contract.violation import TooManyOpen
 from lavant.v1.run_pb2 import RunState
 
-MAX_REMEMBERED = 2_000
 _FIELDS = ("steps", "messages", "tool_calls", "inputs")
 
 
 class LogContent:
     """The things that a log has open, each by its id.
 
-    Memory is bounded: what is finished is forgotten, and of each kind at most `MAX_REMEMBERED`
+    Memory is bounded: what is finished is forgotten, and of each kind at most `MAX_OPEN`
     things may be open at once: all of it is written again with every batch.
 
     Shapes: `steps` maps a step's id to its attempt; in the others the values mean nothing.
@@ -52,11 +51,11 @@ class LogContent:
         self.state = self._marked_state
 
     def remember(self, kind: str, key: str, value: int = 1) -> None:
-        """Remember a thing, or give it a new value; raises QUOTA_EXCEEDED when there are too many."""
+        """Remember a thing, or give it a new value; raises TooManyOpen when there are too many."""
         ids: dict[str, int] = getattr(self, kind)
         before = ids.get(key)
-        if before is None and len(ids) >= MAX_REMEMBERED:
-            raise _too_many(kind)
+        if before is None and len(ids) >= MAX_OPEN:
+            raise TooManyOpen("batch.events", kind, MAX_OPEN)
         self._changes.append((ids, key, before))
         ids[key] = value
 
@@ -80,12 +79,3 @@ class LogContent:
         for kind in _FIELDS[1:]:
             getattr(content, kind).update(dict.fromkeys(encoded.get(kind, ()), 1))
         return content
-
-
-def _too_many(kind: str) -> LavantError:
-    name = kind.replace("_", " ")
-    return LavantError(
-        ErrorReason.ERROR_REASON_QUOTA_EXCEEDED,
-        f"the run has {MAX_REMEMBERED} {name} that are not finished; finish some, or begin another run",
-        metadata={"limit": str(MAX_REMEMBERED), "kind": kind},
-    )

@@ -1,21 +1,20 @@
 """The rules for the content of events: what may be said, and when."""
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from lavant.server.errors import invalid_field
-from lavant.server.model import MAX_BATCH_EVENTS, YEAR_9999, is_terminal
-from lavant.server.store.content import LogContent
-from lavant.server.store.values import Check, check_time, value_check
+from lavant.contract.content import LogContent
+from lavant.contract.limits import MAX_BATCH_EVENTS, MAX_ID_LENGTH, NANOS, YEAR_9999
+from lavant.contract.text import is_id
+from lavant.contract.values import Check, check_time, value_check
+from lavant.contract.violation import TooManyOpen, Violation
 from lavant.v1.event_pb2 import Event, EventType, SourceEvent, ToolCallOutcome
 from lavant.v1.run_pb2 import RunState
 
-MAX_ID_LENGTH: Final = 128
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+ID_RULE: Final = f"must have 1 to {MAX_ID_LENGTH} characters, none of them a control character"
 _RUNNING: Final = RunState.RUN_STATE_RUNNING
 _SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
-_TERMINAL_STATES = frozenset(state for state in RunState.values() if is_terminal(state))
+_TERMINAL_STATES = frozenset(state for state in RunState.values() if state >= RunState.RUN_STATE_SUCCEEDED)
 _WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED)
 
 _PATHS = tuple(f"batch.events[{index}]" for index in range(MAX_BATCH_EVENTS))
@@ -26,82 +25,87 @@ Rule = Callable[[LogContent, str, Event], None]
 def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
     """Check the next events of a log, advance `content` by them, and tell their EventTypes.
 
-    Raises INVALID_FIELD, naming the field within `batch.events`, or QUOTA_EXCEEDED; `content` may
+    Raises Violation, naming the field within `batch.events`, or TooManyOpen; `content` may
     then have changed in part: undo it.
     """
     types: list[int] = []
-    for path, event in zip(_PATHS, events, strict=False):
-        event_id, time, payload = event.event_id, event.event_time, event.WhichOneof("payload")
-        if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
-            raise invalid_field(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
-        if not (0 < time.seconds <= YEAR_9999 and 0 <= time.nanos < 1_000_000_000):
-            _check_time(path, event)
-        if payload is None:
-            raise invalid_field(f"{path}.payload", "must be set to a payload that this server knows")
-        if content.state not in _WORKING_STATES:
-            _check_place(content, path, payload)
-        if _check_source and event.HasField("source"):
-            _check_source(f"{path}.source", event.source)
-        event_type, rule, check = _RULES[payload]
-        if event.step_id and payload != "step_started":
-            _check_step(content, path, event)
-        rule(content, path, event)
-        if check:
-            check(f"{path}.{payload}", getattr(event, payload))
-        types.append(event_type)
+    path = ""
+    try:
+        for path, event in zip(_PATHS, events, strict=False):
+            event_id, time, payload = event.event_id, event.event_time, event.WhichOneof("payload")
+            if not (0 < len(event_id) <= MAX_ID_LENGTH and event_id.isprintable()):
+                raise Violation(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
+            if not (0 < time.seconds <= YEAR_9999 and 0 <= time.nanos < NANOS):
+                _check_time(path, event)
+            if payload is None:
+                raise Violation(f"{path}.payload", "must be set to a payload that this server knows")
+            if content.state not in _WORKING_STATES:
+                _check_place(content, path, payload)
+            if _check_source and event.HasField("source"):
+                _check_source(f"{path}.source", event.source)
+            event_type, rule, check = _RULES[payload]
+            if event.step_id and payload != "step_started":
+                _check_step(content, path, event)
+            rule(content, path, event)
+            if check:
+                check(f"{path}.{payload}", getattr(event, payload))
+            types.append(event_type)
+    except TooManyOpen as refused:
+        refused.path = path
+        raise
     return types
 
 
 def check_id(path: str, value: str) -> None:
-    """Raise INVALID_FIELD unless a value can be the name of something."""
-    if not 0 < len(value) <= MAX_ID_LENGTH or _CONTROL_CHARACTERS.search(value):
-        raise invalid_field(path, f"must have 1 to {MAX_ID_LENGTH} characters, none of them a control character")
+    """Raise Violation unless a value can be the name of something."""
+    if not is_id(value):
+        raise Violation(path, ID_RULE)
 
 
 def _check_time(path: str, event: Event) -> None:
     check_time(f"{path}.event_time", event.event_time)
     if not event.HasField("event_time"):
-        raise invalid_field(f"{path}.event_time", "must be set")
+        raise Violation(f"{path}.event_time", "must be set")
 
 
 def _check_place(content: LogContent, path: str, payload: str) -> None:
     if content.started:
-        raise invalid_field(path, "nothing may follow run_finished; send it as the last event")
+        raise Violation(path, "nothing may follow run_finished; send it as the last event")
     if payload != "run_started":
-        raise invalid_field(f"{path}.{payload}", "the first event of a run must be run_started")
+        raise Violation(f"{path}.{payload}", "the first event of a run must be run_started")
 
 
 def _check_step(content: LogContent, path: str, event: Event) -> None:
     if event.step_id not in content.steps:
-        raise invalid_field(f"{path}.step_id", "must be empty or the id of an open step; send step_started first")
+        raise Violation(f"{path}.step_id", "must be empty or the id of an open step; send step_started first")
 
 
 def _check_known(ids: dict[str, int], path: str, value: str, first: str) -> None:
     if value not in ids:
-        raise invalid_field(path, f"must be the id of one that is open; send {first} first")
+        raise Violation(path, f"must be the id of one that is open; send {first} first")
 
 
 def _check_new(ids: dict[str, int], path: str, value: str, last: str) -> None:
     check_id(path, value)
     if value in ids:
-        raise invalid_field(path, f"is open already; choose another id, or send {last} first")
+        raise Violation(path, f"is open already; choose another id, or send {last} first")
 
 
 def _check_terminal(path: str, state: "RunState.ValueType") -> None:
     if state not in _TERMINAL_STATES:
-        raise invalid_field(path, "must be a terminal state")
+        raise Violation(path, "must be a terminal state")
 
 
 def _run_started(content: LogContent, path: str, _event: Event) -> None:
     if content.started:
-        raise invalid_field(f"{path}.run_started", "a run starts once; leave it out")
+        raise Violation(f"{path}.run_started", "a run starts once; leave it out")
     content.state = RunState.RUN_STATE_RUNNING
 
 
 def _run_state_changed(content: LogContent, path: str, event: Event) -> None:
     state = event.run_state_changed.state
     if state not in _WORKING_STATES:
-        raise invalid_field(f"{path}.run_state_changed.state", "must be RUNNING or INPUT_REQUIRED")
+        raise Violation(f"{path}.run_state_changed.state", "must be RUNNING or INPUT_REQUIRED")
     content.state = state
 
 
@@ -109,7 +113,7 @@ def _run_finished(content: LogContent, path: str, event: Event) -> None:
     finished = event.run_finished
     _check_terminal(f"{path}.run_finished.state", finished.state)
     if finished.state != _SUCCEEDED and not finished.HasField("error"):
-        raise invalid_field(f"{path}.run_finished.error", "must say what went wrong unless the state is SUCCEEDED")
+        raise Violation(f"{path}.run_finished.error", "must say what went wrong unless the state is SUCCEEDED")
     content.state = finished.state
 
 
@@ -118,12 +122,12 @@ def _step_started(content: LogContent, path: str, event: Event) -> None:
     check_id(f"{at}.step_id", started.step_id)
     attempt = started.attempt or 1
     if attempt < 0:
-        raise invalid_field(f"{at}.attempt", "must not be negative; the first try is 1")
+        raise Violation(f"{at}.attempt", "must not be negative; the first try is 1")
     if attempt <= content.steps.get(started.step_id, 0):
-        raise invalid_field(f"{at}.attempt", "the step is open already; a retry needs a higher attempt")
+        raise Violation(f"{at}.attempt", "the step is open already; a retry needs a higher attempt")
     parent = started.parent_step_id
     if parent and (parent not in content.steps or parent == started.step_id):
-        raise invalid_field(f"{at}.parent_step_id", "must be empty or the id of another open step")
+        raise Violation(f"{at}.parent_step_id", "must be empty or the id of another open step")
     content.remember("steps", started.step_id, attempt)
     if event.step_id:
         _check_step(content, path, event)
@@ -163,7 +167,7 @@ def _tool_arguments_delta(content: LogContent, path: str, event: Event) -> None:
 
 def _refuse_delta(content: LogContent, path: str, message_id: str) -> None:
     _check_known(content.messages, f"{path}.message_id", message_id, "message_started")
-    raise invalid_field(f"{path}.part_index", "must not be negative; parts are counted from 0")
+    raise Violation(f"{path}.part_index", "must not be negative; parts are counted from 0")
 
 
 def _message_finished(content: LogContent, path: str, event: Event) -> None:
@@ -175,7 +179,7 @@ def _message_finished(content: LogContent, path: str, event: Event) -> None:
 def _tool_call_started(content: LogContent, path: str, event: Event) -> None:
     started, at = event.tool_call_started, f"{path}.tool_call_started.call"
     if not started.HasField("call"):
-        raise invalid_field(at, "must say what is called")
+        raise Violation(at, "must say what is called")
     _check_new(content.tool_calls, f"{at}.tool_call_id", started.call.tool_call_id, "tool_call_finished")
     content.remember("tool_calls", started.call.tool_call_id)
 
@@ -191,7 +195,7 @@ def _tool_call_finished(content: LogContent, path: str, event: Event) -> None:
     finished, at = event.tool_call_finished, f"{path}.tool_call_finished"
     _check_known(content.tool_calls, f"{at}.tool_call_id", finished.tool_call_id, "tool_call_started")
     if finished.outcome == ToolCallOutcome.TOOL_CALL_OUTCOME_UNSPECIFIED:
-        raise invalid_field(f"{at}.outcome", "must say how the call ended")
+        raise Violation(f"{at}.outcome", "must say how the call ended")
     content.forget("tool_calls", finished.tool_call_id)
 
 
@@ -219,7 +223,7 @@ def _row_finished(_content: LogContent, path: str, event: Event) -> None:
     row, at = event.row_finished, f"{path}.row_finished"
     check_id(f"{at}.row_id", row.row_id)
     if row.iteration < 1:
-        raise invalid_field(f"{at}.iteration", "must be at least 1; iterations are counted from 1")
+        raise Violation(f"{at}.iteration", "must be at least 1; iterations are counted from 1")
 
 
 def _score_recorded(_content: LogContent, path: str, event: Event) -> None:

@@ -7,8 +7,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lavant.server.store import event_rules
-from lavant.server.store.content import LogContent
+from lavant.contract import events as event_rules
+from lavant.contract.content import LogContent
+from lavant.contract.violation import Violation
 from lavant.v1.event_pb2 import (
     Event,
     InputRequested,
@@ -23,7 +24,7 @@ from lavant.v1.event_pb2 import (
 )
 from lavant.v1.run_pb2 import EvaluationSummary, RunFinished, RunState, TokenUsage
 from support.calls import append, create, get, listed
-from support.engines import bare, refused
+from support.engines import bare
 from support.events import identified, message_started, run_started, step_started, tool_call_started
 from support.server import Server
 from support.status import refused as refused_call
@@ -104,9 +105,9 @@ GOOD: list[Event] = [
 
 @pytest.mark.parametrize(("event", "path"), BAD, ids=[f"{number}{path}" for number, (_, path) in enumerate(BAD)])
 def test_a_value_out_of_bounds_is_named_by_its_path(event: Event, path: str) -> None:
-    with refused("INVALID_FIELD") as caught:
+    with pytest.raises(Violation) as caught:
         event_rules.apply(opened(), [event])
-    assert [violation.path for violation in caught.value.violations] == [f"batch.events[0]{path}"]
+    assert caught.value.path == f"batch.events[0]{path}"
 
 
 @pytest.mark.parametrize("event", GOOD, ids=range(len(GOOD)))

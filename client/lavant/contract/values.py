@@ -10,11 +10,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic_core import from_json
 
-from lavant.server.errors import invalid_field
-from lavant.server.model import MAX_BATCH_BYTES, is_valid
+from lavant.contract.limits import MAX_BATCH_BYTES, MAX_DURATION, NANOS, YEAR_1, YEAR_9999
+from lavant.contract.violation import Violation
 
-_LONGEST_DURATION = 315_576_000_000  # seconds: what google.protobuf.Duration may hold
-_NANOS = 1_000_000_000
 _LONGEST_KEY = 60
 
 Check = Callable[[str, Any], None]
@@ -23,7 +21,7 @@ Check = Callable[[str, Any], None]
 def value_check(message_type: Descriptor) -> Check | None:
     """Return the check of a type of message that does not contain itself; None if all its values are free.
 
-    It is given a path and the message that is found there, and raises INVALID_FIELD with the path of the field
+    It is given a path and the message that is found there, and raises Violation with the path of the field
     unless JSON texts are empty or valid, durations and times are within protobuf's bounds, and numbers are
     finite: JSON knows no others, so that readers of it could not be given the event.
     """
@@ -37,6 +35,20 @@ def value_check(message_type: Descriptor) -> Check | None:
                 check(f"{path}.{name}", getattr(message, name))
 
     return check_fields if fields else None
+
+
+def is_json(text: str) -> bool:
+    """Tell whether text is JSON that readers can take: nested about 200 deep, numbers of 4,300 digits at most."""
+    try:
+        from_json(text, allow_inf_nan=False, cache_strings=False)
+    except ValueError:
+        return False
+    return True
+
+
+def is_time(time: Timestamp) -> bool:
+    """Tell whether a point in time lies within google.protobuf.Timestamp's bounds."""
+    return YEAR_1 <= time.seconds <= YEAR_9999 and 0 <= time.nanos < NANOS
 
 
 def _field(field: FieldDescriptor) -> Check | None:
@@ -73,29 +85,27 @@ def _of_each_key(check: Check) -> Check:
 def _check_json(path: str, text: str) -> None:
     if not text or len(text) > MAX_BATCH_BYTES:  # its batch is refused as too large
         return
-    try:
-        from_json(text, allow_inf_nan=False, cache_strings=False)
-    except ValueError:
-        raise invalid_field(path, "must be empty or valid JSON; NaN and Infinity are not JSON") from None
+    if not is_json(text):
+        raise Violation(path, "must be empty or valid JSON; NaN and Infinity are not JSON")
 
 
 def _check_number(path: str, value: float) -> None:
     if not isfinite(value):
-        raise invalid_field(path, "must be a finite number; leave out what is not known")
+        raise Violation(path, "must be a finite number; leave out what is not known")
 
 
 def _check_duration(path: str, value: Duration) -> None:
     same_sign = value.seconds * value.nanos >= 0
-    if not (same_sign and abs(value.seconds) <= _LONGEST_DURATION and abs(value.nanos) < _NANOS):
-        raise invalid_field(
-            path, f"must be within ±{_LONGEST_DURATION:,} s, with nanos below {_NANOS:,} and of the seconds' sign"
+    if not (same_sign and abs(value.seconds) <= MAX_DURATION and abs(value.nanos) < NANOS):
+        raise Violation(
+            path, f"must be within ±{MAX_DURATION:,} s, with nanos below {NANOS:,} and of the seconds' sign"
         )
 
 
 def check_time(path: str, value: Timestamp) -> None:
-    """Raise INVALID_FIELD unless a point in time is one that protobuf defines."""
-    if not is_valid(value):
-        raise invalid_field(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
+    """Raise Violation unless a point in time is one that protobuf defines."""
+    if not is_time(value):
+        raise Violation(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
 
 
 _WELL_KNOWN: Mapping[str, Check] = {

@@ -1,0 +1,93 @@
+"""Names and ids: what is allowed, and the allowed value that comes closest to one that is not."""
+
+import re
+from hashlib import sha256
+
+from lavant.contract.limits import MAX_ID_LENGTH, MAX_NAME_LENGTH, OWN_RUNS
+
+_RUN_ID = re.compile(r"[A-Za-z0-9._~-]+")
+_NOT_IN_RUN_ID = re.compile(r"[^A-Za-z0-9._~-]")
+_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_ID = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DIGEST_LENGTH = 16
+
+
+def is_run_id(value: str, at_most: int = MAX_ID_LENGTH) -> bool:
+    """Tell whether a run, a rule, a consumer or a session may have this id: it is part of keys, paths and tokens."""
+    return len(value) <= at_most and _RUN_ID.fullmatch(value) is not None and value not in {".", ".."}
+
+
+def is_id(value: str) -> bool:
+    """Tell whether something within a run may have this id: a step, a message, a tool call, a row."""
+    return 0 < len(value) <= MAX_ID_LENGTH and _NOT_IN_ID.search(value) is None
+
+
+def is_name(value: str, at_least: int = 0, at_most: int = MAX_NAME_LENGTH) -> bool:
+    """Tell whether people may call something so: any characters but control characters."""
+    return at_least <= len(value) <= at_most and _NOT_IN_NAME.search(value) is None
+
+
+def to_text(value: object) -> str:
+    """Return any value as text that UTF-8 can encode, without calling code of its type.
+
+    None is empty, unpaired surrogates are U+FFFD, bytes are decoded; what is no text is named by its type.
+    """
+    if isinstance(value, str):
+        text = str.__str__(value)
+        return text if text.isascii() else _encodable(text)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        # Printing is quadratic in the digits, and Python refuses more than 4,300.
+        return int.__repr__(value) if int.bit_length(value) < _MAX_BITS else f"<{type(value).__name__}>"
+    if isinstance(value, float):
+        return float.__repr__(value)
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode(errors="replace")
+    return f"<{type(value).__name__}>"
+
+
+def to_name(value: object, *, default: str = "", at_most: int = MAX_NAME_LENGTH) -> str:
+    """Return the name that is allowed and closest to `value`: control characters become spaces, the end is cut."""
+    text = to_text(value)
+    return _shortened(_NOT_IN_NAME.sub(" ", text), at_most) or default
+
+
+def to_id(value: object) -> str:
+    """Return the id that stands for `value` within a run: itself if allowed, else the same for the same value always.
+
+    Different values have different ids. Empty for what is empty.
+    """
+    text = to_text(value)
+    return text if not text or is_id(text) else _digested(_NOT_IN_ID.sub("_", text), text)
+
+
+def to_run_id(value: object) -> str:
+    """Return the id of a run that stands for `value`, as `to_id` does."""
+    text = to_text(value)
+    if not text or (is_run_id(text) and not text.startswith(OWN_RUNS)):
+        return text
+    readable = _NOT_IN_RUN_ID.sub("_", text)
+    return _digested(f"_{readable}" if readable.startswith(OWN_RUNS) else readable, text)
+
+
+_MAX_BITS = 4_096
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _shortened(text: str, at_most: int) -> str:
+    return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
+
+
+def _digested(readable: str, text: str) -> str:
+    digest = sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{readable[: MAX_ID_LENGTH - _DIGEST_LENGTH - 1]}~{digest}"
