@@ -2,23 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from pydantic_ai import Agent, AgentRunResult, ModelRetry, RunContext
 from pydantic_ai.capabilities import AbstractCapability, WrapModelRequestHandler
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred
 from pydantic_ai.exceptions import RunCancelled as AgentCancelled
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ThinkingPart, ToolCallPart
+from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart
 from pydantic_ai.models import ModelRequestContext
-from pydantic_ai.models.function import (
-    AgentInfo,
-    DeltaThinkingCalls,
-    DeltaThinkingPart,
-    DeltaToolCall,
-    DeltaToolCalls,
-    FunctionModel,
-)
+from pydantic_ai.models.function import DeltaThinkingPart, DeltaToolCall
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.tools import DeferredToolRequests
 
@@ -26,23 +18,8 @@ from lavant.client import AsyncClient, Event, ProducerOptions, Run, RunFailed, R
 from lavant.client.integrations.pydantic_ai import LavantCapability
 from lavant.v1.event_pb2 import StepStarted
 from lavant.v1.run_pb2 import RunState as RunStateNumber
+from support.pydantic_ai import call, scripted
 from support.server import ServerProcess
-
-Chunk = str | DeltaToolCalls | DeltaThinkingCalls
-
-
-def scripted(*turns: Sequence[Chunk]) -> FunctionModel:
-    """A model that says these things, one turn a request."""
-
-    async def respond(messages: list[ModelMessage], _: AgentInfo) -> AsyncIterator[Chunk]:
-        for chunk in turns[sum(message.kind == "response" for message in messages)]:
-            yield chunk
-
-    return FunctionModel(stream_function=respond, model_name="scripted")
-
-
-def call(index: int, name: str, arguments: str = "{}") -> DeltaToolCalls:
-    return {index: DeltaToolCall(name=name, json_args=arguments, tool_call_id=f"{name}.{index}")}
 
 
 async def newest(client: AsyncClient) -> Run:

@@ -6,11 +6,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic_ai import RunContext
+from pydantic_ai import AgentRunResult, RunContext
 from pydantic_ai.capabilities import (
     AbstractCapability,
     CapabilityOrdering,
     ValidatedToolArgs,
+    WrapRunHandler,
     WrapToolExecuteHandler,
 )
 from pydantic_ai.messages import (
@@ -18,6 +19,7 @@ from pydantic_ai.messages import (
     FunctionToolCallEvent,
     FunctionToolResultEvent,
     ModelResponse,
+    ModelResponseStreamEvent,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
@@ -25,12 +27,14 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolReturnPart,
 )
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import ToolDefinition
 from typing_extensions import override
 
-from lavant.client import Usage, _json, _payloads
+from lavant.client import AsyncRunProducer, Usage, _json, _payloads
 from lavant.client._async.concurrency import monotonic
+from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._pydantic_ai_model import recorded_model
 from lavant.client.integrations._pydantic_ai_response import usage_of
 from lavant.client.integrations._stream_event import (
     StreamEvent,
@@ -42,30 +46,43 @@ from lavant.client.integrations._stream_event import (
     tool_end_event,
     tool_start_event,
 )
+from lavant.client.integrations.pydantic_ai import _leader_of
+from lavant.contract.text import to_text
 
 
 @dataclass(slots=True)
-class _Execution:
-    """How a tool fared: without an error, it returned the result."""
+class _Call:
+    """A tool call that was announced and not answered yet; once its tool ran without an error, it has a result."""
 
+    part: ToolCallPart
+    is_executed: bool = False
     result: Any = None
     error: BaseException | None = None
     seconds: float = 0.0
 
 
 class AgentEvents(AbstractCapability[Any]):
-    """Watches one run of an agent.
+    """Watches one run of an agent, and leaves it as it is: see LavantCapability.
 
     Each TOOL_START is followed by one TOOL_END of the same `tool_call_id`, whatever becomes of the call.
     """
 
-    def __init__(self, agent_name: str, emit: Callable[[StreamEvent], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        agent_name: str,
+        emit: Callable[[StreamEvent], Awaitable[None]],
+        recorded: Callable[[AsyncRunProducer], None],
+    ) -> None:
         self._agent_name = agent_name
         self._emit = emit
+        self._recorded = recorded
+        self._guard = Guard("log", f"the stream of the agent {agent_name}")
         self._began = monotonic()
         self._usage = Usage()
-        self._calls: dict[str, ToolCallPart] = {}
-        self._executed: dict[str, _Execution] = {}
+        self._context: RunContext[Any] | None = None
+        self._has_spoken = False
+        # In the order of their announcement: a provider may give one ID twice.
+        self._calls: list[_Call] = []
 
     def started(self, prompt: object) -> StreamEvent:
         """The first event."""
@@ -73,7 +90,7 @@ class AgentEvents(AbstractCapability[Any]):
 
     def ended(self, error: BaseException | None = None) -> list[StreamEvent]:
         """The last events: of the calls that got no answer, of the error, and of the end."""
-        events = [self._unanswered(call, failed=error is not None) for call in self._calls.values()]
+        events = [self._unanswered(call, failed=error is not None) for call in self._calls]
         if error is not None:
             events.append(error_event(_payloads.error_of(error).message, type(error).__name__))
         end = agent_end_event(
@@ -92,6 +109,21 @@ class AgentEvents(AbstractCapability[Any]):
         return CapabilityOrdering(position="outermost")
 
     @override
+    async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
+        """Report the run that records the agent, if one does: its capability is around this one."""
+        with self._guard:
+            leader = _leader_of(ctx)
+            if leader is not None and leader.run is not None:
+                self._recorded(leader.run)
+        return await handler()
+
+    @property
+    @override
+    def has_wrap_run_event_stream(self) -> bool:
+        """Whether the agent's loop has to stream for this capability: it listens to the model instead."""
+        return False
+
+    @override
     async def wrap_run_event_stream(
         self, ctx: RunContext[Any], *, stream: AsyncIterable[AgentStreamEvent]
     ) -> AsyncIterable[AgentStreamEvent]:
@@ -99,17 +131,45 @@ class AgentEvents(AbstractCapability[Any]):
         inner = cast("AsyncGenerator[AgentStreamEvent]", super().wrap_run_event_stream(ctx, stream=stream))
         async with aclosing(inner) as events:
             async for event in events:
-                emitted = self._translate(event)
-                if emitted is not None:
-                    await self._emit(emitted)
+                await self._emit_translated(event)
                 yield event
+
+    @override
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Note that the model is asked."""
+        self._context = ctx
+        self._has_spoken = False
+        return request_context
+
+    @override
+    def get_wrapper_model(self, model: Model) -> Model | None:
+        """Listen to the model."""
+        return recorded_model(model, self, self._context) if self._context else None
+
+    async def event(self, event: ModelResponseStreamEvent) -> None:
+        """The model says more."""
+        await self._emit_translated(event)
+
+    def responded(self, response: ModelResponse) -> None:
+        """The model has responded."""
+
+    def failed(self, error: Exception) -> None:
+        """The request failed."""
 
     @override
     async def after_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
     ) -> ModelResponse:
-        """Emit how far the agent is."""
-        self._usage += usage_of(response.usage)
+        """Emit how far the agent is, and what a model said that cannot stream."""
+        text = ""
+        with self._guard:
+            self._usage += usage_of(response.usage)
+            # A loop that streams delivers the text itself, as others may rewrite it.
+            text = "" if self._has_spoken or request_context.streaming else _text_of(response)
+        if text:
+            await self._emit(llm_chunk_event(text))
         await self._emit(progress_event(self._usage.requests, self._tokens(), self._usage.cost_usd))
         return response
 
@@ -123,8 +183,9 @@ class AgentEvents(AbstractCapability[Any]):
         args: ValidatedToolArgs,
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        """Note how a tool fares: if another one raises, the agent does not tell any more."""
-        executed = self._executed[call.tool_call_id] = _Execution()
+        """Note how a tool fares: if another one raises, the agent does not report it any more."""
+        executed = self._next(call, is_executed=False) or _Call(call)
+        executed.is_executed = True
         began = monotonic()
         try:
             executed.result = await handler(args)
@@ -135,48 +196,67 @@ class AgentEvents(AbstractCapability[Any]):
             executed.seconds = monotonic() - began
         return executed.result
 
-    def _translate(self, event: AgentStreamEvent) -> StreamEvent | None:
+    async def _emit_translated(self, event: object) -> None:
+        emitted: StreamEvent | None = None
+        with self._guard:
+            emitted = self._translate(event)
+        if emitted is not None:
+            await self._emit(emitted)
+
+    def _translate(self, event: object) -> StreamEvent | None:
         match event:
-            case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            case (
+                PartStartEvent(part=TextPart(content=str(text)))
+                | PartDeltaEvent(delta=TextPartDelta(content_delta=str(text)))
+            ):
+                self._has_spoken = self._has_spoken or bool(text)
                 return llm_chunk_event(text) if text else None
             case FunctionToolCallEvent(part=call):
-                self._calls[call.tool_call_id] = call
-                return tool_start_event(call.tool_name, plain(call.args_as_dict()), tool_call_id=call.tool_call_id)
+                self._calls.append(_Call(call))
+                return tool_start_event(call.tool_name, _arguments(call), tool_call_id=call.tool_call_id)
             case FunctionToolResultEvent(part=part):
                 return self._answered(part)
         return None
 
     def _answered(self, part: ToolReturnPart) -> StreamEvent:
-        self._calls.pop(part.tool_call_id, None)
-        executed = self._executed.pop(part.tool_call_id, _Execution())
+        # Of calls with the same ID, the one that was executed first is answered first.
+        call = self._next(part, is_executed=True) or self._next(part, is_executed=False)
+        if call is not None:
+            self._calls.remove(call)
         well = part.outcome == "success"
         return tool_end_event(
             part.tool_name,
             result=plain(part.content) if well else None,
-            error=None if well else part.model_response_str(wrap_if_error=False),
-            duration_seconds=executed.seconds,
+            error=None if well else _error_text(part),
+            duration_seconds=call.seconds if call else 0.0,
             tool_call_id=part.tool_call_id,
             outcome=part.outcome,
         )
 
-    def _unanswered(self, call: ToolCallPart, *, failed: bool) -> StreamEvent:
-        executed = self._executed.get(call.tool_call_id, _Execution(error=asyncio.CancelledError()))
+    def _unanswered(self, call: _Call, *, failed: bool) -> StreamEvent:
         error: str | None = None
         if not failed:
             outcome = "deferred"
-        elif executed.error is None:
+        elif call.is_executed and call.error is None:
             outcome = "success"
-        elif isinstance(executed.error, asyncio.CancelledError):
+        elif call.error is None or isinstance(call.error, asyncio.CancelledError):
             outcome, error = "cancelled", "cancelled"
         else:
-            outcome, error = "failed", _payloads.error_of(executed.error).message
+            outcome, error = "failed", _payloads.error_of(call.error).message
         return tool_end_event(
-            call.tool_name,
-            result=plain(executed.result),
+            call.part.tool_name,
+            result=plain(call.result),
             error=error,
-            duration_seconds=executed.seconds,
-            tool_call_id=call.tool_call_id,
+            duration_seconds=call.seconds,
+            tool_call_id=call.part.tool_call_id,
             outcome=outcome,
+        )
+
+    def _next(self, part: ToolCallPart | ToolReturnPart, *, is_executed: bool) -> _Call | None:
+        wanted = to_text(part.tool_call_id)
+        return next(
+            (call for call in self._calls if call.is_executed is is_executed and _id_of(call) == wanted),
+            None,
         )
 
     def _tokens(self) -> int:
@@ -184,8 +264,30 @@ class AgentEvents(AbstractCapability[Any]):
 
 
 def plain(value: object) -> Any:
-    """Return a value as JSON says it; what JSON cannot say as its repr."""
+    """Return a value as JSON has it; what JSON cannot express is described."""
     try:
         return _json.decode(_json.encode(value))
-    except ValueError:
-        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _id_of(call: _Call) -> str:
+    return to_text(call.part.tool_call_id)
+
+
+def _arguments(call: ToolCallPart) -> Any:
+    try:
+        return plain(call.args_as_dict())
+    except Exception:  # A model may write what no parser takes, such as 20,000 brackets.
+        return {"INVALID_JSON": plain(call.args)}
+
+
+def _error_text(part: ToolReturnPart) -> str:
+    try:
+        return part.model_response_str(wrap_if_error=False)
+    except Exception:
+        return to_text(part.content)
+
+
+def _text_of(response: ModelResponse) -> str:
+    return "".join(part.content for part in response.parts if isinstance(part, TextPart) and part.content)

@@ -19,7 +19,7 @@ from typing_extensions import Unpack
 
 from lavant.client import AsyncClient
 from lavant.client.integrations._agent_events import AgentEvents
-from lavant.client.integrations._agent_stream import AgentStream, Feed
+from lavant.client.integrations._agent_stream import AgentStream, Feed, SelectionStream
 from lavant.client.integrations._stream_event import (
     StreamEvent,
     StreamEventType,
@@ -36,6 +36,7 @@ from lavant.client.integrations.pydantic_ai import LavantCapability
 
 __all__ = [
     "AgentStream",
+    "SelectionStream",
     "StreamEvent",
     "StreamEventType",
     "StreamOptions",
@@ -124,32 +125,29 @@ def run_stream_with_tools(
     return _stream(agent, prompt, deps, message_history, options, leave_out)
 
 
-async def stream_text(
+def stream_text(
     agent: AbstractAgent[DepsT, OutputT],
     prompt: Prompt,
     deps: DepsT = None,  # type: ignore[assignment]
     message_history: History = None,
     **options: Unpack[StreamOptions],
-) -> AsyncGenerator[str, None]:
+) -> SelectionStream[str]:
     """Stream only what the model says.
 
     Example:
         async for text in stream_text(agent, "How is it in Oslo?"):
             print(text, end="")
     """
-    async with run_stream(agent, prompt, deps, message_history, **options) as stream:
-        async for event in stream:
-            if event.event_type is StreamEventType.LLM_CHUNK:
-                yield event.data["text"]
+    return SelectionStream(_texts(run_stream(agent, prompt, deps, message_history, **options)))
 
 
-async def stream_tool_calls(
+def stream_tool_calls(
     agent: AbstractAgent[DepsT, OutputT],
     prompt: Prompt,
     deps: DepsT = None,  # type: ignore[assignment]
     message_history: History = None,
     **options: Unpack[StreamOptions],
-) -> AsyncGenerator[tuple[str, dict[str, Any], Any], None]:
+) -> SelectionStream[tuple[str, dict[str, Any], Any]]:
     """Stream only tool calls, each as (name, arguments, None) and then as (name, arguments, result).
 
     The result is never None, so that the two can be told apart: "" stands for a tool that returned None,
@@ -159,16 +157,7 @@ async def stream_tool_calls(
         async for name, arguments, result in stream_tool_calls(agent, "How is it in Oslo?"):
             print(name, arguments, "begins" if result is None else result)
     """
-    calls: dict[str, dict[str, Any]] = {}
-    async with run_stream(agent, prompt, deps, message_history, **options) as stream:
-        async for event in stream:
-            data = event.data
-            if event.event_type is StreamEventType.TOOL_START:
-                calls[data["tool_call_id"]] = data["args"]
-                yield data["tool_name"], data["args"], None
-            elif event.event_type is StreamEventType.TOOL_END:
-                result = data["result"] if data["result"] is not None else data.get("error", "")
-                yield data["tool_name"], calls.pop(data["tool_call_id"], {}), result
+    return SelectionStream(_tool_calls(run_stream(agent, prompt, deps, message_history, **options)))
 
 
 async def collect_stream_result(
@@ -195,6 +184,27 @@ async def collect_stream_result(
     return cast("AgentRunResult[OutputT]", stream.result), events
 
 
+async def _texts(stream: AgentStream[Any]) -> AsyncGenerator[str, None]:
+    async with stream:
+        async for event in stream:
+            if event.event_type is StreamEventType.LLM_CHUNK:
+                yield event.data["text"]
+
+
+async def _tool_calls(stream: AgentStream[Any]) -> AsyncGenerator[tuple[str, dict[str, Any], Any], None]:
+    calls: dict[str, list[dict[str, Any]]] = {}
+    async with stream:
+        async for event in stream:
+            data = event.data
+            if event.event_type is StreamEventType.TOOL_START:
+                calls.setdefault(data["tool_call_id"], []).append(data["args"])
+                yield data["tool_name"], data["args"], None
+            elif event.event_type is StreamEventType.TOOL_END:
+                result = data["result"] if data["result"] is not None else data.get("error", "")
+                begun = calls.get(data["tool_call_id"])
+                yield data["tool_name"], begun.pop(0) if begun else {}, result
+
+
 def _stream(
     agent: AbstractAgent[DepsT, OutputT],
     prompt: Prompt,
@@ -210,7 +220,7 @@ def _stream(
             if event.event_type not in leave_out:
                 await feed.put(event)
 
-        events = AgentEvents(agent.name or "agent", emit)
+        events = AgentEvents(agent.name or "agent", emit, feed.recorded)
         await emit(events.started(prompt))
         try:
             result: AgentRunResult[OutputT] = await agent.run(
