@@ -318,7 +318,7 @@ async def test_secrets_are_not_in_the_score(recording: Recording) -> None:
         "password": "***",
         "key": "**********",
         "service": {"url": "https://example.org", "api_key": "***"},
-        "client": ["<object>", "Basic understanding is enough."],
+        "client": [{"type": "object"}, "Basic understanding is enough."],
         "settings": {
             "max_tokens": 5,
             "accessToken": "***",
@@ -331,7 +331,11 @@ async def test_settings_that_contain_themselves_do_not_keep_an_evaluator_from_it
     endless: list[Any] = []
     endless.append(endless)
     (score,) = await judge(recording, [Contains(endless)])
-    assert (score.value, score.error, score.config) == (False, None, "contains itself")
+    assert (score.value, score.error, score.config) == (
+        False,
+        None,
+        {"value": [{"type": "list", "contains": "itself"}]},
+    )
 
 
 async def test_scores_can_be_stored(client: AsyncClient, recording: Recording) -> None:

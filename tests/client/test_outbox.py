@@ -3,7 +3,8 @@
 import pytest
 
 from lavant.client import InvalidField, RunSealed
-from lavant.client._outbox import FULL_EVENTS, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_IN_FLIGHT, Outbox
+from lavant.client._outbox import FULL_EVENTS, MAX_BATCH_BYTES, MAX_IN_FLIGHT, Outbox
+from lavant.contract.limits import MAX_BATCH_EVENTS
 from lavant.v1.event_pb2 import CustomEvent, Event
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 
@@ -13,7 +14,9 @@ def outbox(max_bytes: int = 8 << 20) -> Outbox:
 
 
 def event(name: str = "a.b", size: int = 0) -> Event:
-    return Event(event_id=name, custom=CustomEvent(name=name, value_json='"' + "x" * size + '"'))
+    made = Event(event_id=name, custom=CustomEvent(name=name, value_json='"' + "x" * size + '"'))
+    made.event_time.FromSeconds(1)
+    return made
 
 
 def sent(box: Outbox) -> ProducerBatch:

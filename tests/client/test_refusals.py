@@ -20,8 +20,9 @@ from lavant.client import (
     ProducerOverloaded,
     RunState,
 )
-from lavant.client._json import LARGE, encode
+from lavant.client._json import encode
 from lavant.client.integrations.pydantic_ai import LavantCapability
+from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.v1.event_pb2 import Role
 from support.server import ServerProcess
 
@@ -183,26 +184,25 @@ async def test_text_must_be_text(client: AsyncClient) -> None:
         await run.text("fine")
 
 
-async def test_without_strictness_a_run_that_lost_an_event_fails(
+async def test_without_strictness_a_large_value_costs_itself(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client.runs.start("agent", on_error="log") as run:
-        await run.custom("a.b", 1)
-        await run.custom("a.b", BIG)
-        await run.custom("a.b", 2)
-    result = (await client.runs.get(run.id)).result
-    assert result is not None
-    assert result.state is RunState.FAILED
-    assert result.error is not None
-    assert result.error.message.startswith("not recorded further: event of")
-    assert [event.type for event in await log(client, run.id)] == ["run_started", "custom", "run_finished"]
+        for value in (1, BIG, 2):
+            await run.custom("a.b", value)
+    events = [event for event in await log(client, run.id) if event.type == "custom"]
+    assert [event.proto.custom.value_json[:16] for event in events] == ["1", '{"truncated":tru', "2"]
+    assert events[1].proto.attributes["lavant.changed"] == "value_json is too large"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-async def test_without_strictness_an_output_that_cannot_be_published_is_logged(client: AsyncClient) -> None:
+async def test_without_strictness_an_output_that_contains_itself_is_described(client: AsyncClient) -> None:
     async with client.runs.start("agent", on_error="log") as run:
         run.output = cyclic()
-    assert (await client.runs.get(run.id)).state is RunState.FAILED
+    ended = await client.runs.get(run.id)
+    assert ended.state is RunState.SUCCEEDED
+    assert ended.result is not None
+    assert ended.result.output == [{"type": "list", "contains": "itself"}]
 
 
 async def test_a_recorder_cuts_large_values(client: AsyncClient) -> None:
@@ -217,7 +217,7 @@ async def test_a_recorder_cuts_large_values(client: AsyncClient) -> None:
     assert run.state is RunState.SUCCEEDED
     assert run.result is not None
     assert run.result.output == {"truncated": True, "bytes": len(BIG) + 2, "head": ('"' + BIG)[:1_000]}
-    assert len(BIG) > LARGE
+    assert len(BIG) > MAX_VALUE_BYTES
     (used,) = [used async for used in client.runs.stream("r").tool_calls]
     assert used.result["truncated"]
     assert await client.runs.stream("r").text() == BIG

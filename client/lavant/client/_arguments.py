@@ -8,6 +8,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from lavant.contract.limits import MAX_DURATION
 from lavant.v1.event_pb2 import EventType, StepKind
 from lavant.v1.run_pb2 import RunKind, RunState
 
@@ -17,7 +18,6 @@ _TYPES = {name.removeprefix("EVENT_TYPE_").lower(): number for name, number in E
 _STEP_KINDS = {name.removeprefix("STEP_KIND_").lower(): number for name, number in StepKind.items() if number}
 _RUN_KINDS = {name.removeprefix("RUN_KIND_").lower(): number for name, number in RunKind.items() if number}
 _RUN_STATES = {name.removeprefix("RUN_STATE_").lower(): number for name, number in RunState.items() if number}
-_LONGEST_DURATION = 315_576_000_000.0  # google.protobuf.Duration's
 
 
 def choose(name: str, value: object, allowed: Mapping[str, _Choice]) -> _Choice:
@@ -36,7 +36,7 @@ def check_seconds(name: str, value: float) -> float:
     message = f"{name} must be a number of seconds, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(message)
-    if not isfinite(value) or not 0 <= value <= _LONGEST_DURATION:
+    if not isfinite(value) or not 0 <= value <= MAX_DURATION:
         raise ValueError(message)
     return value
 
@@ -47,7 +47,10 @@ def check_optional_seconds(name: str, value: float | None) -> float | None:
 
 
 def duration(seconds: float) -> Duration:
-    """Write seconds as a Duration."""
+    """Write seconds as a Duration: none for what is negative or no number, the longest for what is longer."""
+    if not seconds > 0:
+        return Duration()
+    seconds = min(seconds, MAX_DURATION)
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 

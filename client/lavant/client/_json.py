@@ -1,31 +1,41 @@
 """JSON text, the form in which values travel."""
 
 import json
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
-# The largest value that a recorder publishes whole: two of them fit into an event.
-LARGE = 448 << 10
+from lavant.client._snapshot import NESTED, TRUNCATED, describe, snapshot
+from lavant.contract.limits import MAX_VALUE_BYTES
+from lavant.contract.text import to_text
+from lavant.contract.values import is_json
+
 HEAD = 1_000
 
 
-def encode(value: object, *, fallback: Callable[[Any], str] | None = None) -> str:
-    """Return a value's JSON text; pydantic models, dataclasses and dates included.
+def encode(value: object, limit: int = MAX_VALUE_BYTES) -> str:
+    """Return the JSON text of any value as it is now, of at most about `limit` bytes.
 
-    What JSON cannot say is written as `fallback` has it, else as its repr; NaN and infinities as null, unpaired
-    surrogates as U+FFFD. Raises ValueError for a value that contains itself.
+    Never raises, and leaves the value alone: `lavant.client._snapshot.snapshot` says what becomes of values that
+    are no JSON. NaN and infinities are null, unpaired surrogates U+FFFD, bytes Base64. A value that is too large is
+    replaced by its size, where it is known, and the beginning of its text:
+    `{"truncated": true, "bytes": 3000002, "head": "..."}`.
     """
-    write = fallback or _repr
+    return encode_flawed(value, limit)[0]
+
+
+def encode_flawed(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[str, str]:
+    """Return what `encode` does, and what the text lacks of the value, in words; empty if nothing."""
+    copied, flaw = snapshot(value)
     try:
-        return to_json(value, fallback=write, inf_nan_mode="null", bytes_mode="base64").decode()
-    except ValueError as error:
-        if "surrogates not allowed" not in str(error):
-            raise
-    return to_json(_valid(value), fallback=write, inf_nan_mode="null", bytes_mode="base64").decode()
+        text = to_json(copied, inf_nan_mode="null").decode()
+    except Exception:
+        return to_json(describe(value)).decode(), NESTED
+    if flaw == TRUNCATED:
+        return _beginning(text, None), flaw
+    # Few texts come near the limit: only those are worth encoding to know their size.
+    size = len(text.encode()) if len(text) * 4 > limit else 0
+    return (text, flaw) if size <= limit else (_beginning(text, size), TRUNCATED)
 
 
 def encode_optional(value: object) -> str:
@@ -33,40 +43,15 @@ def encode_optional(value: object) -> str:
     return "" if value is None else encode(value)
 
 
-def bounded(value: object) -> object:
-    """Return a value for `encode`, for those who must not fail: one that is too large or cyclic, as its beginning."""
-    try:
-        text = encode(value)
-    except ValueError:
-        text = encode(_repr(value))
-        value = _repr(value)
-    return value if (size := len(text.encode())) <= LARGE else _beginning(text, size)
-
-
-def bounded_text(text: str, limit: int = LARGE) -> str:
+def bounded_text(text: str, limit: int = MAX_VALUE_BYTES) -> str:
     """Return JSON text, or if it is larger than `limit` bytes, JSON that tells its size and its beginning."""
-    return text if (size := len(text.encode())) <= limit else encode(_beginning(text, size))
-
-
-def valid_text(text: str) -> str:
-    """Return text that UTF-8 can say: unpaired surrogates become U+FFFD. Raises TypeError if it is no text."""
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a str, not {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+    return text if (size := len(text.encode())) <= limit else _beginning(text, size)
 
 
 def checked(text: str) -> str:
     """Return JSON text as it is, and text that is none as a JSON string: a model's arguments may be malformed."""
-    text = valid_text(text)
-    try:
-        json.loads(text)
-    except ValueError:
-        return encode(text)
-    return text
+    text = to_text(text)
+    return text if is_json(text) else encode(text)
 
 
 def decode(text: str) -> Any:
@@ -75,30 +60,18 @@ def decode(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
-def _beginning(text: str, size: int) -> dict[str, object]:
-    return {"truncated": True, "bytes": size, "head": text[:HEAD]}
+def _beginning(text: str, size: int | None) -> str:
+    known = {} if size is None else {"bytes": size}
+    return to_json({"truncated": True, **known, "head": text[:HEAD]}).decode()
 
 
-def _repr(value: object) -> str:
-    try:
-        return valid_text(repr(value))
-    except Exception:
-        return f"<{type(value).__name__}>"
-
-
-def _valid(value: Any) -> Any:
-    if isinstance(value, str):
-        return valid_text(value)
-    if isinstance(value, BaseModel):
-        return _valid(value.model_dump())
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _valid(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_valid(item) for item in value]
-    if isinstance(value, dict):
-        return {_valid(key): _valid(item) for key, item in value.items()}
+def bounded(value: object) -> object:
+    """Return the value: `encode` bounds it."""
     return value
+
+
+valid_text = to_text

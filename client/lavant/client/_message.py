@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from lavant.client import _json
+from lavant.client._fitting import Fitting
 from lavant.client._models import Usage
+from lavant.contract.text import to_id, to_name, to_text
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import Event, MessagePart, Role
 
@@ -13,11 +15,11 @@ LONG = 200_000
 LONG_CALLS = 128 << 10
 
 
-def pieces(chunk: str) -> Iterator[str]:
+def pieces(chunk: object) -> Iterator[str]:
     """Cut text that is too long for one event; text that is not, even if empty, is one piece."""
-    chunk = _json.valid_text(chunk)
-    for begin in range(0, max(1, len(chunk)), LONG):
-        yield chunk[begin : begin + LONG]
+    text = to_text(chunk)
+    for begin in range(0, max(1, len(text)), LONG):
+        yield text[begin : begin + LONG]
 
 
 class MessageDraft:
@@ -29,12 +31,12 @@ class MessageDraft:
 
     def __init__(self, message_id: str, role: "Role.ValueType" = Role.ROLE_ASSISTANT, model: str = "") -> None:
         self._role = role
-        self._model = model
+        self._model = to_name(model)
         self.renew(message_id)
 
     def renew(self, message_id: str) -> None:
         """Begin another message of the same role and model."""
-        self.message_id = message_id
+        self.message_id = to_id(message_id)
         self.is_started = False
         self._length = self._calls_size = 0
         self._kind = ""
@@ -52,15 +54,15 @@ class MessageDraft:
             message_started=event_pb2.MessageStarted(message_id=self.message_id, role=self._role, model=self._model)
         )
 
-    def text(self, chunk: str) -> Event:
+    def text(self, chunk: object) -> Event:
         """More of its text."""
-        chunk = _json.valid_text(chunk)
+        chunk = to_text(chunk)
         index = self._extend("text", chunk)
         return Event(text_delta=event_pb2.TextDelta(message_id=self.message_id, part_index=index, text=chunk))
 
-    def reasoning(self, chunk: str) -> Event:
+    def reasoning(self, chunk: object) -> Event:
         """More of its reasoning."""
-        chunk = _json.valid_text(chunk)
+        chunk = to_text(chunk)
         index = self._extend("reasoning", chunk)
         return Event(reasoning_delta=event_pb2.ReasoningDelta(message_id=self.message_id, part_index=index, text=chunk))
 
@@ -76,9 +78,9 @@ class MessageDraft:
             tool_arguments_delta=event_pb2.ToolArgumentsDelta(
                 message_id=self.message_id,
                 part_index=part_index,
-                tool_call_id=_json.valid_text(tool_call_id),
-                tool_name=_json.valid_text(tool_name),
-                arguments=_json.valid_text(chunk),
+                tool_call_id=to_id(tool_call_id),
+                tool_name=to_name(tool_name),
+                arguments=to_text(chunk),
             )
         )
 
@@ -103,8 +105,8 @@ class MessageDraft:
                 message_id=self.message_id,
                 role=self._role,
                 parts=self._parts,
-                finish_reason=finish_reason,
-                usage=usage.to_proto() if usage else None,
+                finish_reason=to_name(finish_reason),
+                usage=Fitting().usage(usage),
             )
         )
 

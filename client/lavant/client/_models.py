@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.client import _json
 from lavant.client._frozen import Frozen
 from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome, kind_of, state_of
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2, event_service_pb2, run_pb2
 
 
@@ -57,8 +58,8 @@ class ErrorInfo(Frozen):
     def to_proto(self) -> run_pb2.Error:
         """Write it as the contract's Error."""
         return run_pb2.Error(
-            message=_json.valid_text(self.message),
-            type=_json.valid_text(self.type),
+            message=to_text(self.message),
+            type=to_text(self.type),
             retryable=self.retryable,
             details_json=_json.encode_optional(self.details),
         )

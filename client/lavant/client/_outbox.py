@@ -1,21 +1,39 @@
 """A producer's events between their making and their receipt. Pure: no I/O, no clock."""
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Lock
+from typing import Literal
 
-from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded
+from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, QuotaExceeded
 from lavant.client._models import FieldViolation, Receipt
+from lavant.contract import events as rules
+from lavant.contract.content import LogContent
+from lavant.contract.limits import MAX_BATCH_BYTES as _MAX_BATCH_BYTES
+from lavant.contract.limits import MAX_BATCH_EVENTS
+from lavant.contract.text import to_text
+from lavant.contract.violation import Violation
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
+from lavant.v1.run_pb2 import Error, RunState
 
-MAX_BATCH_EVENTS = 1_000
-# The contract's 1 MiB, less what a batch's own fields and the framing of its events may take.
-MAX_BATCH_BYTES = (1 << 20) - (1 << 16)
+# Less what a batch's own fields and the framing of its events may take.
+MAX_BATCH_BYTES = _MAX_BATCH_BYTES - (1 << 16)
+# A server that refuses that much has other rules altogether.
+MAX_REPAIRS = 1_000
+MAX_MARKER = 1_000
+Kind = Literal["steps", "messages", "tool_calls"]
 MAX_IN_FLIGHT = 4
 FULL_EVENTS = 250
 FULL_BYTES = 128 * 1024
 _FRAMING = 8
+_EVENT = re.compile(r"batch\.events\[(\d+)\]")
+# Where what these continue or end was refused, its own marker says enough.
+_CONTINUING = {
+    *("text_delta", "reasoning_delta", "tool_arguments_delta", "tool_output_delta"),
+    *("message_finished", "tool_call_finished", "step_finished", "input_resolved"),
+}
 
 
 class Outbox:
@@ -24,9 +42,16 @@ class Outbox:
     A batch goes out at once when none is under way; while one is, further ones go only when full.
     So an idle producer waits for nothing, and a busy one sends large batches. What was in flight
     when a call was lost is sent again identically: the server stores it once. Thread-safe.
+
+    Events are checked against the rules that the server has, so that it takes what this takes. With `mends`, what
+    breaks a rule costs no more than itself: an event of a step that is not open belongs to the run, and one that
+    cannot be stored is replaced by an ErrorReported that says why, or left out where it only continued such a one.
+    Without, it is refused.
     """
 
-    def __init__(self, run_id: str, producer_id: str, producer_epoch: int, max_bytes: int) -> None:
+    def __init__(
+        self, run_id: str, producer_id: str, producer_epoch: int, max_bytes: int, *, mends: bool = False
+    ) -> None:
         self._address = ProducerBatch(run_id=run_id, producer_id=producer_id, producer_epoch=producer_epoch)
         self._max_bytes = max_bytes
         self._queued: deque[tuple[Event, int]] = deque()
@@ -36,6 +61,9 @@ class Outbox:
         self._sent = 0
         self._next_sequence = 1
         self._lock = Lock()
+        self._mends = mends
+        self._content: LogContent | None = None
+        self._repairs = 0
         self.last_receipt: Receipt | None = None
         self.failure: LavantError | None = None
 
@@ -65,14 +93,23 @@ class Outbox:
                 "ProducerOptions has queue_bytes and block_timeout"
             )
 
-    def put(self, *events: Event) -> None:
-        """Take events, all or none. Raises InvalidField for one too large for any batch, and after a failure, that."""
+    def put(self, *events: Event) -> InvalidField | None:
+        """Take events, all or none. Raises InvalidField for one that breaks a rule, and after a failure, that.
+
+        With `mends` it takes what it can, and returns what was wrong with the first one that it could not take.
+        """
         if self.failure is not None:
             raise self.failure
-        sized = [(event, _size(event)) for event in events]
         with self._lock:
-            self._queued.extend(sized)
-            self._queued_bytes += sum(size for _, size in sized)
+            if not self._mends:
+                self._take_in(events)
+                return None
+            refused = [refusal for event in events if (refusal := self._take_in_mended(event))]
+        return refused[0] if refused else None
+
+    def is_open(self, kind: Kind, key: str) -> bool:
+        """Tell whether a step, message or tool call has started and not finished."""
+        return self._content is not None and key in getattr(self._content, kind)
 
     def has_next(self) -> bool:
         """Whether there is something to send now."""
@@ -121,7 +158,29 @@ class Outbox:
             self._queued.clear()
             self._unacked.clear()
             self._queued_bytes = self._unacked_bytes = self._sent = 0
+            self._content = None  # what was dropped may have been open
             self.failure = None
+
+    def repair(self, refusal: LavantError) -> bool:
+        """Replace the event that the server refused, so that its batch can be sent again; tell whether that was done.
+
+        Of a batch that was refused nothing is stored, so it may change. This is for servers whose rules are
+        stricter than those known here.
+        """
+        index = _refused_index(refusal)
+        with self._lock:
+            if not self._mends or index is None or not self._unacked or self._repairs >= MAX_REPAIRS:
+                return False
+            batch, size = self._unacked[0]
+            if index >= len(batch.events):
+                return False
+            self._repairs += 1
+            before = batch.events[index].ByteSize()
+            batch.events[index].CopyFrom(_marker(batch.events[index], refusal))
+            grown = batch.events[index].ByteSize() - before
+            self._unacked[0] = batch, size + grown
+            self._unacked_bytes += grown
+            return True
 
     def holds(self, producer_sequence: int) -> bool:
         """Tell whether a batch that begins with this number can still be sent."""
@@ -131,6 +190,35 @@ class Outbox:
     def fail(self, error: LavantError) -> None:
         """Refuse everything from now on. What had no receipt is given up."""
         self.failure = self.failure or error
+
+    def _take_in(self, events: Sequence[Event]) -> None:
+        sized = [(event, _size(event)) for event in events]
+        if self._content is None:
+            # A producer that does not start the run goes on with one that runs.
+            starts = bool(events) and events[0].HasField("run_started")
+            self._content = LogContent(RunState.RUN_STATE_QUEUED if starts else RunState.RUN_STATE_RUNNING)
+        self._content.mark()
+        try:
+            rules.apply(self._content, events)
+        except Violation as violation:
+            self._content.undo()
+            raise _refusal(violation.path, violation.description) from None
+        self._queued.extend(sized)
+        self._queued_bytes += sum(size for _, size in sized)
+
+    def _take_in_mended(self, event: Event) -> InvalidField | None:
+        if event.step_id and not self.is_open("steps", event.step_id):
+            event.step_id = ""
+        started = event.step_started if event.HasField("step_started") else None
+        if started and started.parent_step_id and not self.is_open("steps", started.parent_step_id):
+            started.parent_step_id = ""
+        try:
+            self._take_in((event,))
+        except InvalidField as refusal:
+            if event.WhichOneof("payload") not in _CONTINUING:
+                self._take_in((_marker(event, refusal),))
+            return refusal
+        return None
 
     def _is_full(self) -> bool:
         return len(self._queued) >= FULL_EVENTS or self._queued_bytes >= FULL_BYTES
@@ -162,10 +250,31 @@ class Outbox:
 def _size(event: Event) -> int:
     size = event.ByteSize() + _FRAMING
     if size > MAX_BATCH_BYTES:
-        violation = FieldViolation(path="event", description=f"{size} bytes; at most {MAX_BATCH_BYTES}")
-        message = f"event of {size} bytes is too large: at most {MAX_BATCH_BYTES}; publish a URI to it, or parts of it"
-        raise InvalidField(message, violations=(violation,))
+        description = f"{size} bytes are too many for one event: at most {MAX_BATCH_BYTES}; publish a URI, or parts"
+        raise _refusal("event", description)
     return size
+
+
+def _refused_index(refusal: LavantError) -> int | None:
+    """Return which event of a batch was refused for what it holds, if one was."""
+    if not isinstance(refusal, InvalidField | QuotaExceeded) or not refusal.violations:
+        return None
+    found = _EVENT.match(refusal.violations[0].path)
+    return int(found[1]) if found else None
+
+
+def _refusal(path: str, description: str) -> InvalidField:
+    return InvalidField(f"{path}: {description}", violations=(FieldViolation(path=path, description=description),))
+
+
+def _marker(event: Event, refusal: LavantError) -> Event:
+    """Return what stands in a log for an event that could not be stored."""
+    kind = event.WhichOneof("payload") or "event"
+    message = to_text(f"{kind} could not be recorded: {refusal.message}")[:MAX_MARKER]
+    error = Error(message=message, type=f"lavant.{type(refusal).__name__}")
+    marker = Event(event_id=event.event_id, event_time=event.event_time)
+    marker.error_reported.error.CopyFrom(error)
+    return marker
 
 
 def _last(batch: ProducerBatch) -> int:

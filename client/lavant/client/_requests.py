@@ -1,7 +1,88 @@
-"""Requests that are made from what is stored."""
+"""Requests for runs."""
 
+import logging
+from collections.abc import Mapping
+
+from lavant.client._arguments import check_seconds, duration, run_kind
+from lavant.client._fitting import Fitting
+from lavant.client._ids import new_id
+from lavant.contract.limits import MAX_LABEL_KEY_LENGTH, MAX_LABEL_VALUE_LENGTH, MAX_LABELS
+from lavant.contract.text import to_name
 from lavant.v1.run_pb2 import Run
 from lavant.v1.run_service_pb2 import CreateRunRequest
+
+_log = logging.getLogger("lavant.client")
+
+
+def create_request(
+    name: str,
+    run_id: str | None,
+    kind: str,
+    labels: Mapping[str, str] | None,
+    parent_run_id: str,
+    conversation_id: str,
+    producer_timeout: float | None,
+) -> CreateRunRequest:
+    """Return the request for a run, under an id made up here unless one is given: it may be sent again."""
+    return CreateRunRequest(
+        run_id=run_id or new_id(),
+        kind=run_kind(kind),
+        name=name,
+        labels=labels,
+        parent_run_id=parent_run_id,
+        conversation_id=conversation_id,
+        producer_timeout=(
+            None if producer_timeout is None else duration(check_seconds("producer_timeout", producer_timeout))
+        ),
+    )
+
+
+def fitting_request(
+    name: object,
+    run_id: object,
+    kind: str,
+    labels: object,
+    parent_run_id: object,
+    conversation_id: object,
+    producer_timeout: float | None,
+) -> CreateRunRequest:
+    """Return what `create_request` does, of whatever is given: what the server would refuse is changed, and logged."""
+    fit = Fitting()
+    request = CreateRunRequest(
+        run_id=fit.run_id("run_id", run_id) or new_id(),
+        name=fit.name("name", name, default="run"),
+        parent_run_id=fit.run_id("parent_run_id", parent_run_id),
+        conversation_id=fit.key("conversation_id", conversation_id),
+    )
+    try:
+        request.kind = run_kind(kind)
+    except ValueError as wrong:
+        fit.note(str(wrong))
+    try:
+        if producer_timeout is not None:
+            request.producer_timeout.CopyFrom(duration(check_seconds("producer_timeout", producer_timeout)))
+    except (TypeError, ValueError) as wrong:
+        fit.note(str(wrong))
+    _add_labels(request, labels, fit)
+    if fit.changes:
+        _log.warning("run %s is not created as was asked: %s", request.run_id, "; ".join(fit.changes))
+    return request
+
+
+def _add_labels(request: CreateRunRequest, labels: object, fit: Fitting) -> None:
+    try:
+        given = list((labels or {}).items())  # type: ignore[attr-defined]
+    except Exception:
+        fit.note(f"labels is a {type(labels).__name__}, not a mapping")
+        return
+    for key, value in given:
+        name = to_name(key, at_most=MAX_LABEL_KEY_LENGTH)
+        if not name or len(request.labels) >= MAX_LABELS:
+            fit.note(f"label {name!r} is left out: labels have names, and there are at most {MAX_LABELS}")
+            continue
+        request.labels[name] = to_name(value, at_most=MAX_LABEL_VALUE_LENGTH)
+        if (name, request.labels[name]) != (key, value):
+            fit.note(f"label {name!r} is changed")
 
 
 def created_again(run: Run) -> CreateRunRequest:

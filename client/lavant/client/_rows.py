@@ -7,6 +7,7 @@ from typing import Any, Self
 from lavant.client import _json
 from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, EvaluationSummary, to_timedelta
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
 
 
@@ -50,14 +51,14 @@ class Score(Frozen):
 
     def to_proto(self) -> event_pb2.Score:
         """Write it as the contract's Score."""
-        proto = event_pb2.Score(name=_json.valid_text(self.name), explanation=_json.valid_text(self.explanation))
-        proto.evaluator.name = _json.valid_text(self.evaluator)
-        proto.evaluator.version = _json.valid_text(self.version)
+        proto = event_pb2.Score(name=to_text(self.name), explanation=to_text(self.explanation))
+        proto.evaluator.name = to_text(self.evaluator)
+        proto.evaluator.version = to_text(self.version)
         proto.evaluator.config_json = _json.encode_optional(self.config)
         if isinstance(self.value, bool):
             proto.passed = self.value
         elif isinstance(self.value, str):
-            proto.label = _json.valid_text(self.value)
+            proto.label = to_text(self.value)
         elif self.value is not None:
             proto.number = self.value
         if self.error is not None:

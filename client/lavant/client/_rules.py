@@ -11,6 +11,7 @@ from lavant.client._arguments import choose, exact_duration, run_kind, run_state
 from lavant.client._frozen import Frozen
 from lavant.client._models import duration_of, time_of
 from lavant.client._states import RunKind, RunState, ScoreStatistic, kind_of, state_of, statistic_of
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2, rule_pb2
 
 _STATISTICS = {name.removeprefix("SCORE_STATISTIC_").lower(): value for name, value in rule_pb2.ScoreStatistic.items()}
@@ -39,8 +40,8 @@ class EvaluatorInfo(Frozen):
     def to_proto(self) -> event_pb2.Evaluator:
         """Write it as the contract's Evaluator."""
         return event_pb2.Evaluator(
-            name=_json.valid_text(self.name),
-            version=_json.valid_text(self.version),
+            name=to_text(self.name),
+            version=to_text(self.version),
             config_json=_json.encode_optional(self.config),
         )
 

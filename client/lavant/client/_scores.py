@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, Self
 
-from lavant.client import _json
 from lavant.client._arguments import several, timestamp
 from lavant.client._frozen import Frozen
 from lavant.client._models import time_of
 from lavant.client._rows import Score
 from lavant.client._states import ScoreVerdict, verdict_of
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2, score_service_pb2
 
 ScoreDimension = Literal["rule", "name", "evaluator", "version", "run_name"]
@@ -199,5 +199,5 @@ def feedback(name: str, value: float | bool | str, explanation: str, evaluator: 
     """Write what somebody says of a run. Raises TypeError for a value that is no score."""
     if not isinstance(value, bool | int | float | str):
         raise TypeError(f"value must be a number, a bool or a class, not {value!r}")
-    score = Score(name=_json.valid_text(name), value=value, explanation=explanation, evaluator=evaluator)
+    score = Score(name=to_text(name), value=value, explanation=explanation, evaluator=evaluator)
     return score.to_proto()

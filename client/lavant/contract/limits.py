@@ -5,6 +5,9 @@ from typing import Final
 MAX_BATCH_EVENTS: Final = 1_000
 MAX_BATCH_BYTES: Final = 1 << 20
 
+# What clients put into an event as one value, such as a tool's result: the rest of the event must fit beside it.
+MAX_VALUE_BYTES: Final = 896 << 10
+
 MAX_ID_LENGTH: Final = 128
 # Run ids that begin so are the server's own: callers may read them, and no more.
 OWN_RUNS: Final = "lavant."

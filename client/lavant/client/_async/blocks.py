@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lavant.client import _payloads, _scope
 from lavant.client._async.concurrency import monotonic
 from lavant.client._async.messages import Messages
+from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
@@ -76,6 +77,8 @@ class AsyncStepBlock(_Block):
 
     async def _open(self) -> None:
         self._parent = _scope.current_step(self._run)
+        if self._attempt == 1:
+            self.id = self._run._free_id("steps", self.id)
         await self._run.end_message()
         await self._run._publish_made(
             *(_payloads.step_started, self.id, self._parent, self._name, self._kind, self._input, self._attempt)
@@ -160,8 +163,11 @@ class AsyncToolBlock(_Block):
         await self._run._publish_made(self._finished, error)
 
     def _started(self) -> Event:
-        self._call = _payloads.tool_call(self.id, self._name, self._arguments)
-        return _payloads.tool_call_started(self._call)
+        given = self.id
+        self.id = self._run._free_id("tool_calls", given)
+        fit = Fitting()
+        self._call = _payloads.tool_call(self.id, self._name, self._arguments, fit, original_id=given)
+        return _payloads.tool_call_started(self._call, fit)
 
     def _finished(self, error: BaseException | None) -> Event:
         failed = _payloads.error_of(error) if error else None

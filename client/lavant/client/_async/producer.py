@@ -13,11 +13,14 @@ from lavant.client._async.connection import Connection
 from lavant.client._async.messages import Messages
 from lavant.client._async.publisher import Publisher
 from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
+from lavant.client._fitting import CHANGED
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
 from lavant.client._options import OnError, ProducerOptions
+from lavant.client._outbox import Kind
 from lavant.client._states import RunState
+from lavant.contract.text import to_id
 from lavant.v1 import run_pb2
 from lavant.v1.event_pb2 import Event, Role
 from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
@@ -201,13 +204,19 @@ class AsyncRunProducer:
                 await run.artifact("report.txt", b"-3 C", artifact_id=report, append=True)
         """
         chosen = artifact_id or new_id()
-        await self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
+        for piece in _payloads.artifact(chosen, name, media_type, content, uri, append):
+            await self.publish(piece)
         return chosen
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be. The event is the producer's from then on."""
         event.step_id = event.step_id or _scope.current_step(self)
         await self._publisher.publish(event)
+
+    def _free_id(self, kind: Kind, given: object) -> str:
+        """Return the id to use for what was given one: another one than `given` while that is taken."""
+        allowed = to_id(given) or new_id()
+        return allowed if not self._publisher.is_open(kind, allowed) else to_id(f"{given}~{new_id()}")
 
     async def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
         """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
@@ -319,6 +328,7 @@ class AsyncRunProducer:
         """End a run whose RunStarted was refused, rather than leave it queued for ever."""
         try:
             self._started.run_started.ClearField("input_json")
+            self._started.attributes.pop(CHANGED, None)
             with suppress(LavantError):
                 self.enqueue(self._started)
                 described = _payloads.error_of(refused)

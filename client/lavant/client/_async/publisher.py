@@ -6,9 +6,10 @@ from lavant.client._async.concurrency import Signal, monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.sender import HEARTBEAT, MISSED_HEARTBEATS, Sender
 from lavant.client._errors import InvalidField, LavantError, ProducerError, ProducerOverloaded, QuotaExceeded
-from lavant.client._models import Receipt
+from lavant.client._fitting import CHANGED
+from lavant.client._models import FieldViolation, Receipt
 from lavant.client._options import OnError, ProducerOptions
-from lavant.client._outbox import Outbox
+from lavant.client._outbox import Kind, Outbox
 from lavant.client._payloads import error_of
 from lavant.client._trace import TraceSource, trace_source
 from lavant.v1.event_pb2 import Event
@@ -33,8 +34,11 @@ class Publisher:
         self._connection = connection
         self._create = create
         self._options = options
-        self._raises = on_error == "raise"
-        self._outbox = Outbox(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes)
+        self.raises = on_error == "raise"
+        self._outbox = Outbox(
+            *(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes), mends=not self.raises
+        )
+        self._changes_reported = False
         self._sender: Sender | None = None
         self._trace: TraceSource = trace_source()
         self._count = 0
@@ -45,10 +49,14 @@ class Publisher:
         """Where the last batch ended up."""
         return self._outbox.last_receipt
 
+    def is_open(self, kind: Kind, key: str) -> bool:
+        """Tell whether a step, message or tool call has started and not finished."""
+        return self._outbox.is_open(kind, key)
+
     async def open(self) -> None:
         """Create the run and begin to send."""
         self._opened = True
-        timeout = None if self._raises else self._options.block_timeout
+        timeout = None if self.raises else self._options.block_timeout
         try:
             await self._connection.call(lambda lane: lane.runs.CreateRun, self._create, timeout)
         except LavantError as error:
@@ -135,7 +143,7 @@ class Publisher:
 
     def refuse(self, error: Exception) -> None:
         """Raise the error, or log the first and drop every event from now on."""
-        if self._raises:
+        if self.raises:
             raise error
         if self.lost is None:
             self.lost = error
@@ -161,8 +169,20 @@ class Publisher:
         self._outbox.check()
         for event in events:
             self._stamp(event)
-        self._outbox.put(*events)
+            if event.attributes and CHANGED in event.attributes:
+                self._report_change(event.WhichOneof("payload") or "event", event.attributes[CHANGED])
+        if (refusal := self._outbox.put(*events)) is not None:
+            self._report_change("event", refusal.message)
         self.changed.notify()
+
+    def _report_change(self, path: str, description: str) -> None:
+        """Say once that values do not reach the log as they were given. Raises InvalidField if that is to be raised."""
+        if self.raises:
+            violation = FieldViolation(path=path, description=description)
+            raise InvalidField(f"{path}: {description}", violations=(violation,))
+        if not self._changes_reported:
+            self._changes_reported = True
+            _log.warning("run %s: not all is recorded as it was given: %s: %s", self._create.run_id, path, description)
 
     def _stamp(self, event: Event) -> None:
         self._count += 1

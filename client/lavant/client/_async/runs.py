@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
 from lavant.client import _payloads
-from lavant.client._arguments import check_optional_seconds, check_seconds, duration, event_types, run_kind
+from lavant.client._arguments import check_optional_seconds, check_seconds, event_types
 from lavant.client._async.connection import Connection
 from lavant.client._async.limits import Limits
 from lavant.client._async.producer import AsyncRunProducer
@@ -16,24 +16,19 @@ from lavant.client._async.watch import watch_runs
 from lavant.client._events import Event, wrap
 from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
-from lavant.client._json import bounded
 from lavant.client._models import Run
 from lavant.client._options import OnError, ProducerOptions, check_on_error
-from lavant.client._outbox import MAX_BATCH_BYTES
 from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
+from lavant.client._requests import create_request, fitting_request
 from lavant.client._scores import RecordedScore, feedback, score_filter
-from lavant.v1.event_pb2 import Event as EventProto
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import (
     CancelRunRequest,
-    CreateRunRequest,
     DeleteRunRequest,
     GetRunRequest,
     ListRunsRequest,
 )
 from lavant.v1.score_service_pb2 import RecordScoreRequest
-
-_STAMPS = 4_096  # bytes: what publishing adds to an event, its ids and its time
 
 
 class AsyncRuns:
@@ -256,8 +251,9 @@ class AsyncRuns:
                     await run.text("I look outside.")
                 run.output = {"answer": "cold"}
         """
-        request = create_request(name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
-        started = _started(input, version, model, on_error)
+        asked = (name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
+        request = create_request(*asked) if on_error == "raise" else fitting_request(*asked)
+        started = _payloads.run_started(input, version, model)
         return AsyncRunProducer(
             self._connection, request, started, options or ProducerOptions(), check_on_error(on_error)
         )
@@ -326,38 +322,3 @@ class AsyncRuns:
             handlers=[on_event] if callable(on_event) else list(on_event),
             handler_timeout=handler_timeout,
         )
-
-
-def _started(input_value: object, version: str, model: str, on_error: OnError) -> EventProto:
-    """Build the first event, in "log" mode with the beginning of input that cannot be published whole."""
-    try:
-        started = _payloads.run_started(input_value, version, model)
-        if on_error == "raise" or started.ByteSize() < MAX_BATCH_BYTES - _STAMPS:
-            return started
-    except ValueError:
-        if on_error == "raise":
-            raise
-    return _payloads.run_started(bounded(input_value), version, model)
-
-
-def create_request(
-    name: str,
-    run_id: str | None,
-    kind: str,
-    labels: Mapping[str, str] | None,
-    parent_run_id: str,
-    conversation_id: str,
-    producer_timeout: float | None,
-) -> CreateRunRequest:
-    """Ask for a run, under an id made up here unless one is given: it may be asked for again."""
-    return CreateRunRequest(
-        run_id=run_id or new_id(),
-        kind=run_kind(kind),
-        name=name,
-        labels=labels,
-        parent_run_id=parent_run_id,
-        conversation_id=conversation_id,
-        producer_timeout=(
-            None if producer_timeout is None else duration(check_seconds("producer_timeout", producer_timeout))
-        ),
-    )

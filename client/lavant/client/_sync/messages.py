@@ -31,12 +31,9 @@ class Messages:
 
     def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
         """Say more: what does not fit into the message any more, in another one that follows it."""
-        try:
-            said = list(pieces(chunk))
-        except TypeError as refused:
-            self._publisher.refuse(refused)
-            return
-        for piece in said:
+        if self._publisher.raises and not isinstance(chunk, str):
+            raise TypeError(f"text must be a str, not {type(chunk).__name__}")
+        for piece in pieces(chunk):
             self._publisher.wait_for_room()
             with self._lock:
                 self._publisher.check_room()

@@ -9,16 +9,19 @@ from typing import Any, Self
 from lavant.client import _payloads, _scope
 from lavant.client._arguments import choose, step_kind
 from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
+from lavant.client._fitting import CHANGED
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
 from lavant.client._options import OnError, ProducerOptions
+from lavant.client._outbox import Kind
 from lavant.client._states import RunState
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
 from lavant.client._sync.concurrency import monotonic
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.messages import Messages
 from lavant.client._sync.publisher import Publisher
+from lavant.contract.text import to_id
 from lavant.v1 import run_pb2
 from lavant.v1.event_pb2 import Event, Role
 from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
@@ -202,13 +205,19 @@ class RunProducer:
                 run.artifact("report.txt", b"-3 C", artifact_id=report, append=True)
         """
         chosen = artifact_id or new_id()
-        self._publish_made(_payloads.artifact, chosen, name, media_type, content, uri, append)
+        for piece in _payloads.artifact(chosen, name, media_type, content, uri, append):
+            self.publish(piece)
         return chosen
 
     def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be. The event is the producer's from then on."""
         event.step_id = event.step_id or _scope.current_step(self)
         self._publisher.publish(event)
+
+    def _free_id(self, kind: Kind, given: object) -> str:
+        """Return the id to use for what was given one: another one than `given` while that is taken."""
+        allowed = to_id(given) or new_id()
+        return allowed if not self._publisher.is_open(kind, allowed) else to_id(f"{given}~{new_id()}")
 
     def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
         """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
@@ -320,6 +329,7 @@ class RunProducer:
         """End a run whose RunStarted was refused, rather than leave it queued for ever."""
         try:
             self._started.run_started.ClearField("input_json")
+            self._started.attributes.pop(CHANGED, None)
             with suppress(LavantError):
                 self.enqueue(self._started)
                 described = _payloads.error_of(refused)

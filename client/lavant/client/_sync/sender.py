@@ -144,6 +144,8 @@ class Sender:
 
     def _judge(self, refusal: LavantError) -> LavantError:
         """Tell a gap that sending again fills, as after a batch that the store was not there for, from others."""
+        if self._outbox.repair(refusal):
+            return Unavailable(refusal.message)
         if not isinstance(refusal, ProducerGap):
             return refusal
         self._gaps += 1

@@ -57,15 +57,8 @@ def describe(evaluator: Evaluator[Any, Any, Any]) -> Described:
 def _config_of(arguments: dict[str, Any]) -> Any:
     if not arguments:
         return None
-    try:
-        config = _without_secrets(_json.decode(_json.encode(arguments, fallback=_class_of)))
-    except ValueError:
-        return "contains itself"
+    config = _without_secrets(_json.decode(_json.encode(arguments)))
     return _json.decode(_json.bounded_text(_json.encode(config), _LARGEST_CONFIG))
-
-
-def _class_of(value: object) -> str:
-    return f"<{type(value).__name__}>"
 
 
 def _without_secrets(value: Any) -> Any:

@@ -12,11 +12,12 @@ from typing_extensions import override
 
 from lavant.client._async.connection import Connection
 from lavant.client._async.producer import AsyncRunProducer
-from lavant.client._async.runs import AsyncRuns, create_request
+from lavant.client._async.runs import AsyncRuns
 from lavant.client._comparison import compare
 from lavant.client._evaluations import Evaluation
 from lavant.client._ids import new_id
 from lavant.client._models import RunResult
+from lavant.client._requests import create_request
 from lavant.client._rows import Row, summary_of
 from lavant.client.integrations._evaluation_lives import find_lives, next_life, overtaken, read_lives
 from lavant.client.integrations._evaluation_plan import Key, PlannedRow, Stored, check_unchanged, plan_of, plan_rows
