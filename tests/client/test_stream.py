@@ -100,9 +100,9 @@ async def test_arguments_are_checked_at_once(arguments: dict[str, Any], kind: ty
 async def test_the_arguments_of_other_calls_are_checked_too() -> None:
     async with AsyncClient("localhost:1") as nowhere:
         with pytest.raises(ValueError, match="kind must be one of agent, evaluation, not 'robot'"):
-            nowhere.runs.start("a", kind="robot")
+            nowhere.runs.start("a", kind="robot", on_error="raise")
         with pytest.raises(TypeError, match="producer_timeout must be a number of seconds, not '1'"):
-            nowhere.runs.start("a", producer_timeout="1")  # type: ignore[arg-type]
+            nowhere.runs.start("a", producer_timeout="1", on_error="raise")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="timeout must be a number of seconds, not nan"):
             await nowhere.runs.wait("r", math.nan)
     with pytest.raises(ValueError, match="timeout must be a number of seconds, not -1"):
