@@ -207,18 +207,24 @@ class Outbox:
         self._queued_bytes += sum(size for _, size in sized)
 
     def _take_in_mended(self, event: Event) -> InvalidField | None:
-        if event.step_id and not self.is_open("steps", event.step_id):
-            event.step_id = ""
-        started = event.step_started if event.HasField("step_started") else None
-        if started and started.parent_step_id and not self.is_open("steps", started.parent_step_id):
-            started.parent_step_id = ""
         try:
             self._take_in((event,))
         except InvalidField as refusal:
+            if self._leave_closed_steps(event):
+                return self._take_in_mended(event)
             if event.WhichOneof("payload") not in _CONTINUING:
                 self._take_in((_marker(event, refusal),))
             return refusal
         return None
+
+    def _leave_closed_steps(self, event: Event) -> bool:
+        """Make what belongs to a step that is not open belong to the run; tell whether that changed anything."""
+        before = event.step_id, event.step_started.parent_step_id
+        if not self.is_open("steps", event.step_id):
+            event.step_id = ""
+        if event.HasField("step_started") and not self.is_open("steps", event.step_started.parent_step_id):
+            event.step_started.parent_step_id = ""
+        return before != (event.step_id, event.step_started.parent_step_id)
 
     def _is_full(self) -> bool:
         return len(self._queued) >= FULL_EVENTS or self._queued_bytes >= FULL_BYTES
