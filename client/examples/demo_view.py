@@ -1,6 +1,8 @@
 """What the demo shows: text as it comes, tools, progress. In colour where there is a terminal and rich."""
 
-from lavant.client import Event
+import json
+
+from lavant.client import Event, Usage
 
 try:
     from rich.console import Console
@@ -24,11 +26,11 @@ class View:
                 self._text(event.data.text, "")
             case "tool_call_started":
                 call = event.data.call
-                self.line(f"  > {call.tool_name} {call.arguments_json}", "cyan")
+                self.line(f"  > {call.tool_name} {_short(call.arguments)}", "cyan")
             case "tool_call_finished":
-                self.line(f"  < {event.data.tool_name} {_short(event.data.result_json)}", "green")
+                self.line(f"  < {event.data.tool_name} {_short(event.data.result)}", "green")
             case "progress_reported":
-                usage = event.data.usage
+                usage = event.data.usage or Usage()
                 tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out"
                 self.line(f"  = step {event.data.iteration} done, {tokens} so far", "dim")
 
@@ -53,5 +55,6 @@ class View:
             self._console.file.flush()
 
 
-def _short(text: str, width: int = 90) -> str:
+def _short(value: object, width: int = 90) -> str:
+    text = json.dumps(value)
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic_evals.evaluators import Contains, EqualsExpected, EvaluationReason, Evaluator, EvaluatorContext
 
-from lavant.client import AsyncClient, Recording, Score
+from lavant.client import AsyncClient, Recording
 from lavant.client.integrations.judging import judge
 from lavant.v1.event_pb2 import Event, ScoreRecorded
 
@@ -346,11 +346,7 @@ async def test_scores_can_be_stored(client: AsyncClient, recording: Recording) -
         for score in scores:
             recorded = ScoreRecorded(subject_run_id=recording.run_id, score=score.to_proto())
             await run.publish(Event(score_recorded=recorded))
-    stored = [
-        Score.from_proto(event.data.score)
-        async for event in client.runs.events(run.id)
-        if event.type == "score_recorded"
-    ]
+    stored = [event.data.score async for event in client.runs.events(run.id) if event.type == "score_recorded"]
     assert stored == scores
     assert [type(score.value) for score in stored[:4]] == [float, bool, str, type(None)]
     assert len(stored[4].explanation) == 8_192

@@ -38,7 +38,7 @@ async def test_a_run_is_recorded(client: AsyncClient) -> None:
     (used,) = [used async for used in client.runs.stream(run.id).tool_calls]
     assert (used.name, used.arguments, used.result) == ("search", {"q": "x"}, ["x"])
     said, _ = await of_type(client, run, "message_finished")
-    assert [part.WhichOneof("content") for part in said.parts] == ["text", "tool_call"]
+    assert [part.type for part in said.parts] == ["text", "tool_call"]
     assert said.parts[1].tool_call.tool_call_id == used.id
     assert await tree(client, run) == {"": ["weather"], "weather": ["ScriptedModel", "ScriptedModel", "search"]}
     types = [event.type for event in await log(client, run)]

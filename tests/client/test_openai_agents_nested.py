@@ -170,5 +170,5 @@ async def test_a_handoff_begins_the_next_agent_beside_the_first(client: AsyncCli
     (used,) = [used async for used in client.runs.stream(run.id).tool_calls]
     assert (used.name, used.result) == ("transfer_to_expert", {"assistant": "expert"})
     finished = [event for event in await log(client, run) if event.type == "step_finished" and not event.step_id]
-    assert [event.data.output_json for event in finished] == ['{"handed_over_to":"expert"}', '"x"']
+    assert [event.data.output for event in finished] == [{"handed_over_to": "expert"}, "x"]
     assert outer.usage == Usage(input_tokens=10, output_tokens=4, requests=2)

@@ -109,7 +109,7 @@ async def test_text_reasoning_and_arguments_are_live(client: AsyncClient) -> Non
     assert "".join(delta.text for delta in reasoning) == "hm ok"
     whole = (await of_type(client, run, "message_finished"))[0]
     assert "".join(part.text for part in whole.parts) == "I look."
-    assert whole.parts[2].tool_call.arguments_json == '{"q": "x"}'
+    assert whole.parts[2].tool_call.arguments == {"q": "x"}
 
 
 async def test_each_response_gets_the_deltas_of_its_own(client: AsyncClient) -> None:

@@ -1,7 +1,6 @@
 """Agents of pydantic-ai, recorded."""
 
 import asyncio
-import json
 
 import pytest
 from pydantic_ai import Agent, AgentRunResult, ModelRetry, RunContext
@@ -15,9 +14,8 @@ from pydantic_ai.models.test import TestModel
 from pydantic_ai.tools import DeferredToolRequests
 
 from lavant.client import AsyncClient, Event, ProducerOptions, Run, RunFailed, RunState, ToolCallOutcome, Usage
+from lavant.client._event_data import StepStarted
 from lavant.client.integrations.pydantic_ai import LavantCapability
-from lavant.v1.event_pb2 import StepStarted
-from lavant.v1.run_pb2 import RunState as RunStateNumber
 from support.pydantic_ai import call, scripted
 from support.server import ServerProcess
 
@@ -64,8 +62,9 @@ async def test_a_run_is_recorded_as_it_streams(client: AsyncClient) -> None:
     assert (used.name, used.arguments, used.result) == ("search", {"q": "x"}, ["x"])
     first_message = next(event for event in await log(client, run) if event.type == "message_finished")
     parts = first_message.data.parts
-    assert [part.WhichOneof("content") for part in parts] == ["reasoning", "text", "tool_call"]
-    assert parts[2].tool_call.arguments_json == '{"q":"x"}'
+    assert [part.type for part in parts] == ["reasoning", "text", "tool_call"]
+    assert parts[2].tool_call
+    assert parts[2].tool_call.arguments == {"q": "x"}
     types = [event.type for event in await log(client, run)]
     assert types[:3] == ["run_started", "step_started", "message_started"]
     assert types.count("tool_arguments_delta") == types.count("progress_reported") == 2
@@ -93,8 +92,9 @@ async def test_a_response_that_does_not_stream_is_recorded_whole(client: AsyncCl
     await agent.run("go", deps=None)
     events = await log(client, await newest(client))
     parts = next(event.data.parts for event in events if event.type == "message_finished")
-    assert [part.WhichOneof("content") for part in parts] == ["reasoning", "text", "tool_call"]
-    assert (parts[1].text, parts[2].tool_call.arguments_json) == ("I look.", '{"q":1}')
+    assert [part.type for part in parts] == ["reasoning", "text", "tool_call"]
+    assert parts[2].tool_call
+    assert (parts[1].text, parts[2].tool_call.arguments) == ("I look.", {"q": 1})
     said = "".join(event.data.text for event in events if event.type == "text_delta")
     assert said == "I look.done"
 
@@ -201,7 +201,7 @@ async def test_of_five_parallel_tools_one_raises_one_is_cancelled_and_all_are_cl
     steps = {event.data.step_id: event.data for event in events if event.type == "step_started"}
     ended = {event.data.step_id: event.data for event in events if event.type == "step_finished"}
     assert ended.keys() == steps.keys()
-    states = {steps[step_id].name: RunState[RunStateNumber.Name(step.state)[10:]] for step_id, step in ended.items()}
+    states = {steps[step_id].name: step.state for step_id, step in ended.items()}
     assert states == {
         "scripted": RunState.SUCCEEDED,
         "test": RunState.SUCCEEDED,
@@ -255,7 +255,7 @@ async def test_an_agent_may_outlive_the_tool_that_began_it(client: AsyncClient) 
     steps = {event.data.step_id: event.data for event in events if event.type == "step_started"}
     assert steps.keys() == {event.data.step_id for event in events if event.type == "step_finished"}
     begun_in = {
-        json.loads(step.input_json): steps[step.parent_step_id].name if step.parent_step_id else ""
+        step.input: steps[step.parent_step_id].name if step.parent_step_id else ""
         for step in steps.values()
         if step.name == "expert"
     }
@@ -317,7 +317,7 @@ async def test_what_is_deferred_is_neither_done_nor_failed(client: AsyncClient) 
         "defer": "pydantic_ai.exceptions.CallDeferred",
     }
     finished = [event.data for event in await log(client, run) if event.type == "step_finished"]
-    assert not any(step.HasField("error") for step in finished)
+    assert not any(step.error for step in finished)
 
 
 async def test_within_a_run_an_agent_is_a_step(client: AsyncClient) -> None:
@@ -376,7 +376,8 @@ async def test_long_text_after_a_tool_call_is_split(client: AsyncClient) -> None
     await agent.run("go")
     run = await newest(client)
     finished = [event.data for event in await log(client, run) if event.type == "message_finished"]
-    parts = [[part.WhichOneof("content") for part in message.parts] for message in finished]
+    parts = [[part.type for part in message.parts] for message in finished]
     assert parts == [["text", "tool_call", "text"], ["text", "tool_call"], ["text"]]
-    assert [finished[i].parts[1].tool_call.arguments_json for i in (0, 1)] == ['{"q": 1}', '{"q": 2}']
+    calls = [part.tool_call for message in finished for part in message.parts if part.tool_call]
+    assert [call.arguments for call in calls] == [{"q": 1}, {"q": 2}]
     assert await client.runs.stream(run.id).text() == f"a{text}{text}done"

@@ -86,7 +86,7 @@ async def test_what_nested_agents_use_counts_once_and_in_their_own_steps(client:
     progress = [event for event in recording.events if event.type == "progress_reported"]
     assert [event.step_id for event in progress] == ["", agent_step.id, agent_step.id, ""]
     assert [event.data.iteration for event in progress] == [1, 1, 2, 2]
-    assert Usage.from_proto(progress[-1].data.usage) == recording.result.usage
+    assert progress[-1].data.usage == recording.result.usage
 
 
 async def test_usage_of_a_run_that_was_abandoned_is_what_its_requests_used(client: AsyncClient) -> None:
@@ -113,12 +113,8 @@ async def test_usage_of_a_run_that_was_abandoned_is_what_its_requests_used(clien
             seen.append(event)
             if event.type == "step_started" and sum(each.type == "step_finished" for each in seen) == 7:
                 break
-    told = [Usage.from_proto(event.data.usage) for event in seen if event.type == "progress_reported"]
-    steps = [
-        Usage.from_proto(event.data.usage)
-        for event in seen
-        if event.type == "step_finished" and event.data.HasField("usage")
-    ]
+    told = [event.data.usage for event in seen if event.type == "progress_reported"]
+    steps = [event.data.usage for event in seen if event.type == "step_finished" and event.data.usage]
     assert sum(steps, Usage()) == told[-1]
     assert told[-1].requests == 3
     running.cancel()

@@ -13,10 +13,10 @@ from pydantic_ai.models.test import TestModel
 from pydantic_deep import DeepAgentDeps, create_deep_agent  # type: ignore[import-untyped]
 
 from lavant.client import AsyncClient, Event, Run, RunState
+from lavant.client._event_data import StepStarted
 from lavant.client.integrations.agent_streaming import StreamEventType, run_stream
 from lavant.client.integrations.pydantic_ai import LavantCapability
 from lavant.client.integrations.pydantic_deep import DeepAgentCapability
-from lavant.v1.event_pb2 import StepStarted
 
 TODO = {"content": "Measure", "active_form": "Measuring", "status": "pending"}
 
@@ -91,8 +91,8 @@ async def test_todos_are_a_state_of_the_run(client: AsyncClient) -> None:
     run, log = await recorded(client)
     assert (run.name, run.state, result.output) == ("deep", RunState.SUCCEEDED, "done")
     (state,) = [event.data for event in log if event.type == "state_snapshot"]
-    assert (state.name, json.loads(state.value_json)) == ("todos", [todo.model_dump() for todo in deps.todos])
-    assert json.loads(state.value_json)[0]["content"] == "Measure"
+    assert (state.name, state.value) == ("todos", [todo.model_dump() for todo in deps.todos])
+    assert state.value[0]["content"] == "Measure"
     assert [call.name async for call in client.runs.stream(run.id).tool_calls] == ["write_todos", "read_todos"]
     assert all_closed(log)
 
@@ -169,7 +169,7 @@ async def test_a_subagent_that_fails_fails_as_a_step(client: AsyncClient) -> Non
     run, log = await recorded(client)
     assert run.state is RunState.SUCCEEDED
     steps = steps_of(log)
-    failed = [event.data for event in log if event.type == "step_finished" and event.data.HasField("error")]
+    failed = [event.data for event in log if event.type == "step_finished" and event.data.error]
     assert [steps[step.step_id].name for step in failed] == ["break", "helper", "task"]
     assert all_closed(log)
 

@@ -18,12 +18,12 @@ from lavant.client import (
     ProducerError,
     ProducerOptions,
     ProducerOverloaded,
+    Role,
     RunState,
 )
 from lavant.client._json import encode
 from lavant.client.integrations.pydantic_ai import LavantCapability
 from lavant.contract.limits import MAX_VALUE_BYTES
-from lavant.v1.event_pb2 import Role
 from support.server import ServerProcess
 
 BIG = "x" * (2 << 20)
@@ -235,7 +235,7 @@ async def test_long_messages_of_blocks_become_several(client: AsyncClient) -> No
     finished = [event.data for event in events if event.type == "message_finished"]
     assert [message.role for message in finished] == roles
     assert "".join(part.text for message in finished for part in message.parts) == "0123456789" * 60_000 + BIG
-    assert roles[:4] == [Role.ROLE_USER] * 3 + [Role.ROLE_ASSISTANT]
+    assert roles[:4] == [Role.USER] * 3 + [Role.ASSISTANT]
 
 
 async def test_unknown_words_are_told_the_known_ones(client: AsyncClient) -> None:

@@ -10,8 +10,7 @@ from agents.items import TResponseOutputItem
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from lavant.client import AsyncClient, Event, Run
-from lavant.v1 import run_pb2
-from lavant.v1.event_pb2 import StepFinished, StepStarted
+from lavant.client._event_data import StepFinished, StepStarted
 
 USAGE = AgentUsage(requests=1, input_tokens=5, output_tokens=2, total_tokens=7)
 
@@ -76,4 +75,4 @@ async def states(client: AsyncClient, run: Run) -> dict[str, str]:
     names = {step.step_id: step.name for step in await of_type(client, run, "step_started")}
     finished: list[StepFinished] = await of_type(client, run, "step_finished")
     assert {step.step_id for step in finished} == names.keys()
-    return {names[step.step_id]: run_pb2.RunState.Name(step.state).removeprefix("RUN_STATE_") for step in finished}
+    return {names[step.step_id]: step.state.name for step in finished}

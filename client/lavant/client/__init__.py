@@ -79,7 +79,7 @@ from lavant.client._recording import Recording
 from lavant.client._rows import Row, Score
 from lavant.client._rules import Alert, Backfill, EvaluatorInfo, Rule, RuleProgress, SampleFilter
 from lavant.client._scores import RecordedScore, ScoreChange, ScoreFilter, ScoreGroup
-from lavant.client._states import RunKind, RunState, ScoreStatistic, ScoreVerdict, StepKind, ToolCallOutcome
+from lavant.client._states import Role, RunKind, RunState, ScoreStatistic, ScoreVerdict, StepKind, ToolCallOutcome
 from lavant.client._stub_call import StubCall
 from lavant.client._sync.alert_stream import AlertStream
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
@@ -144,6 +144,7 @@ __all__ = [
     "RecordedScore",
     "Recording",
     "ResumeTokenInvalid",
+    "Role",
     "Row",
     "RowCompleteEvent",
     "Rule",

@@ -20,7 +20,7 @@ from lavant.client._events import Event
 from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, RunResult
 from lavant.client._rows import Row, summary_of
-from lavant.client._states import RunState, state_of
+from lavant.client._states import RunState
 
 # The events of a run that tell of its evaluation.
 EVENT_TYPES = ("run_started", "run_state_changed", "progress_reported", "row_finished", "run_finished")
@@ -154,22 +154,22 @@ class EvaluationProjection:
         """Take an event; give what it tells, which of most is nothing."""
         match event.type:
             case "run_started":
-                plan = event.data.evaluation if event.data.HasField("evaluation") else None
+                plan = event.data.evaluation
                 yield _status(RunState.RUNNING)
                 yield ProgressEvent(rows_complete=0, rows_total=plan.row_count if plan else None)
             case "run_state_changed":
-                yield _status(state_of(event.data.state))
+                yield _status(event.data.state)
             case "progress_reported":
                 yield ProgressEvent(
-                    rows_complete=event.data.completed if event.data.HasField("completed") else None,
-                    rows_total=event.data.total if event.data.HasField("total") else None,
+                    rows_complete=event.data.completed,
+                    rows_total=event.data.total,
                     label=event.data.label,
                 )
             case "row_finished":
-                self.rows.append(Row.from_proto(event.data))
+                self.rows.append(Row.from_proto(event.proto.row_finished))
                 yield RowCompleteEvent(row=self.rows[-1])
             case "run_finished":
-                result = Evaluation.from_result(RunResult.from_proto(self._id, event.data), self.rows)
+                result = Evaluation.from_result(RunResult.from_proto(self._id, event.proto.run_finished), self.rows)
                 yield _status(result.state)
                 if result.state in _STATUSES:
                     yield FinalEvent(result=result)

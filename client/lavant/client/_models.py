@@ -14,6 +14,8 @@ from lavant.client._states import RunKind, RunState, StepKind, ToolCallOutcome, 
 from lavant.contract.text import to_text
 from lavant.v1 import event_pb2, event_service_pb2, run_pb2
 
+_FIRST_TIME, _LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
 
 class FieldViolation(Frozen):
     """A request's field that breaks a rule: its path, and the rule.
@@ -342,8 +344,11 @@ def time_of(proto: Message, field: str) -> datetime | None:
 
 
 def to_datetime(value: Timestamp) -> datetime:
-    """Read a time, in UTC, to the microsecond."""
-    return value.ToDatetime(tzinfo=UTC)
+    """Read a time, in UTC, to the microsecond; one beyond what Python can say is the first or last that it can."""
+    try:
+        return value.ToDatetime(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        return _LAST_TIME if value.seconds > 0 else _FIRST_TIME
 
 
 def to_timedelta(value: Duration) -> timedelta:

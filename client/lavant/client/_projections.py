@@ -1,19 +1,18 @@
 """What readers make of events: text, and tool calls with their results. Pure."""
 
-from lavant.client import _json
+from lavant.client._event_data import MessageFinished, MessageStarted, StepStarted
 from lavant.client._events import Event, ToolCallFinishedEvent, ToolCallStartedEvent
-from lavant.client._models import ErrorInfo, ToolCall, to_timedelta
-from lavant.client._states import outcome_of
+from lavant.client._models import ToolCall
+from lavant.client._states import Role
 from lavant.v1 import event_pb2
-from lavant.v1.event_pb2 import Role
 
 
-def is_assistant(role: "Role.ValueType") -> bool:
+def is_assistant(role: Role) -> bool:
     """Whether it is an assistant who speaks; a role that is not set is taken as one."""
-    return role in (Role.ROLE_ASSISTANT, Role.ROLE_UNSPECIFIED)
+    return role in (Role.ASSISTANT, Role.UNSPECIFIED)
 
 
-def text_of(finished: event_pb2.MessageFinished) -> str:
+def text_of(finished: MessageFinished) -> str:
     """Return the text of a whole message."""
     return "".join(part.text for part in finished.parts)
 
@@ -54,7 +53,7 @@ class TextProjection:
                 self._begin(event.data)
         return ""
 
-    def _start(self, started: event_pb2.MessageStarted, step_id: str) -> None:
+    def _start(self, started: MessageStarted, step_id: str) -> None:
         self._steps[started.message_id] = step_id
         if is_assistant(started.role):
             self._silent.discard(started.message_id)
@@ -76,7 +75,7 @@ class TextProjection:
         self._speaking, self._said = message_id, chunks
         return text
 
-    def _finish(self, finished: event_pb2.MessageFinished, step_id: str) -> str:
+    def _finish(self, finished: MessageFinished, step_id: str) -> str:
         message_id = finished.message_id
         if message_id in self._silent or not is_assistant(finished.role):
             return ""
@@ -86,7 +85,7 @@ class TextProjection:
         self._steps.setdefault(message_id, step_id)
         return "" if shown else whole
 
-    def _begin(self, started: event_pb2.StepStarted) -> None:
+    def _begin(self, started: StepStarted) -> None:
         if started.attempt > 1:
             self._drop(started.step_id)
         self._parents.pop(started.step_id, None)
@@ -131,7 +130,7 @@ def started_call(event: ToolCallStartedEvent) -> ToolCall:
     return ToolCall(
         id=call.tool_call_id,
         name=call.tool_name,
-        arguments=_json.decode(call.arguments_json),
+        arguments=call.arguments,
         step_id=event.step_id,
     )
 
@@ -142,9 +141,9 @@ def finished_call(started: ToolCall | None, event: ToolCallFinishedEvent) -> Too
     call = started or ToolCall(id=finished.tool_call_id, name=finished.tool_name, arguments=None, step_id=event.step_id)
     return call.model_copy(
         update={
-            "result": _json.decode(finished.result_json),
-            "outcome": outcome_of(finished.outcome),
-            "error": ErrorInfo.from_proto(finished.error) if finished.HasField("error") else None,
-            "duration": to_timedelta(finished.duration) if finished.HasField("duration") else None,
+            "result": finished.result,
+            "outcome": finished.outcome,
+            "error": finished.error,
+            "duration": finished.duration,
         }
     )

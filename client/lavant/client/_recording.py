@@ -72,9 +72,9 @@ class RecordingProjection:
         if call := self._calls.add(event):
             self._done_calls.append(call)
         elif event.type == "progress_reported":
-            self._progress = Progress.from_proto(event.data)
+            self._progress = Progress.from_proto(event.proto.progress_reported)
         elif event.type == "error_reported":
-            self._errors.append(ErrorInfo.from_proto(event.data.error))
+            self._errors.append(event.data.error)
 
     def recording(self, result: RunResult) -> Recording:
         """Return all of it, with how the run ended."""

@@ -72,6 +72,21 @@ class StepKind(StrEnum):
     EVALUATOR = "evaluator"
 
 
+class Role(StrEnum):
+    """Who speaks in a message.
+
+    Example:
+        events = [event async for event in client.runs.stream(run_id)]
+        assert [event.data.role for event in events if event.type == "message_started"] == [Role.ASSISTANT]
+    """
+
+    UNSPECIFIED = "unspecified"
+    ASSISTANT = "assistant"
+    USER = "user"
+    SYSTEM = "system"
+    TOOL = "tool"
+
+
 class ToolCallOutcome(StrEnum):
     """How a tool call ended.
 
@@ -135,6 +150,11 @@ def step_kind_of(number: "event_pb2.StepKind.ValueType") -> StepKind:
     return _STEP_KINDS.get(number, StepKind.UNSPECIFIED)
 
 
+def role_of(number: "event_pb2.Role.ValueType") -> Role:
+    """Name who speaks."""
+    return _ROLES.get(number, Role.UNSPECIFIED)
+
+
 def outcome_of(number: "event_pb2.ToolCallOutcome.ValueType") -> ToolCallOutcome:
     """Name a tool call's outcome."""
     return _OUTCOMES.get(number, ToolCallOutcome.UNSPECIFIED)
@@ -153,6 +173,7 @@ def verdict_of(number: "score_service_pb2.ScoreVerdict.ValueType") -> ScoreVerdi
 _STATES = {run_pb2.RunState.Value(f"RUN_STATE_{state.name}"): state for state in RunState}
 _KINDS = {run_pb2.RunKind.Value(f"RUN_KIND_{kind.name}"): kind for kind in RunKind}
 _STEP_KINDS = {event_pb2.StepKind.Value(f"STEP_KIND_{kind.name}"): kind for kind in StepKind}
+_ROLES = {event_pb2.Role.Value(f"ROLE_{role.name}"): role for role in Role}
 _OUTCOMES = {
     event_pb2.ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{outcome.name}"): outcome for outcome in ToolCallOutcome
 }

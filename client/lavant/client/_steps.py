@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from lavant.client import _json
+from lavant.client._event_data import MessageFinished, StepFinished, StepStarted
 from lavant.client._events import Event, MessageStartedEvent, ToolCallFinishedEvent, ToolCallStartedEvent
-from lavant.client._models import ErrorInfo, Step, ToolCall, Usage, to_timedelta
+from lavant.client._models import Step, ToolCall
 from lavant.client._projections import finished_call, is_assistant, started_call, text_of
-from lavant.client._states import state_of, step_kind_of
-from lavant.v1 import event_pb2
+from lavant.client._states import StepKind
 
 
 class StepProjection:
@@ -33,8 +32,8 @@ class StepProjection:
         """Take an event; return the step that it completes, if it does."""
         match event.type:
             case "text_delta":
-                if message := self._message(event.data.message_id, event):
-                    message.chunks.append(event.data.text)
+                if message := self._message(event.proto.text_delta.message_id, event):
+                    message.chunks.append(event.proto.text_delta.text)
                     message.node.changed()
             case "message_started":
                 self._start_message(event)
@@ -58,7 +57,7 @@ class StepProjection:
         """Return the steps that have not ended and are within no other such, as trees; their state is None."""
         return tuple(node.as_step() for node in self._open.values() if node.is_held and not node.is_within_open)
 
-    def _start(self, started: event_pb2.StepStarted) -> None:
+    def _start(self, started: StepStarted) -> None:
         if earlier := self._open.pop(started.step_id, None):
             self._drop(earlier)
         parent = self._open.get(started.parent_step_id)
@@ -71,7 +70,7 @@ class StepProjection:
         if parent is not None:
             parent.changed()
 
-    def _finish(self, finished: event_pb2.StepFinished, outer_id: str) -> Step | None:
+    def _finish(self, finished: StepFinished, outer_id: str) -> Step | None:
         node = self._open.pop(finished.step_id, None)
         if node is None:
             node = _Node(finished.step_id, outer_id if outer_id != finished.step_id else "")
@@ -97,7 +96,7 @@ class StepProjection:
         else:
             self._messages[event.data.message_id] = None
 
-    def _finish_message(self, finished: event_pb2.MessageFinished, event: Event) -> None:
+    def _finish_message(self, finished: MessageFinished, event: Event) -> None:
         if is_assistant(finished.role) and (message := self._message(finished.message_id, event)):
             message.chunks[:] = [text_of(finished)]
             message.node.changed()
@@ -159,14 +158,14 @@ class _Node:
         self,
         step_id: str,
         parent_id: str,
-        started: event_pb2.StepStarted | None = None,
+        started: StepStarted | None = None,
         parent: "_Node | None" = None,
     ) -> None:
         self.id = step_id
         self.parent_id = parent_id
         self.parent = parent
         self.started = started
-        self.finished: event_pb2.StepFinished | None = None
+        self.finished: StepFinished | None = None
         self.is_dropped = False
         self.children: list[_Node] = []
         self.messages: list[_Message] = []
@@ -216,20 +215,19 @@ class _Node:
             node = node.parent
 
     def _make(self) -> Step:
-        started = self.started or event_pb2.StepStarted()
-        finished = self.finished or event_pb2.StepFinished()
+        started, finished = self.started, self.finished
         return Step(
             id=self.id,
             parent_id=self.parent_id,
-            name=started.name,
-            kind=step_kind_of(started.kind),
-            attempt=started.attempt or 1,
-            state=state_of(finished.state) if self.finished else None,
-            input=_json.decode(started.input_json),
-            output=_json.decode(finished.output_json),
-            error=ErrorInfo.from_proto(finished.error) if finished.HasField("error") else None,
-            usage=Usage.from_proto(finished.usage) if finished.HasField("usage") else None,
-            duration=to_timedelta(finished.duration) if finished.HasField("duration") else None,
+            name=started.name if started else "",
+            kind=started.kind if started else StepKind.UNSPECIFIED,
+            attempt=started.attempt or 1 if started else 1,
+            state=finished.state if finished else None,
+            input=started.input if started else None,
+            output=finished.output if finished else None,
+            error=finished.error if finished else None,
+            usage=finished.usage if finished else None,
+            duration=finished.duration if finished else None,
             text="".join("".join(message.chunks) for message in self.messages),
             tool_calls=tuple(self.calls.values()),
             children=tuple(child.step for child in self.children if child.step is not None),

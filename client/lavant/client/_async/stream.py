@@ -123,7 +123,7 @@ class AsyncRunStream(EventStream):
         """
         async for event in self:
             if event.type == "progress_reported":
-                yield Progress.from_proto(event.data)
+                yield Progress.from_proto(event.proto.progress_reported)
         await self.result()
 
     async def collect(self, *, raise_for_state: bool = True) -> Recording:

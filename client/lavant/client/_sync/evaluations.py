@@ -237,4 +237,4 @@ class Evaluations:
 
     def _rows(self, evaluation_id: str) -> list[Row]:
         events = self._runs.events(evaluation_id, types=["row_finished"], page_size=1_000)
-        return [Row.from_proto(event.data) for event in events if event.type == "row_finished"]
+        return [Row.from_proto(event.proto.row_finished) for event in events if event.type == "row_finished"]

@@ -124,7 +124,7 @@ class RunStream(EventStream):
         """
         for event in self:
             if event.type == "progress_reported":
-                yield Progress.from_proto(event.data)
+                yield Progress.from_proto(event.proto.progress_reported)
         self.result()
 
     def collect(self, *, raise_for_state: bool = True) -> Recording:

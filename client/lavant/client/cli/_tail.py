@@ -135,7 +135,7 @@ async def _read(
             found = stream.run or await client.runs.get(run_id)
             output.open(found)
         if event.type == "run_finished":
-            result = RunResult.from_proto(run_id, event.data)
+            result = RunResult.from_proto(run_id, event.proto.run_finished)
         if event.sequence < first:
             output.skip(event)
         else:

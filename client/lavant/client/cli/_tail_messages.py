@@ -1,15 +1,14 @@
 """Shows what is said: messages as they come, or whole where their deltas were not seen."""
 
-from lavant.client import Event
+from lavant.client import Event, Role
 from lavant.client._events import MessageFinishedEvent
 from lavant.client.cli._tail_outline import Place
 from lavant.client.cli._tail_speech import Speech
 from lavant.client.cli._untrusted import neutral
-from lavant.v1.event_pb2 import Role
 
 _REASONING_STYLE = "dim italic"
 _OTHERS_STYLE = "dim"
-_OTHERS = {Role.ROLE_USER, Role.ROLE_SYSTEM, Role.ROLE_TOOL}
+_OTHERS = {Role.USER, Role.SYSTEM, Role.TOOL}
 
 
 class Messages:
@@ -22,7 +21,7 @@ class Messages:
     def __init__(self, speech: Speech, *, joins_midway: bool) -> None:
         self._speech = speech
         self._joins_midway = joins_midway
-        self._roles: dict[str, Role.ValueType] = {}
+        self._roles: dict[str, Role] = {}
         self._spoken: set[str] = set()
 
     def take(self, event: Event, place: Place | None) -> bool:
@@ -52,9 +51,9 @@ class Messages:
         self._roles.setdefault(message_id, event.data.role)
         if message_id not in self._spoken and began_here:
             for part in event.data.parts:
-                if part.HasField("reasoning"):
+                if part.reasoning:
                     self._speak(message_id, place, part.reasoning, _REASONING_STYLE)
-                elif part.HasField("text"):
+                elif part.text:
                     self._speak(message_id, place, part.text)
         self._speech.finish(message_id)
         self._spoken.discard(message_id)

@@ -36,12 +36,13 @@ class Progress:
     def finish_step(self, event: StepFinishedEvent) -> None:
         """Count a step's tokens, unless the run itself reports what it used."""
         if not self._reports_usage:
-            self._live.usage.input_tokens += event.data.usage.input_tokens
-            self._live.usage.output_tokens += event.data.usage.output_tokens
+            usage = event.proto.step_finished.usage
+            self._live.usage.input_tokens += usage.input_tokens
+            self._live.usage.output_tokens += usage.output_tokens
 
     def report(self, event: ProgressReportedEvent) -> Line | None:
         """Take what a run reports; returns the line that says it, if one does."""
-        progress = event.data
+        progress = event.proto.progress_reported
         label = neutral_line(progress.label, 40)
         if progress.HasField("usage"):
             self._reports_usage = True

@@ -3,11 +3,11 @@
 from rich.text import Text
 
 from lavant.client import Event
+from lavant.client._event_data import AlertChanged
 from lavant.client.cli._screen import Line
 from lavant.client.cli._tail_words import error_text, joined
 from lavant.client.cli._text import count
 from lavant.client.cli._untrusted import neutral_line
-from lavant.v1.event_pb2 import AlertChanged
 
 
 def sampling_line(event: Event) -> Line | None:
@@ -21,7 +21,7 @@ def sampling_line(event: Event) -> Line | None:
             return _aside(f"{count(len(leased.run_ids), 'run')} handed to {neutral_line(leased.worker_id, 60)}")
         case "sample_returned":
             run_id = neutral_line(event.data.run_id, 60)
-            if event.data.HasField("error"):
+            if event.data.error is not None:
                 text = Text(f"run {run_id} could not be judged", "yellow")
                 return Line(mark="!", style="yellow", text=text, body=error_text(event.data.error))
             return _aside(f"run {run_id} was given back")

@@ -52,7 +52,7 @@ class Steps:
 
     def start_step(self, screen: Screen, event: StepStartedEvent) -> None:
         """Show that a step began."""
-        started = event.data
+        started = event.proto.step_started
         again = f"attempt {started.attempt}" if started.attempt > 1 else ""
         kind = "" if started.kind == StepKind.STEP_KIND_WORKFLOW else _kind_name(started.kind)
         place = Place(
@@ -73,7 +73,7 @@ class Steps:
 
     def finish_step(self, screen: Screen, event: StepFinishedEvent) -> None:
         """Show how a step ended. A tool's step says nothing that its call did not say."""
-        finished = event.data
+        finished = event.proto.step_finished
         self._live.activities.pop(finished.step_id, None)
         place = self._steps.pop(finished.step_id, None) or Place(parent=self.place_of(event), name="step")
         kind = self._kinds.pop(finished.step_id, StepKind.STEP_KIND_UNSPECIFIED)
@@ -95,7 +95,7 @@ class Steps:
 
     def start_call(self, screen: Screen, event: ToolCallStartedEvent) -> None:
         """Show that a tool is called."""
-        call = event.data.call
+        call = event.proto.tool_call_started.call
         step = self.place_of(event)
         place = Place(
             parent=step,
@@ -113,7 +113,7 @@ class Steps:
 
     def finish_call(self, screen: Screen, event: ToolCallFinishedEvent) -> None:
         """Show how a tool call ended; what it was given only if that was not shown yet."""
-        finished = event.data
+        finished = event.proto.tool_call_finished
         self._live.activities.pop(finished.tool_call_id, None)
         place = self._calls.pop(finished.tool_call_id, None) or Place(
             parent=self.place_of(event), name=neutral_line(finished.tool_name, _LONGEST_NAME) or "tool"

@@ -11,7 +11,6 @@ from lavant.client._events import (
     RowFinishedEvent,
     RunStartedEvent,
 )
-from lavant.client._states import state_of
 from lavant.client.cli._screen import HiddenScreen, Line, Screen
 from lavant.client.cli._tail_evaluation import plan_text, row_line, summary_lines
 from lavant.client.cli._tail_live import Live
@@ -106,13 +105,14 @@ class TailView:
             case "run_started":
                 self._start(event)
             case "run_state_changed":
-                state = _words(state_of(event.data.state))
+                state = _words(event.data.state)
                 self._live.state = state
                 self._line("·", "yellow", Text(joined(state, neutral_line(event.data.reason)), "yellow"), place)
             case "run_finished":
                 self._live.state = ""
-                if event.data.output_json not in ("", "null") and not event.data.output_json.startswith('"'):
-                    self._line("=", "green", Text(value_line(event.data.output_json)))
+                output = event.proto.run_finished.output_json
+                if output not in ("", "null") and not output.startswith('"'):
+                    self._line("=", "green", Text(value_line(output)))
             case "step_started":
                 # Tried again: what its earlier attempt was saying is over.
                 self._end_speech_of(event.data.step_id)
@@ -140,24 +140,28 @@ class TailView:
             case "input_requested":
                 self._ask(event, place)
             case "input_resolved":
-                self._line("·", "magenta", Text("answered", "magenta"), place, note=value_line(event.data.answer_json))
+                answer = value_line(event.proto.input_resolved.answer_json)
+                self._line("·", "magenta", Text("answered", "magenta"), place, note=answer)
             case "artifact_updated":
                 self._artifact(event, place)
             case "score_recorded":
                 run = Text(f"  of run {neutral_line(event.data.subject_run_id)}", "dim")
-                self._line("·", "dim", scores_text([event.data.score]).append_text(run), place)
+                self._line("·", "dim", scores_text([event.proto.score_recorded.score]).append_text(run), place)
             case "samples_drawn" | "samples_leased" | "sample_returned" | "alert_changed":
                 if (line := sampling_line(event)) is not None:
                     self._put(line, place)
             case "custom":
-                self._aside(neutral_line(event.data.name), event.data.value_json, place)
+                self._aside(neutral_line(event.data.name), event.proto.custom.value_json, place)
             case "state_snapshot":
-                self._aside(joined("state", neutral_line(event.data.name)), event.data.value_json, place)
+                self._aside(
+                    joined("state", neutral_line(event.data.name)), event.proto.state_snapshot.value_json, place
+                )
             case "state_delta":
-                self._aside(joined("state changed", neutral_line(event.data.name)), event.data.patch_json, place)
+                what = joined("state changed", neutral_line(event.data.name))
+                self._aside(what, event.proto.state_delta.patch_json, place)
 
     def _start(self, event: RunStartedEvent) -> None:
-        started = event.data
+        started = event.proto.run_started
         self._live.state, self._live.began = "running", moment(event)
         plan = plan_text(started.evaluation) if started.HasField("evaluation") else ""
         if plan:
@@ -176,7 +180,7 @@ class TailView:
             self._speech.interrupt(step)
 
     def _row(self, event: RowFinishedEvent) -> None:
-        self._put(row_line(event.data))
+        self._put(row_line(event.proto.row_finished))
         self._put(self._progress.finish_row())
 
     def _ask(self, event: InputRequestedEvent, place: Place | None) -> None:
@@ -186,7 +190,7 @@ class TailView:
 
     def _artifact(self, event: ArtifactUpdatedEvent, place: Place | None) -> None:
         artifact = event.data
-        size = f"{len(artifact.data):,} bytes" if artifact.HasField("data") else ""
+        size = f"{len(artifact.data):,} bytes" if artifact.data is not None else ""
         text = Text(neutral_line(artifact.name or artifact.artifact_id))
         text.append(f"  {joined(neutral_line(artifact.media_type), size)}", "dim")
         self._line("+", "blue", text, place, note=neutral_line(artifact.uri))

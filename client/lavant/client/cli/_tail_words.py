@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from rich.text import Text
 
+from lavant.client import ErrorInfo
 from lavant.client.cli._untrusted import neutral, neutral_line
 from lavant.v1 import event_pb2, run_pb2
 
@@ -45,7 +46,7 @@ def joined(*parts: str) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def error_text(error: run_pb2.Error) -> str:
+def error_text(error: run_pb2.Error | ErrorInfo) -> str:
     """Write an error: its type and its message, which may have lines."""
     kind, message = neutral_line(error.type), neutral(error.message[:_LONGEST_BODY]).strip()
     return f"{kind}: {message}" if kind and message else kind or message or "no reason was given"

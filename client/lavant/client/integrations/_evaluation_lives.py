@@ -51,8 +51,8 @@ async def read_lives(runs: AsyncRuns, ids: Iterable[str]) -> Stored:
     stored = Stored()
     for run_id in ids:
         async for event in runs.events(run_id, types=["run_started", "row_finished"], page_size=1_000):
-            if event.type == "run_started" and event.data.HasField("evaluation"):
-                stored.plan = stored.plan or event.data.evaluation
+            if event.type == "run_started" and event.data.evaluation:
+                stored.plan = stored.plan or event.proto.run_started.evaluation
             elif event.type == "row_finished":
                 stored.events.setdefault((event.data.row_id, event.data.iteration), event.proto)
     return stored

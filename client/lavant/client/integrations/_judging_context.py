@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 from pydantic_evals.evaluators import EvaluatorContext
 from pydantic_evals.otel.span_tree import SpanTree
 
-from lavant.client import _json
 from lavant.client._errors import RunNotEnded
 from lavant.client._events import Event
 from lavant.client._models import Run, RunResult
@@ -48,8 +47,8 @@ async def context_of(
     told = {"version": started.data.version, "model": started.data.model} if started else {}
     return EvaluatorContext(
         name=name or None,
-        inputs=_json.decode(started.data.input_json) if started else None,
-        metadata=(dict(started.proto.attributes) if started else {}) | (dict(run.labels) if run else {}),
+        inputs=started.data.input if started else None,
+        metadata=(dict(started.attributes) if started else {}) | (dict(run.labels) if run else {}),
         expected_output=expected_output,
         output=recording.text if result.output is None else result.output,
         duration=duration,
@@ -71,7 +70,7 @@ async def _collect(events: AsyncIterable[Event], run: Run | None) -> Recording:
     async for event in events:
         collected.add(event)
         if event.type == "run_finished":
-            result = RunResult.from_proto(run.id if run else "", event.data)
+            result = RunResult.from_proto(run.id if run else "", event.proto.run_finished)
     if result is None:
         raise RunNotEnded("the events end before the run: only a run that has ended can be judged")
     return collected.recording(result)
