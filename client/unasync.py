@@ -26,6 +26,7 @@ WORDS = [
     (r"\bAsync([A-Z]\w+)", r"\1"),
     (r"ServiceAsyncStub\b", "ServiceStub"),
     (r"in one event loop", "from any thread"),
+    (r"It belongs to the event loop(.|\n)*?logged once\.", "It may be used from any thread."),
     (
         r"For one event loop;(\s+)not thread-safe\.",
         r"Thread-safe;\1a thread that did not open a step publishes into the run.",

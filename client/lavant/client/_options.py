@@ -9,6 +9,7 @@ from lavant.client._arguments import choose
 from lavant.client._ids import new_id
 
 OnError = Literal["raise", "log"]
+CLOSE_TIMEOUT, STRICT_CLOSE_TIMEOUT = 2.0, 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,9 @@ class ProducerOptions:
     """How much a producer holds, in bytes, and how long it waits, in seconds.
 
     `block_timeout` is how long one method waits for room in a full queue, `close_timeout` how long the
-    block's end waits until all is durable. `clock` gives the time of events, in nanoseconds.
+    block's end waits until all is durable: by default 2 seconds with `on_error="log"`, 30 with "raise".
+    With "log", neither waits while the server is known to be out of reach. What is not durable when the
+    block is left is still sent while the client is open. `clock` gives the time of events, in nanoseconds.
 
     Example:
         patient = ProducerOptions(queue_bytes=64 << 20, block_timeout=30, close_timeout=120)
@@ -26,10 +29,16 @@ class ProducerOptions:
 
     queue_bytes: int = 8 << 20
     block_timeout: float = 5.0
-    close_timeout: float = 30.0
+    close_timeout: float | None = None
     producer_id: str = field(default_factory=new_id)
     producer_epoch: int = 1
     clock: Callable[[], int] = time.time_ns
+
+    def close_seconds(self, *, raises: bool) -> float:
+        """Return how long the block's end waits, by `on_error`."""
+        if self.close_timeout is not None:
+            return self.close_timeout
+        return STRICT_CLOSE_TIMEOUT if raises else CLOSE_TIMEOUT
 
 
 def check_on_error(value: OnError) -> OnError:

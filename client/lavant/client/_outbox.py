@@ -78,6 +78,22 @@ class Outbox:
         """Whether a batch is without its receipt."""
         return bool(self._unacked)
 
+    @property
+    def run_id(self) -> str:
+        """Whose events these are."""
+        return self._address.run_id
+
+    @property
+    def size(self) -> int:
+        """How many bytes have no receipt yet."""
+        return self._queued_bytes + self._unacked_bytes
+
+    @property
+    def count(self) -> int:
+        """How many events have no receipt yet."""
+        with self._lock:
+            return len(self._queued) + sum(len(batch.events) for batch, _ in self._unacked)
+
     def has_room(self) -> bool:
         """Whether an event fits now: below the bound, which the last one in may overstep."""
         return self.failure is not None or self._queued_bytes + self._unacked_bytes < self._max_bytes
@@ -181,6 +197,23 @@ class Outbox:
             self._unacked[0] = batch, size + grown
             self._unacked_bytes += grown
             return True
+
+    def shed(self) -> int:
+        """Drop what was not sent yet, but for the run's first and last event; return how many events that are.
+
+        An ErrorReported stands for them.
+        """
+        with self._lock:
+            events = [event for event, _ in self._queued]
+            first = [event for event in events[:1] if event.HasField("run_started")]
+            last = [event for event in events[-1:] if event.HasField("run_finished")]
+            dropped = events[len(first) : len(events) - len(last)]
+            if dropped:
+                lost = ProducerOverloaded(f"{len(dropped)} events were dropped: too much waited for the server")
+                first.append(_marker(dropped[0], lost))
+                self._queued = deque((event, event.ByteSize() + _FRAMING) for event in [*first, *last])
+                self._queued_bytes = sum(size for _, size in self._queued)
+        return len(dropped)
 
     def holds(self, producer_sequence: int) -> bool:
         """Tell whether a batch that begins with this number can still be sent."""

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class _Block:
-    """Publishes an event when it is entered and one when it is left; the body's own error comes first."""
+    """Publishes an event when it is entered and one when it is left; the body's own error comes first.
+
+    Leaving never waits, so nothing can cut it short.
+    """
 
     def __init__(self, run: "AsyncRunProducer") -> None:
         self._run = run
@@ -32,7 +35,7 @@ class _Block:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self._close(error)
+            self._close(error)
         except Exception:
             if error is None:
                 raise
@@ -40,7 +43,7 @@ class _Block:
     async def _open(self) -> None:
         raise NotImplementedError
 
-    async def _close(self, error: BaseException | None) -> None:
+    def _close(self, error: BaseException | None) -> None:
         raise NotImplementedError
 
     def _seconds(self) -> float:
@@ -85,12 +88,12 @@ class AsyncStepBlock(_Block):
         )
         self._scope = _scope.enter(self._run, self.id)
 
-    async def _close(self, error: BaseException | None) -> None:
+    def _close(self, error: BaseException | None) -> None:
         try:
-            await self._run.end_message()
+            self._run._messages.end_current()
         finally:
             _scope.leave(self._scope)
-        await self._run._publish_made(
+        self._run._enqueue_made(
             *(_payloads.step_finished, self.id, self._parent, self.output, error, self.usage, self._seconds())
         )
 
@@ -130,8 +133,8 @@ class AsyncMessageBlock(_Block):
     async def _open(self) -> None:
         await self._messages.begin(self._draft)
 
-    async def _close(self, error: BaseException | None) -> None:
-        await self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
+    def _close(self, error: BaseException | None) -> None:
+        self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
 
 
 class AsyncToolBlock(_Block):
@@ -159,8 +162,8 @@ class AsyncToolBlock(_Block):
         await self._run.end_message()
         await self._run._publish_made(self._started)
 
-    async def _close(self, error: BaseException | None) -> None:
-        await self._run._publish_made(self._finished, error)
+    def _close(self, error: BaseException | None) -> None:
+        self._run._enqueue_made(self._finished, error)
 
     def _started(self) -> Event:
         given = self.id

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from weakref import WeakSet
 
-from lavant.client._async.calls import Channel
-from lavant.client._async.concurrency import Lock
+from lavant.client._async.calls import Channel, HungUp
+from lavant.client._async.concurrency import Home, Lock
 from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
@@ -48,28 +48,52 @@ class Channels:
     """Channels to one server, opened as they are needed and kept until all are closed.
 
     All but those whose connection seems dead: such a channel makes no more calls, and closes with its last one.
+    Channels belong to where the first call is made; once that is gone, to where the next one is.
     """
 
     def __init__(self, new_channel: Callable[[], Channel]) -> None:
         self._new_channel = new_channel
         self._lock = Lock()
-        self._lanes = [Lane(new_channel(), self._lock)]
+        self._lanes: list[Lane] = []
         self._retired: WeakSet[Lane] = WeakSet()
+        self._home: Home | None = None
+        self._closed = False
 
     @property
+    def is_used(self) -> bool:
+        """Whether there may be open channels."""
+        return not self._closed and self._home is not None and not self._home.is_gone
+
+    def current_home(self) -> Home | None:
+        """Return where calls are made; None before the first one."""
+        return self._home
+
+    def home(self) -> Home:
+        """Return where calls are made. Raises RuntimeError where they cannot be made from here, HungUp once closed."""
+        with self._lock:
+            if self._closed:
+                raise HungUp
+            if self._home is None or self._home.is_gone:
+                self._lanes = []
+                self._home = Home()
+        self._home.check()
+        return self._home
+
     def first(self) -> Lane:
-        """The lane of the calls that are soon over."""
-        return self._lanes[0]
+        """Return the lane of the calls that are soon over. Raises as `home` does."""
+        self.home()
+        with self._lock:
+            return self._lanes[0] if self._lanes else self._open()
 
     def lane(self) -> Lane:
-        """Return a lane with a place for a long call, already taken."""
+        """Return a lane with a place for a long call, already taken. Raises as `home` does."""
+        self.home()
         with self._lock:
             for lane in self._lanes:
                 if lane.take():
                     return lane
-            lane = Lane(self._new_channel(), self._lock)
+            lane = self._open()
             lane.take()
-            self._lanes.append(lane)
             return lane
 
     def retire(self, lane: Lane) -> None:
@@ -77,11 +101,16 @@ class Channels:
         with self._lock:
             if lane.heard and lane in self._lanes:
                 self._retired.add(lane)
-                self._lanes = [other for other in self._lanes if other is not lane] or [
-                    Lane(self._new_channel(), self._lock)
-                ]
+                self._lanes = [other for other in self._lanes if other is not lane]
 
     async def close(self) -> None:
-        """Close them; calls under way are cancelled."""
-        for lane in [*self._lanes, *self._retired]:
-            await lane.channel.close()
+        """Close them; calls under way are cancelled, and no more are made."""
+        is_used, self._closed = self.is_used, True
+        if is_used:
+            for lane in [*self._lanes, *self._retired]:
+                await lane.channel.close()
+
+    def _open(self) -> Lane:
+        lane = Lane(self._new_channel(), self._lock)
+        self._lanes.append(lane)
+        return lane

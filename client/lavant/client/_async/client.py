@@ -19,8 +19,10 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class AsyncClient:
-    """A connection to a lavant server. Use it with `async with`, in one event loop.
+    """A connection to a lavant server. Use it with `async with`, or make it once for all of a program.
 
+    It belongs to the event loop that its first call is made in, and may be made outside of any. Another one raises
+    RuntimeError, unless the first is closed; a run with `on_error="log"` is not recorded then, which is logged once.
     `target` is `host:port`, or several of these; by default LAVANT_TARGET, else localhost:7447.
     `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
     a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
@@ -66,6 +68,22 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
+    async def flush(self, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Wait until all that the client's runs have queued is durable; return whether it is after `timeout` seconds.
+
+        Also what is left of runs that were left during an outage. For those who must know, as before a process is
+        frozen or killed; leaving a run's block waits by itself.
+
+        Example:
+            async with client.runs.start("weather-agent") as run:
+                await run.text("It is cold.")
+                assert await client.flush(timeout=10)
+        """
+        return await self._connection.open_runs.flush(check_seconds("timeout", timeout))
+
     async def aclose(self) -> None:
-        """Close the connection. Streams and producers still open are cut off."""
+        """Close the connection. Streams still open are cut off; runs still open end as CANCELLED.
+
+        Waits up to two seconds for what the runs have not sent yet; what is lost after that is logged with its number.
+        """
         await self._connection.close()

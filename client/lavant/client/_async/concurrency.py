@@ -1,8 +1,10 @@
 """What depends on asyncio: time, waiting, waking, work in the background."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any
 
@@ -49,27 +51,92 @@ async def call_handler(handler: Callable[[Any], object], argument: object, timeo
             await result
 
 
+class Home:
+    """The event loop that a client's channels and tasks belong to: the one that runs where this is made.
+
+    Raises RuntimeError where none runs.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("no event loop is running: AsyncClient needs one; use Client in blocking code") from None
+        self._process = os.getpid()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it was made before this process was forked."""
+        return self._process != os.getpid()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing can run there any more."""
+        return self._loop.is_closed() or self.is_foreign
+
+    def check(self) -> None:
+        """Raise RuntimeError if this is another event loop."""
+        if _running_loop() is not self._loop:
+            raise RuntimeError(
+                "this AsyncClient is in use in another event loop: create one AsyncClient per event loop, "
+                "or use Client, which may be used from any thread"
+            )
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Call something in the event loop: now, if it runs in this thread."""
+        if _running_loop() is self._loop:
+            action()
+        else:
+            self._loop.call_soon_threadsafe(action)
+
+    def run_at_exit(self, work: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> None:
+        """Do some work while the process exits: in this event loop, or in another one where it is closed."""
+        if self.is_foreign:
+            return
+        if self._loop.is_closed():
+            asyncio.run(work())
+        elif self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout)
+        else:
+            self._loop.run_until_complete(work())
+
+
 class Signal:
-    """Wakes those who wait for a change. Not thread-safe."""
+    """Wakes those who wait for a change. `notify` may be called from any thread, the rest in one event loop."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
         """Tell all who wait to look again. Never blocks."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters:
+            here = _running_loop()
+            for waiter in tuple(self._waiters):
+                _wake(waiter, here)
 
-    async def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until a condition holds; after `timeout` seconds tell whether it does."""
+    async def wait_for(
+        self, condition: Callable[[], bool], timeout: float | None = None, *, shield: float = 0.0
+    ) -> bool:
+        """Wait until a condition holds; after `timeout` seconds tell whether it does.
+
+        Whoever is cancelled meanwhile, however often, waits `shield` seconds more before CancelledError is raised.
+        """
         deadline = None if timeout is None else monotonic() + timeout
+        cancelled: asyncio.CancelledError | None = None
         while not condition():
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
-                return False
-            await self._wait(left)
-        return True
+                break
+            try:
+                await self._wait(left)
+            except asyncio.CancelledError as cancellation:
+                if cancelled is None:
+                    end = monotonic() + shield
+                    deadline = end if deadline is None else min(deadline, end)
+                cancelled = cancellation
+        if cancelled is not None:
+            raise cancelled
+        return condition()
 
     async def _wait(self, timeout: float | None) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,22 +148,82 @@ class Signal:
 
 
 class Background:
-    """Work that goes on beside its owner, until it is done or stopped."""
+    """Work that goes on beside its owner, until it is done or stopped.
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._task = asyncio.create_task(work())
+    `stop` ends it. Where somebody else cancels its task, as a closing event loop does with all tasks, the work is
+    begun once more, for as many seconds as `persistence` returns then.
+    """
+
+    def __init__(
+        self, work: Callable[[], Coroutine[Any, Any, None]], persistence: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._work = work
+        self._persistence = persistence
+        self._stopped = False
+        self.task = asyncio.create_task(self._run())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its event loop is closed."""
+        return self.task.done() or self.task.get_loop().is_closed()
 
     async def join(self) -> None:
         """Wait for its end; raises what it raised."""
-        await self._task
+        await self.task
 
     async def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
         """Give it `grace` seconds to end by itself, then hang up on it and cancel it; return when it has ended."""
         try:
-            await asyncio.wait((self._task,), timeout=grace)
+            await asyncio.wait((self.task,), timeout=grace)
         finally:
+            self._stopped = True
             hang_up()
-            self._task.cancel()
-        await asyncio.wait((self._task,))
-        if not self._task.cancelled():
-            self._task.exception()
+            self.task.cancel()
+        await asyncio.wait((self.task,))
+        if not self.task.cancelled():
+            self.task.exception()
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            if self._stopped or (seconds := self._persistence()) <= 0:
+                raise
+        else:
+            return
+        _forget_cancellation()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._work()
+
+
+async def shielded(work: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
+    """Do some work that goes on even if whoever waits for it is cancelled; at the event loop's end, so many seconds."""
+    await asyncio.shield(Background(work, lambda: seconds).task)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _wake(waiter: "asyncio.Future[None]", here: asyncio.AbstractEventLoop | None) -> None:
+    loop = waiter.get_loop()
+    if loop is here:
+        _resolve(waiter)
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(_resolve, waiter)
+
+
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _forget_cancellation() -> None:
+    """Let the calls that the task makes from now on see that it is not being cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,14 +1,18 @@
 """The connection to the server: how calls are made over it."""
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
 from lavant.client._arguments import duration
+from lavant.client._async.backlog import Backlog
 from lavant.client._async.calls import Call, Channel, Conversation, HungUp, Metadata, SentMetadata, invoke
 from lavant.client._async.channels import Channels, Lane
-from lavant.client._async.concurrency import Clock
+from lavant.client._async.concurrency import Clock, Home, shielded
+from lavant.client._async.open_runs import OpenRuns
+from lavant.client._async.outage import Outage
 from lavant.client._backoff import Backoff
 from lavant.client._errors import LavantError, Unavailable
 from lavant.client._status import is_cut
@@ -20,14 +24,22 @@ from lavant.v1.event_service_pb2 import (
     StreamEventsRequest,
     StreamEventsResponse,
 )
-from lavant.v1.run_service_pb2 import WaitRunRequest, WaitRunResponse, WatchRunsRequest, WatchRunsResponse
+from lavant.v1.run_service_pb2 import (
+    CreateRunRequest,
+    WaitRunRequest,
+    WaitRunResponse,
+    WatchRunsRequest,
+    WatchRunsResponse,
+)
 
 if TYPE_CHECKING:
     from lavant.client._async.calls import UnaryMethod
 
+_log = logging.getLogger("lavant.client")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
+CLOSING = 2.0  # seconds that a client's end waits for what its runs have not sent
 UNANSWERED = 10.0  # seconds behind its time: no answer comes then, and the connection is dead
 
 
@@ -48,10 +60,43 @@ class Connection:
         self.new_backoff = new_backoff
         self._own_metadata = _checked(metadata)
         self._channels = Channels(new_channel)
+        self.outage = Outage(self.clock.monotonic)
+        self.backlog = Backlog(self.outage)
+        self.open_runs = OpenRuns(self)
+        self._logged: set[str] = set()
+
+    def log_once(self, message: str) -> None:
+        """Log a warning that this connection has not logged yet."""
+        if message not in self._logged:
+            self._logged.add(message)
+            _log.warning("%s", message)
+
+    def home(self) -> Home:
+        """Return where calls are made. Raises RuntimeError in another event loop, LavantError once closed."""
+        try:
+            return self._channels.home()
+        except HungUp:
+            raise LavantError("the client is closed") from None
+
+    def current_home(self) -> Home | None:
+        """Return where calls are made; None before the first one."""
+        return self._channels.current_home()
 
     async def close(self) -> None:
-        """Close the channels; calls under way are cancelled."""
+        """End the runs that are open, within two seconds; then close the channels: calls under way are cancelled."""
+        if self._channels.is_used or self.open_runs:
+            self._channels.home()
+            await shielded(self._close, 2 * CLOSING)
         await self._channels.close()
+
+    async def _close(self) -> None:
+        try:
+            await self.open_runs.finish(CLOSING, "the client was closed")
+        finally:
+            self.open_runs.hang_up()
+            self.outage.close()
+            await self._channels.close()
+            await self.open_runs.close()
 
     def stream_events(self, request: StreamEventsRequest) -> Call[StreamEventsResponse]:
         """Open a stream of events."""
@@ -87,8 +132,15 @@ class Connection:
             self._channels.retire(call.lane)
             raise Unavailable(f"nothing came for {silence:g} s: the connection is dead") from None
 
+    async def create_run(self, request: CreateRunRequest) -> None:
+        """Create a run. Made once: raises what it fails with."""
+        lane = self._channels.first()
+        await self._ask(lane, lane.runs.CreateRun, request, UNANSWERED)
+
     async def wait_run(self, run_id: str, seconds: float, patience: float) -> WaitRunResponse:
         """Wait for a run's end, and `patience` seconds more for the answer. Made once: raises what it fails with."""
+        self.home()
+        await self.open_runs.wait_created()
         lane = self._channels.lane()
         request = WaitRunRequest(run_id=run_id, timeout=duration(seconds))
         try:
@@ -107,12 +159,14 @@ class Connection:
         For calls that are safe to make twice: all of lavant's are. One that is not answered within a third of
         the time, or ten seconds if that is more, is made again: over another connection, or to another server.
         """
+        await self.open_runs.wait_created()
         allowed = self.timeout if timeout is None else timeout
         deadline = self.clock.monotonic() + allowed
         patience = max(UNANSWERED, allowed / 3)
         backoff = self.new_backoff()
         while True:
-            lane = self._channels.first
+            self.home()
+            lane = self._channels.first()
             left = deadline - self.clock.monotonic()
             try:
                 return await self._ask(lane, method(lane), request, min(patience, left))

@@ -1,28 +1,50 @@
 """The way of a run's events from this process to the server: queued, numbered, sent, acknowledged."""
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
 
-from lavant.client._async.concurrency import Signal, monotonic
+from lavant.client import _payloads
+from lavant.client._async.backlog import LAST_SECONDS
+from lavant.client._async.concurrency import Home, Lock, Signal, monotonic
 from lavant.client._async.connection import Connection
 from lavant.client._async.sender import HEARTBEAT, MISSED_HEARTBEATS, Sender
-from lavant.client._errors import InvalidField, LavantError, ProducerError, ProducerOverloaded, QuotaExceeded
+from lavant.client._errors import (
+    InvalidField,
+    LavantError,
+    ProducerError,
+    ProducerOverloaded,
+    QuotaExceeded,
+    RunCancelled,
+    Unavailable,
+)
 from lavant.client._fitting import CHANGED
-from lavant.client._models import FieldViolation, Receipt
+from lavant.client._models import ErrorInfo, FieldViolation, Receipt, RunResult
 from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Kind, Outbox
 from lavant.client._payloads import error_of
+from lavant.client._states import RunState
 from lavant.client._trace import TraceSource, trace_source
-from lavant.v1.event_pb2 import Event
+from lavant.v1.event_pb2 import Event, RunStarted
+from lavant.v1.run_pb2 import RUN_STATE_FAILED
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
 _log = logging.getLogger("lavant.client")
+
+# What makes a run's last events, given what keeps those before them from being stored, if anything does.
+MakeLast = Callable[[Exception | None], Sequence[Event]]
 
 
 class Publisher:
     """One run's queue and its sender. `changed` is notified of receipts, failures and requests to cancel.
 
-    `on_error="log"`: what cannot be published is no error: from the first refusal on it logs a warning
-    and drops everything, so that the log has no hole; RunFinished is a failure then, if it can be published.
+    The sender's task or thread owns all that takes time: `begin` and `end` only queue, and what they began goes on
+    even if whoever waits for it is cancelled.
+
+    `on_error="log"`: nothing raises. What cannot be published is logged, once per run, and costs only itself; without
+    room in the queue, events are dropped and counted, and the log has a marker in their place. During an outage
+    nobody waits.
     """
 
     def __init__(
@@ -30,19 +52,35 @@ class Publisher:
     ) -> None:
         self.changed = Signal()
         self.cancel_reason: str | None = None
-        self.lost: Exception | None = None
-        self._connection = connection
-        self._create = create
-        self._options = options
+        self.run_id = create.run_id
         self.raises = on_error == "raise"
+        self._connection = connection
+        self._options = options
+        self._lock = Lock()
         self._outbox = Outbox(
             *(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes), mends=not self.raises
         )
-        self._changes_reported = False
-        self._sender: Sender | None = None
+        silence = create.producer_timeout.ToMilliseconds() / 1000
+        self._sender = Sender(
+            connection,
+            create,
+            self._outbox,
+            self.changed,
+            heartbeat=min(silence / MISSED_HEARTBEATS / 2 or HEARTBEAT, HEARTBEAT),
+            on_cancel_request=self._cancel,
+            on_created=lambda: connection.open_runs.note_created(self),
+            on_failure=self._on_failure,
+            on_over=self._on_over,
+        )
+        self._home: Home | None = None
         self._trace: TraceSource = trace_source()
-        self._count = 0
-        self._opened = False
+        self._numbers = count(1)
+        self._first = Event()
+        self._make_last: MakeLast | None = None
+        self._end_error: Exception | None = None
+        self._began = 0.0
+        self._dropped = 0
+        self._has_begun = self._has_logged = self._has_reported_change = self._gave_up = False
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -53,27 +91,80 @@ class Publisher:
         """Tell whether a step, message or tool call has started and not finished."""
         return self._outbox.is_open(kind, key)
 
-    async def open(self) -> None:
-        """Create the run and begin to send."""
-        self._opened = True
-        timeout = None if self.raises else self._options.block_timeout
-        try:
-            await self._connection.call(lambda lane: lane.runs.CreateRun, self._create, timeout)
-        except LavantError as error:
-            self._outbox.fail(error)
-            self.refuse(error)
-            return
-        self._sender = self._new_sender()
+    @property
+    def seconds(self) -> float:
+        """How long ago the run began."""
+        return monotonic() - self._began
 
-    def _new_sender(self) -> Sender:
-        silence = self._create.producer_timeout.ToMilliseconds() / 1000
-        return Sender(
-            self._connection,
-            self._outbox,
-            self.changed,
-            heartbeat=min(silence / MISSED_HEARTBEATS / 2 or HEARTBEAT, HEARTBEAT),
-            on_cancel_request=self._cancel,
+    @property
+    def failure(self) -> Exception | None:
+        """Why not all was stored; None if it was, or still may be."""
+        return self._end_error or self._outbox.failure
+
+    def begin(self, first: Event) -> None:
+        """Queue the run's first event and begin to send: first of all, the creation of the run. Never waits.
+
+        A run whose first event is refused begins with one that says nothing; a strict one ends with the error.
+        """
+        with self._lock:
+            if self._has_begun:
+                return
+            self._has_begun, self._began = True, monotonic()
+            try:
+                self._home = self._connection.home()
+            except Exception as error:
+                self._outbox.fail(_as_failure(error))
+                if self.raises:
+                    raise
+                self._connection.log_once(f"runs are not recorded: {error}")
+                return
+            self._connection.open_runs.add(self)
+            try:
+                self._put_first(first)
+            finally:
+                self._sender.start()
+
+    def _put_first(self, first: Event) -> None:
+        self._first = first
+        try:
+            self._put((first,))
+        except Exception as error:
+            self._first = Event(run_started=RunStarted())
+            self._put((self._first,))
+            described = error_of(error)
+            if self.raises:
+                self.end(lambda _: [_payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)])
+                message = f"run {self.run_id} has ended: its input cannot be published: {described.message}"
+                raise InvalidField(message, violations=getattr(error, "violations", ())) from None
+            self.refuse(error)
+
+    async def wait_created(self) -> None:
+        """Wait until the run exists. Raises what prevents it, after the client's timeout if the server is gone."""
+        sender, timeout = self._sender, self._connection.timeout
+        await self.changed.wait_for(lambda: sender.is_created or self._outbox.failure is not None, timeout)
+        if self._outbox.failure is not None:
+            raise self._outbox.failure
+        if not sender.is_created:
+            raise sender.trouble or Unavailable(f"run {self.run_id} was not created within {timeout:g} s")
+
+    async def wait_known(self, timeout: float) -> None:
+        """Wait until readers find the run, or know that they do not."""
+        sender, outage = self._sender, self._connection.outage
+        await self.changed.wait_for(
+            lambda: sender.is_created or sender.is_over or self._outbox.failure is not None or outage.is_on, timeout
         )
+
+    async def probe(self, timeout: float) -> bool:
+        """Make an attempt to send now, and wait for what becomes of it; tell whether it was made here."""
+        sender, failed = self._sender, self._sender.failed_attempts
+        if sender.is_over or (sender.is_parked and sender is not self._connection.backlog.head):
+            return False
+        sender.retry()
+        outage = self._connection.outage
+        await self.changed.wait_for(
+            lambda: sender.is_over or not outage.is_on or sender.failed_attempts > failed, timeout
+        )
+        return True
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be."""
@@ -81,92 +172,192 @@ class Publisher:
         self.enqueue(event)
 
     async def wait_for_room(self) -> None:
-        """Wait until an event can be queued, or for too long: then `enqueue` raises ProducerOverloaded."""
-        if not self._has_room():
-            await self.changed.wait_for(self._has_room, self._options.block_timeout)
+        """Wait until an event can be queued, or for too long: then `enqueue` raises or drops it."""
+        if not self._outbox.has_room() and not self._gives_up_waiting():
+            began = monotonic()
+            await self.changed.wait_for(
+                lambda: self._outbox.has_room() or self._gives_up_waiting(), self._options.block_timeout
+            )
+            self._connection.outage.note_silence(began)
 
-    def check_room(self) -> None:
-        """Refuse now what `enqueue` would refuse for want of room, or because nothing is taken any more."""
-        self._check_opened()
+    def admits(self) -> bool:
+        """Tell whether an event would be queued now; raise what queueing it would raise, or count it as dropped."""
         try:
-            self._outbox.check()
-        except LavantError as error:
+            self._check_open()
+            if self._outbox.has_room():
+                return True
+            self._drop(1)
+        except Exception as error:
             self.refuse(error)
+        return False
 
-    def enqueue(self, *events: Event) -> None:
-        """Queue events, all or none, without ever waiting."""
-        self._check_opened()
-        if self.lost is not None:
-            return
-        try:
-            self._put(events)
-        except LavantError as error:
-            self.refuse(error)
+    def enqueue(self, *events: Event, closing: bool = False) -> bool:
+        """Queue events, all or none, without ever waiting; tell whether that was done.
 
-    async def give_up_refused(self) -> bool:
-        """Drop what the server refused for its content, and what came behind it, so that the run can still end.
-
-        Tells whether the run's first event was among these.
+        `closing` events end what has begun: for them there is always room.
         """
-        if self._sender is None or not isinstance(self._outbox.failure, InvalidField | QuotaExceeded):
+        try:
+            with self._lock:
+                self._check_open()
+                if not (closing and not self._dropped) and not self._outbox.has_room():
+                    self._drop(len(events))
+                    return False
+                self._report_dropped()
+                self._put(events)
+                self._send()
+        except Exception as error:
+            self.refuse(error)
             return False
-        await self._sender.close()
-        self._outbox.drop()
-        self._sender = self._new_sender()
-        return self._outbox.last_receipt is None
+        return True
 
-    async def finish(self, timeout: float, *events: Event) -> None:
-        """Queue the run's last event, also after others were dropped, and wait until all is durable.
+    def end(self, make_last: MakeLast) -> None:
+        """Queue the run's last events, room or not, and stop sending once they are durable. Never waits.
 
-        Raises what prevents it, whatever `on_error` says.
+        Only the first call counts.
         """
-        deadline = monotonic() + timeout
-        await self.changed.wait_for(self._outbox.has_room, timeout)
-        self._put(events)
-        await self._drain(max(0.0, deadline - monotonic()))
+        if self._is_foreign:
+            return
+        with self._lock:
+            if self._make_last is not None or not self._has_begun:
+                return
+            self._make_last = make_last
+            if self._outbox.failure is None:
+                self._put_last(None)
+            else:
+                self._give_up_refused()
+            self._sender.finish(parks=not self.raises)
+            if self._outbox.failure is None:
+                self._send()
+            else:
+                self._connection.open_runs.discard(self)
 
-    async def flush(self, timeout: float | None) -> None:
-        """Wait until everything queued is durable."""
-        try:
-            await self._drain(timeout)
-        except LavantError as error:
-            self.refuse(error)
+    def end_unleft(self, why: str) -> None:
+        """End a run that nobody has ended as cancelled; go on with the end of one that was."""
+
+        def make_last(_: Exception | None) -> Sequence[Event]:
+            reason = ErrorInfo(message=f"{why} before the run was ended")
+            error = RunCancelled(RunResult(run_id=self.run_id, state=RunState.CANCELLED, error=reason))
+            return [
+                _payloads.run_finished(_payloads.state_of(error), None, error_of(error), None, self.seconds),
+            ]
+
+        self.end(make_last)
+        self._sender.finish(parks=True)
+        if self._outbox.failure is None:
+            self._send()
+
+    async def wait_over(self, timeout: float, *, patient: bool) -> bool:
+        """Wait until nothing more is sent; tell whether that is so. Not `patient`: not during an outage.
+
+        Whoever is cancelled meanwhile waits two seconds more.
+        """
+        sender, outage, began = self._sender, self._connection.outage, monotonic()
+        is_over = await self.changed.wait_for(
+            lambda: sender.is_over or (not patient and outage.is_on), max(0.0, timeout), shield=LAST_SECONDS
+        )
+        if sender.is_over:
+            await sender.join()
+        elif not is_over and not patient:
+            outage.note_silence(began)
+        return sender.is_over
+
+    async def wait_ended(self, timeout: float | None) -> None:
+        """Wait until the run's end is durable. Raises what prevents it if the run is strict."""
+        patience = timeout if timeout is not None else self._options.close_seconds(raises=self.raises)
+        is_over = await self.wait_over(patience, patient=self.raises)
+        if self.raises and self.failure is not None:
+            raise self.failure
+        if self.raises and not is_over:
+            self._sender.finish(parks=True)
+            raise self._not_durable(patience)
+
+    async def flush(self, timeout: float | None) -> bool:
+        """Wait until everything queued is durable; tell whether it is. Raises what prevents it if the run is strict."""
+        is_durable = await self.wait_durable(timeout)
+        if self.raises and self._outbox.failure is not None:
+            raise self._outbox.failure
+        if self.raises and not is_durable:
+            raise self._not_durable(timeout or 0.0)
+        return is_durable
+
+    async def wait_durable(self, timeout: float | None) -> bool:
+        """Wait until everything queued is durable; tell whether it is.
+
+        Unless the run is strict or there is a timeout, the wait ends when the server is known to be out of reach.
+        """
+        outbox, outage, patient = self._outbox, self._connection.outage, self.raises or timeout is not None
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._lock:
+            if self._has_begun and outbox.failure is None and not outbox.is_empty:
+                self._send()
+        if outage.is_on and not outbox.is_empty:
+            await self.probe(LAST_SECONDS if timeout is None else timeout)
+        return await self.changed.wait_for(
+            lambda: outbox.is_empty or outbox.failure is not None or (outage.is_on and not patient),
+            None if deadline is None else max(0.0, deadline - monotonic()),
+        ) and (outbox.is_empty and outbox.failure is None)
+
+    def hang_up(self) -> None:
+        """Give up what is not durable by now, and count it. Nothing is taken any more."""
+        lost = self._outbox.count
+        if lost:
+            self._connection.outage.drop(self.run_id, lost)
+        self._outbox.fail(ProducerError(f"run {self.run_id}: the client is closed"))
+        self._sender.hang_up()
 
     async def close(self) -> None:
-        """End the call. What is not durable by now is given up, and nothing is taken any more."""
-        try:
-            if self._sender is not None:
-                await self._sender.close()
-        finally:
-            self._outbox.fail(ProducerError(f"run {self._create.run_id}: its block was left; publish within it"))
-            self.changed.notify()
+        """Wait until nothing is sent any more."""
+        await self._sender.close()
+        self._connection.open_runs.discard(self)
 
     def refuse(self, error: Exception) -> None:
-        """Raise the error, or log the first and drop every event from now on."""
+        """Raise the error, or log it: the first of the run."""
         if self.raises:
             raise error
-        if self.lost is None:
-            self.lost = error
-            _log.warning("run %s is not recorded any further: %s", self._create.run_id, error_of(error).message)
+        self._log(f"run {self.run_id} is not recorded as it happens: {error_of(error).message}")
         self.changed.notify()
 
-    def _has_room(self) -> bool:
-        return self.lost is not None or self._outbox.has_room()
+    def _log(self, message: str) -> None:
+        if not self._has_logged:
+            self._has_logged = True
+            _log.warning(message)
 
-    async def _drain(self, timeout: float | None) -> None:
-        await self.changed.wait_for(lambda: self._outbox.is_empty or self._outbox.failure is not None, timeout)
+    def _gives_up_waiting(self) -> bool:
+        if self.raises:
+            return self._outbox.failure is not None
+        return self._dropped > 0 or self._connection.outage.is_on or self._outbox.failure is not None
+
+    @property
+    def _is_foreign(self) -> bool:
+        return self._home is not None and self._home.is_foreign
+
+    def _check_open(self) -> None:
+        if not self._has_begun:
+            raise RuntimeError("use the run within its block: `async with client.runs.start(...) as run`")
+        if self._is_foreign:
+            raise ProducerError(f"run {self.run_id} belongs to the process that began it, not to a fork of it")
+        if self._make_last is not None:
+            raise ProducerError(f"run {self.run_id}: its block was left; publish within it")
         if self._outbox.failure is not None:
             raise self._outbox.failure
-        if not self._outbox.is_empty:
-            message = f"run {self._create.run_id}: not all is durable after {timeout:g} s: is the server in reach?"
-            raise ProducerOverloaded(message)
 
-    def _check_opened(self) -> None:
-        if not self._opened:
-            raise RuntimeError("use the run within its block: `async with client.runs.start(...) as run`")
+    def _drop(self, number: int) -> None:
+        """Raise ProducerOverloaded, or drop events for want of room."""
+        if self.raises:
+            self._outbox.check()
+        outage = self._connection.outage
+        if not outage.is_on and not self._dropped:
+            self._log(f"run {self.run_id}: its queue is full, events are dropped; ProducerOptions has queue_bytes")
+        self._dropped += number
+        outage.drop(self.run_id, number)
 
-    def _put(self, events: tuple[Event, ...]) -> None:
-        self._outbox.check()
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            number, self._dropped = self._dropped, 0
+            message = f"{number} events were dropped here: the queue was full while the server was out of reach"
+            self._put((_payloads.error_reported(_payloads.error_said(message)),))
+
+    def _put(self, events: Sequence[Event]) -> None:
         for event in events:
             self._stamp(event)
             if event.attributes and CHANGED in event.attributes:
@@ -176,24 +367,78 @@ class Publisher:
         self.changed.notify()
 
     def _report_change(self, path: str, description: str) -> None:
-        """Say once that values do not reach the log as they were given. Raises InvalidField if that is to be raised."""
+        """Log once that values do not reach the log as they were given, or raise InvalidField for it."""
         if self.raises:
             violation = FieldViolation(path=path, description=description)
             raise InvalidField(f"{path}: {description}", violations=(violation,))
-        if not self._changes_reported:
-            self._changes_reported = True
-            _log.warning("run %s: not all is recorded as it was given: %s: %s", self._create.run_id, path, description)
+        if not self._has_reported_change:
+            self._has_reported_change = True
+            _log.warning("run %s: not all is recorded as it was given: %s: %s", self.run_id, path, description)
+
+    def _put_last(self, refused: Exception | None) -> None:
+        """Queue the last events; where the right ones cannot be queued, those that say why."""
+        try:
+            self._report_dropped()
+            self._put(self._make_last(refused) if self._make_last else ())
+        except Exception as error:
+            if refused is not None:
+                self._outbox.fail(_as_failure(error))
+                return
+            self._end_error = error
+            if not self.raises:
+                self._log(f"run {self.run_id}: its end is not recorded as it was: {error_of(error).message}")
+            self._put_last(error)
+
+    def _send(self) -> None:
+        """Send again where nothing is sent: where the sender was cancelled, or its event loop is closed."""
+        if self._sender.is_over and not self._is_foreign:
+            with suppress(
+                RuntimeError
+            ):  # Elsewhere than in an event loop: what is queued waits for the process's exit.
+                if self._home is None or self._home.is_gone:
+                    self._home = self._connection.home()
+                self._home.call(self._sender.start)
+
+    def _on_failure(self, failure: LavantError) -> bool:
+        """Log a failure for good; tell whether the run's end can be sent in spite of it."""
+        if not self.raises and not isinstance(failure, ProducerOverloaded):
+            self._log(f"run {self.run_id} is not recorded any further: {failure.message}")
+        with self._lock:
+            return self._make_last is not None and (self._give_up_refused() or self._outbox.failure is None)
+
+    def _give_up_refused(self) -> bool:
+        """Drop what the server refused for its content, and what came after, and queue the run's end nevertheless."""
+        refused = self._outbox.failure
+        if self._gave_up or not isinstance(refused, InvalidField | QuotaExceeded) or not self._sender.is_created:
+            return False
+        self._gave_up, self._end_error = True, refused
+        self._outbox.drop()
+        if self._outbox.last_receipt is None:
+            self._put((self._first,))
+        self._put_last(refused)
+        return True
+
+    def _on_over(self) -> None:
+        if self._outbox.failure is not None or (self._make_last is not None and self._outbox.is_empty):
+            self._connection.open_runs.discard(self)
+
+    def _not_durable(self, seconds: float) -> ProducerOverloaded:
+        message = f"run {self.run_id}: not all is durable after {seconds:g} s: is the server in reach?"
+        return ProducerOverloaded(f"{message} What is left is still sent while the client is open")
 
     def _stamp(self, event: Event) -> None:
-        self._count += 1
         event.event_id = event.event_id or self._event_id()
         if not event.HasField("event_time"):
             event.event_time.FromNanoseconds(self._options.clock())
         self._trace(event)
 
     def _event_id(self) -> str:
-        return f"{self._options.producer_id}.{self._options.producer_epoch}.{self._count}"
+        return f"{self._options.producer_id}.{self._options.producer_epoch}.{next(self._numbers)}"
 
     def _cancel(self, reason: str) -> None:
         self.cancel_reason = reason
         self.changed.notify()
+
+
+def _as_failure(error: Exception) -> LavantError:
+    return error if isinstance(error, LavantError) else ProducerError(error_of(error).message)

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lavant.client._async.backlog import LAST_SECONDS
 from lavant.client._async.calls import HungUp
 from lavant.client._async.concurrency import Background, Signal
 from lavant.client._async.connection import Connection
 from lavant.client._async.reconnect import Reconnect
 from lavant.client._errors import LavantError, ProducerError, ProducerGap, QuotaExceeded, Unavailable
 from lavant.client._outbox import Outbox
-from lavant.client._status import from_status
+from lavant.client._status import from_status, is_cut
 from lavant.v1.event_service_pb2 import PublishEventsRequest, PublishEventsResponse
+from lavant.v1.run_service_pb2 import CreateRunRequest
 
 if TYPE_CHECKING:
     from lavant.client._async.calls import Conversation
@@ -24,58 +26,146 @@ CLOSING_GRACE = 1.0
 
 
 class Sender:
-    """One PublishEvents call after the other, beside the producer.
+    """Creates a run, then makes one PublishEvents call after the other, beside the producer.
 
-    Whatever cuts a call, everything without a receipt is sent again over the next one. A refusal that
-    trying again cannot mend becomes the outbox's failure. `changed` is notified of receipts and of
-    the failure; notify it of new events. `heartbeat` seconds without events send a sign of life; so does
-    every new call, for the server to know whose it is. No answer for three of these, of a second each at
-    least, is a cut.
+    Whatever cuts a call, everything without a receipt is sent again over the next one, without end. A refusal
+    that trying again cannot mend becomes the outbox's failure; `on_failure` tells whether there is something to
+    send nevertheless. `changed` is notified of the creation, of receipts and of the failure; notify it of new
+    events. `heartbeat` seconds without events send a sign of life; so does every new call, for the server to know
+    whose it is. No answer for three of these, of a second each at least, is a cut.
     """
 
     def __init__(
         self,
         connection: Connection,
+        create: CreateRunRequest,
         outbox: Outbox,
         changed: Signal,
         *,
         heartbeat: float,
         on_cancel_request: Callable[[str], None],
+        on_created: Callable[[], None],
+        on_failure: Callable[[LavantError], bool],
+        on_over: Callable[[], None],
     ) -> None:
+        self.is_created = False
+        self.trouble: LavantError | None = None
+        self.failed_attempts = 0
         self._changed = changed
         self._connection = connection
+        self._create_request = create
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._on_cancel_request = on_cancel_request
+        self._on_created = on_created
+        self._on_failure = on_failure
+        self._on_over = on_over
         self._reconnect = Reconnect(connection.new_backoff(), connection.clock, sleep=self._sleep)
         self._call: PublishCall | None = None
         self._over: LavantError | None = None
-        self._calls = self._gaps = 0
-        self._closing = False
-        self._work = Background(self._run)
+        self._calls = self._gaps = self._cuts = 0
+        self._closing = self._finishing = self._hurried = self._parks = self._parked = False
+        self._ended, self._retries = True, False
+        self._work: Background | None = None
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the client's backlog sends what is left."""
+        return self._parked
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is sent any more, unless it is started again."""
+        return self._ended or (not self._parked and (self._work is None or self._work.is_over))
+
+    def start(self) -> None:
+        """Begin to send, where nothing is sent."""
+        self._ended = self._hurried = False
+        self._work = Background(self._run, self._persistence)
+
+    def finish(self, *, parks: bool) -> None:
+        """End once all is durable. If it `parks`, it joins the client's backlog while the server is out of reach."""
+        self._finishing = True
+        self._parks = parks
+        self._changed.notify()
+
+    async def join(self) -> None:
+        """Wait until the task or thread of a sender that is over has ended."""
+        if self._work is not None:
+            await self._work.stop(CLOSING_GRACE)
+
+    def retry(self) -> None:
+        """Make the next attempt now, instead of waiting for its time."""
+        self._retries = True
+        self._changed.notify()
+
+    def hang_up(self) -> None:
+        """Give up what is not durable by now: the task or thread that sends it ends soon. May be called again."""
+        self._closing = True
+        if self._call is not None and not self._outbox.is_empty:
+            self._call.cancel()
+        self._changed.notify()
 
     async def close(self) -> None:
-        """End the call in good order. What is not durable by now is given up."""
-        self._closing = True
-        self._changed.notify()
-        await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0, self._hang_up)
+        """Hang up, and wait until nothing is sent any more."""
+        self.hang_up()
+        if self._work is not None:
+            await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0, self.hang_up)
+
+    async def deliver(self) -> None:
+        """Send what is left of a parked run, in the backlog's task or thread."""
+        try:
+            await self._send_all()
+        finally:
+            self._end()
 
     async def _run(self) -> None:
         try:
-            while not self._closing and self._outbox.failure is None:
-                await self._converse()
-                if self._over is not None and not self._closing:
-                    await self._reconnect.pause(self._over)
-        except LavantError as error:
-            self._outbox.fail(error)
-        except HungUp:
-            self._outbox.fail(ProducerError("the client is closed"))
-        except BaseException as error:
-            # Nobody may wait for a sender that is dead.
-            if not self._closing:
-                self._outbox.fail(ProducerError(f"the sender ended by {error!r}"))
-            raise
+            await self._send_all()
         finally:
+            if not self._parked:
+                self._end()
+
+    async def _send_all(self) -> None:
+        while True:
+            try:
+                await self._send_until_done()
+            except LavantError as error:
+                failure: LavantError = error
+            except HungUp:
+                failure = ProducerError("the client is closed")
+            except Exception as error:
+                # Nobody may wait for a sender that is dead.
+                failure = ProducerError(f"the sender ended by {error!r}")
+            else:
+                return
+            if self._closing:
+                return
+            self._outbox.fail(failure)
+            if not self._on_failure(failure):
+                return
+
+    async def _send_until_done(self) -> None:
+        while not self._is_done():
+            await (self._converse() if self.is_created else self._create())
+            if self._over is not None and not self._is_done():
+                await self._pause(self._over)
+                if self._may_park() and self._connection.backlog.park(self, self._outbox):
+                    self._parked = True
+                    return
+
+    async def _create(self) -> None:
+        self._over = None
+        try:
+            await self._connection.create_run(self._create_request)
+        except QuotaExceeded as full:
+            self._over = _retried(full)
+        except LavantError as error:
+            self._over = error
+        else:
+            self.is_created = True
+            self._on_created()
+            self._progress()
             self._changed.notify()
 
     async def _converse(self) -> None:
@@ -91,13 +181,20 @@ class Sender:
                 pass
             if self._over is None:
                 await call.end_writing()
-            await replies.join()
+            if self._is_done():
+                await replies.stop(CLOSING_GRACE, call.cancel)
+            else:
+                await replies.join()
         finally:
             call.cancel()
             await replies.stop()
 
+    def _is_done(self) -> bool:
+        ends = self._finishing or self._hurried
+        return self._closing or self._outbox.failure is not None or (ends and self._outbox.is_empty)
+
     def _is_over(self) -> bool:
-        return self._over is not None or self._closing or self._outbox.failure is not None
+        return self._over is not None or self._is_done()
 
     async def _send_next(self, call: "PublishCall") -> bool:
         batch = self._outbox.next_batch()
@@ -132,7 +229,7 @@ class Sender:
     def _handle(self, response: PublishEventsResponse) -> None:
         match response.WhichOneof("outcome"):
             case "receipt":
-                self._reconnect.progress()
+                self._progress()
                 if self._outbox.acknowledge(response.receipt):
                     self._gaps = 0
                 self._changed.notify()
@@ -144,7 +241,10 @@ class Sender:
     def _judge(self, refusal: LavantError) -> LavantError:
         """Tell a gap that sending again fills, as after a batch that the store was not there for, from others."""
         if self._outbox.repair(refusal):
+            self._progress()
             return Unavailable(refusal.message)
+        if isinstance(refusal, QuotaExceeded):
+            return _retried(refusal)
         if not isinstance(refusal, ProducerGap):
             return refusal
         self._gaps += 1
@@ -153,9 +253,43 @@ class Sender:
             return refusal
         return Unavailable(refusal.message)
 
-    async def _sleep(self, seconds: float) -> None:
-        await self._changed.wait_for(lambda: self._closing, seconds)
+    def _progress(self) -> None:
+        self._cuts = 0
+        self.trouble = None
+        self._reconnect.progress()
+        self._connection.outage.end()
 
-    def _hang_up(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
+    async def _pause(self, error: LavantError) -> None:
+        """Wait before the next attempt. Of a cut without progress since the last one, all of the client learn."""
+        self.trouble = error
+        self._cuts += 1
+        self.failed_attempts += 1
+        if self._cuts > 1 and is_cut(error):
+            self._connection.outage.begin(error.message)
+        self._changed.notify()
+        await self._reconnect.pause(error)
+
+    def _may_park(self) -> bool:
+        return self._finishing and self._parks and not self._parked and self._connection.outage.is_on
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._changed.wait_for(lambda: self._is_done() or self._may_park() or self._retries, seconds)
+        self._retries = False
+
+    def _persistence(self) -> float:
+        """Return for how many seconds to go on though the event loop is being closed."""
+        if self._closing or self._outbox.is_empty or self._connection.outage.is_on:
+            return 0.0
+        self._hurried = True
+        return LAST_SECONDS
+
+    def _end(self) -> None:
+        self._ended = True
+        self._parked = False
+        self._on_over()
+        self._changed.notify()
+
+
+def _retried(full: QuotaExceeded) -> LavantError:
+    """Return a lack of room that the server expects to pass as what trying again mends; a bound as it is."""
+    return full if full.retry_after is None else Unavailable(full.message, retry_after=full.retry_after)

@@ -19,6 +19,7 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
     while True:
         error: LavantError = Unavailable("the watch ended")
         try:
+            await connection.open_runs.wait_created()
             call = connection.watch_runs(WatchRunsRequest(filter=matching, resume_token=resume_token))
             try:
                 while (frame := await connection.read(call, SILENCE, reconnect.left())) is not None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class _Block:
-    """Publishes an event when it is entered and one when it is left; the body's own error comes first."""
+    """Publishes an event when it is entered and one when it is left; the body's own error comes first.
+
+    Leaving never waits, so nothing can cut it short.
+    """
 
     def __init__(self, run: "RunProducer") -> None:
         self._run = run
@@ -88,10 +91,10 @@ class StepBlock(_Block):
 
     def _close(self, error: BaseException | None) -> None:
         try:
-            self._run.end_message()
+            self._run._messages.end_current()
         finally:
             _scope.leave(self._scope)
-        self._run._publish_made(
+        self._run._enqueue_made(
             *(_payloads.step_finished, self.id, self._parent, self.output, error, self.usage, self._seconds())
         )
 
@@ -161,7 +164,7 @@ class ToolBlock(_Block):
         self._run._publish_made(self._started)
 
     def _close(self, error: BaseException | None) -> None:
-        self._run._publish_made(self._finished, error)
+        self._run._enqueue_made(self._finished, error)
 
     def _started(self) -> Event:
         given = self.id

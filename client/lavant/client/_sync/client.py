@@ -20,8 +20,9 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class Client:
-    """A connection to a lavant server. Use it with `with`, from any thread.
+    """A connection to a lavant server. Use it with `with`, or make it once for all of a program.
 
+    It may be used from any thread.
     `target` is `host:port`, or several of these; by default LAVANT_TARGET, else localhost:7447.
     `credentials` make it TLS; `api_key` and `metadata` go with every call. `timeout` is how long
     a single call may take in all, in seconds; streams have limits of their own. `options` are gRPC's
@@ -67,6 +68,22 @@ class Client:
     ) -> None:
         self.close()
 
+    def flush(self, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Wait until all that the client's runs have queued is durable; return whether it is after `timeout` seconds.
+
+        Also what is left of runs that were left during an outage. For those who must know, as before a process is
+        frozen or killed; leaving a run's block waits by itself.
+
+        Example:
+            with client.runs.start("weather-agent") as run:
+                run.text("It is cold.")
+                assert client.flush(timeout=10)
+        """
+        return self._connection.open_runs.flush(check_seconds("timeout", timeout))
+
     def close(self) -> None:
-        """Close the connection. Streams and producers still open are cut off."""
+        """Close the connection. Streams still open are cut off; runs still open end as CANCELLED.
+
+        Waits up to two seconds for what the runs have not sent yet; what is lost after that is logged with its number.
+        """
         self._connection.close()

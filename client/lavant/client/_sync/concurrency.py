@@ -1,5 +1,6 @@
 """What depends on threads: time, waiting, waking, work in the background."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,35 @@ def call_handler(handler: Callable[[Any], object], argument: object, timeout: fl
         raise TypeError(f"{handler!r} is asynchronous; give it to a stream of AsyncClient")
 
 
+class Home:
+    """The process that a client's channels and threads belong to: this one."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it was made before this process was forked."""
+        return self._process != os.getpid()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether this is another process: a fork takes neither threads nor connections with it."""
+        return self.is_foreign
+
+    def check(self) -> None:
+        """Do nothing: any thread may use a blocking client."""
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Call something now."""
+        action()
+
+    def run_at_exit(self, work: Callable[[], None], timeout: float) -> None:  # noqa: ARG002
+        """Do some work while the process exits; it bounds its time itself."""
+        if not self.is_gone:
+            work()
+
+
 class Signal:
     """Wakes those who wait for a change."""
 
@@ -49,20 +79,29 @@ class Signal:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until a condition holds; after `timeout` seconds tell whether it does."""
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None, *, shield: float = 0.0) -> bool:  # noqa: ARG002
+        """Wait until a condition holds; after `timeout` seconds tell whether it does. Nothing to be shielded from."""
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
 
 class Background:
-    """Work that goes on beside its owner, until it is done or stopped."""
+    """Work that goes on beside its owner, until it is done or stopped.
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    No signal and no exception of another thread ends it, so it need not persist.
+    """
+
+    def __init__(self, work: Callable[[], None], persistence: Callable[[], float] = lambda: 0.0) -> None:  # noqa: ARG002
         self._work = work
         self._error: BaseException | None = None
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lavant", daemon=True)
         self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended; after a fork, whether it was left behind in the other process."""
+        return not self._thread.is_alive() or self._process != os.getpid()
 
     def join(self) -> None:
         """Wait for its end; raises what it raised."""
@@ -82,6 +121,11 @@ class Background:
             self._work()
         except BaseException as error:
             self._error = error
+
+
+def shielded(work: Callable[[], None], seconds: float) -> None:  # noqa: ARG001
+    """Do some work: nothing but KeyboardInterrupt cuts it short."""
+    work()
 
 
 # A thread cannot be cancelled, only what it waits for; it may just have begun to wait for something else.

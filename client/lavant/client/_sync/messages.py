@@ -36,35 +36,40 @@ class Messages:
         for piece in pieces(chunk):
             self._publisher.wait_for_room()
             with self._lock:
-                self._publisher.check_room()
-                self._enqueue(*self._said(kind, piece, draft or self._draft()))
+                if self._publisher.admits():
+                    self._enqueue(*self._said(kind, piece, draft or self._draft()))
 
     def begin(self, draft: MessageDraft) -> None:
         """Open a message."""
         self.end_current()
         self._publisher.wait_for_room()
         with self._lock:
-            self._publisher.check_room()
-            self._enqueue(draft.start())
-            self._current[_scope.current_step(self._run)] = draft
+            if self._publisher.admits():
+                self._enqueue(draft.start())
+                self._current[_scope.current_step(self._run)] = draft
 
     def end(self, draft: MessageDraft, finish_reason: str = "", usage: Usage | None = None) -> None:
         """Finish a message."""
-        self._publisher.wait_for_room()
         with self._lock:
-            self._enqueue(draft.finish(finish_reason, usage))
             self._forget(draft)
+            if draft.is_started:
+                self._enqueue(draft.finish(finish_reason, usage), closing=True)
 
     def end_current(self) -> None:
         """Finish the message that was begun by itself in this step, if it is still open."""
         draft = self._current.get(_scope.current_step(self._run))
-        if draft is None or draft not in self._by_themselves:
-            return
-        self._publisher.wait_for_room()
+        if draft is not None and draft in self._by_themselves:
+            self.end(draft)
+
+    def last(self) -> list[Event]:
+        """Return what finishes the messages that were begun by themselves and are still open."""
         with self._lock:
-            if draft in self._by_themselves:
-                self._enqueue(draft.finish())
-                self._forget(draft)
+            finished = []
+            for step_id, draft in self._current.items():
+                if draft in self._by_themselves and draft.is_started:
+                    finished.append(draft.finish())
+                    finished[-1].step_id = step_id
+            return finished
 
     def _said(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
         events = []
@@ -89,7 +94,7 @@ class Messages:
         for step_id in [step for step, current in self._current.items() if current is draft]:
             del self._current[step_id]
 
-    def _enqueue(self, *events: Event) -> None:
+    def _enqueue(self, *events: Event, closing: bool = False) -> None:
         for event in events:
             event.step_id = _scope.current_step(self._run)
-        self._publisher.enqueue(*events)
+        self._publisher.enqueue(*events, closing=closing)

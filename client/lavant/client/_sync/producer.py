@@ -2,29 +2,27 @@
 """Publishing a run's events."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from lavant.client import _payloads, _scope
 from lavant.client._arguments import choose, step_kind
-from lavant.client._errors import InvalidField, LavantError, ProducerOverloaded, RunCancelled
-from lavant.client._fitting import CHANGED
+from lavant.client._errors import RunCancelled
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
 from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Kind
 from lavant.client._states import RunState
+from lavant.client._sync.backlog import LAST_SECONDS
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
-from lavant.client._sync.concurrency import monotonic
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.messages import Messages
 from lavant.client._sync.publisher import Publisher
 from lavant.contract.text import to_id
-from lavant.v1 import run_pb2
 from lavant.v1.event_pb2 import Event, Role
-from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
+from lavant.v1.run_pb2 import RUN_STATE_FAILED
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
 _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
@@ -33,13 +31,25 @@ _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.it
 class RunProducer:
     """A run that this process executes: `with client.runs.start(...) as run`.
 
-    Entering creates the run and publishes RunStarted. Leaving publishes RunFinished and waits until
-    all is durable: SUCCEEDED with `output`; FAILED with the error if the block raised, or if `output` or
-    `usage` cannot be published; CANCELLED if the block was cancelled. Methods queue an event and return;
-    they wait only while the queue is full, and raise ProducerOverloaded after `block_timeout`. Once the
-    server has refused an event for good, they raise what it said. An event is stored exactly once, also
-    over reconnects, but a process that dies takes with it what had no receipt yet. Thread-safe;
-    a thread that did not open a step publishes into the run.
+    Leaving the block ends the run: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
+    it was cancelled. Whoever cannot use a block calls `begin` and `end`, which never wait. Events are queued and sent
+    by a task of the client's own, the creation of the run first: a run that has begun ends, also if its task is
+    cancelled, however often. One that nobody has ended is ended as CANCELLED when the client is closed, the event
+    loop ends or the process exits; no handler runs when a process is killed: `producer_timeout` is for that.
+
+    With `on_error="log"`, the default, no method raises for what cannot be recorded, and entering does not wait. What
+    the server would not store is recorded as far as it can be, logged once, and costs neither later events nor the
+    run's outcome. Leaving waits until all is durable, for 2 seconds at most. While the server is out of reach nothing
+    waits: events are kept, up to `queue_bytes` per run, and sent when it is back, also after the block was left, as
+    long as the client is open; events for which there is no room are dropped and counted.
+
+    With `on_error="raise"`, entering waits until the run is created, methods raise InvalidField, ValueError or
+    TypeError for what cannot be recorded, ProducerOverloaded when the queue was full for `block_timeout`, and what
+    the server has refused for good; leaving raises what is not durable after `close_timeout`, and the run FAILED if
+    its `output` or `usage` cannot be recorded.
+
+    An event is stored exactly once, also over reconnects, but a process that dies takes with it what had no receipt
+    yet. Thread-safe; a thread that did not open a step publishes into the run.
 
     Example:
         with client.runs.start("weather-agent") as run:
@@ -66,9 +76,7 @@ class RunProducer:
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
-        self._close_timeout = options.close_timeout
         self._raises = on_error == "raise"
-        self._began = 0.0
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -221,12 +229,23 @@ class RunProducer:
 
     def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
         """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
-        try:
-            event = make(*arguments)
-        except (TypeError, ValueError) as refused:
-            self._publisher.refuse(refused)
-        else:
+        event = self._made(make, *arguments)
+        if event is not None:
             self.publish(event)
+
+    def _enqueue_made(self, make: Callable[..., Event], *arguments: object) -> None:
+        """Queue the end of something that has begun, without waiting."""
+        event = self._made(make, *arguments)
+        if event is not None:
+            event.step_id = event.step_id or _scope.current_step(self)
+            self._publisher.enqueue(event, closing=True)
+
+    def _made(self, make: Callable[..., Event], *arguments: object) -> Event | None:
+        try:
+            return make(*arguments)
+        except Exception as refused:
+            self._publisher.refuse(refused)
+            return None
 
     def enqueue(self, event: Event) -> None:
         """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
@@ -236,26 +255,52 @@ class RunProducer:
         event.step_id = event.step_id or _scope.current_step(self)
         self._publisher.enqueue(event)
 
-    def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything queued is durable. Raises ProducerOverloaded after `timeout` seconds."""
-        self._publisher.flush(timeout)
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything queued is durable; return whether it is.
+
+        With `on_error="log"`, returns False after `timeout` seconds; without a timeout, as soon as the server is known
+        to be out of reach. With "raise", raises ProducerOverloaded after `timeout` seconds.
+        """
+        return self._publisher.flush(timeout)
 
     def end_message(self) -> None:
         """Finish the message that this step's text has begun, if one is open: what comes next is another one."""
         self._messages.end_current()
 
+    def begin(self) -> Self:
+        """Begin the run without a block and without waiting; whoever begins it ends it with `end`.
+
+        Queues the creation of the run and its RunStarted, and returns. A second call does nothing. With
+        `on_error="log"` nothing raises: a run that cannot be recorded here is logged. With "raise", what the server
+        refuses is raised by `flush` and later methods; a client of another event loop raises RuntimeError here.
+
+        Example:
+            run = client.runs.start("weather-agent").begin()
+            run.output = {"answer": "cold"}
+            run.end()
+            assert run.flush()
+        """
+        self._publisher.begin(self._started)
+        return self
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the run without waiting: SUCCEEDED, or FAILED or CANCELLED as `error` says.
+
+        Queues the open message's end and RunFinished with `output`, `usage` and `summary` as they are now, room or
+        not; the client's own task sends them. Only the first call counts, and none raises. What is published
+        afterwards is not recorded. Wait with `flush` where the end must be durable.
+        """
+        self._publisher.end(partial(self._last_events, error))
+
     def __enter__(self) -> Self:
-        self._publisher.open()
-        self._began = monotonic()
-        try:
-            self.enqueue(self._started)
-        except InvalidField as refused:
-            self._end_unstarted(refused)
-            message = f"run {self.id} has ended: its input cannot be published: {refused}"
-            raise InvalidField(message, violations=refused.violations) from None
-        except LavantError:
-            self._publisher.close()
-            raise
+        self.begin()
+        if self._raises:
+            try:
+                self._publisher.wait_created()
+            except BaseException as error:
+                self.end(error)
+                self._publisher.wait_over(LAST_SECONDS, patient=False)
+                raise
         self._scope = _scope.enter(self)
         return self
 
@@ -263,77 +308,25 @@ class RunProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _scope.leave(self._scope)
+        self.end(error)
         try:
-            self._finish(error)
+            self._publisher.wait_ended(None)
         except Exception as failure:
-            if error is None or not self._raises:
-                self._publisher.refuse(failure)
-            else:
-                note = _payloads.error_of(failure).message
-                error.add_note(f"and run {self.id} could not be finished: {note}")
-        finally:
-            self._publisher.close()
+            if error is None:
+                raise
+            error.add_note(f"and run {self.id} could not be finished: {_payloads.error_of(failure).message}")
 
-    def _finish(self, error: BaseException | None) -> None:
-        try:
-            self.end_message()
-        finally:
-            if self._publisher.lost is None:
-                self._finish_whole(error)
-            else:
-                self._finish_as_failed(self._publisher.lost, "not recorded further: ")
-
-    def _finish_whole(self, error: BaseException | None) -> None:
-        described = _payloads.error_of(error) if error else None
+    def _last_events(self, error: BaseException | None, refused: Exception | None) -> list[Event]:
+        """Make the run's last events; nothing of what may have been refused if something was."""
+        seconds = self._publisher.seconds
+        state, described = _payloads.state_of(error), _payloads.error_of(error) if error else None
         if described is not None and self.cancelled:
             described.message = self.cancel_reason or described.message
-        try:
-            self._publish_finish(_payloads.state_of(error), described, self.output, self.usage)
-        except ProducerOverloaded:
-            raise
-        except Exception as refused:  # What cannot be published are the output, the usage, or what came before.
-            if described is None:
-                self._finish_as_failed(refused)
-            self._publish_last(_payloads.state_of(error), described)
-            raise
-
-    def _finish_as_failed(self, failure: Exception, prefix: str = "") -> None:
-        described = _payloads.error_of(failure)
-        described.message = f"{prefix}{described.message}"
-        try:
-            self._publish_last(RUN_STATE_FAILED, described)
-        except Exception as second:
-            if second is not failure:
-                failure.add_note(f"and run {self.id} could not be finished: {_payloads.error_of(second).message}")
-        raise failure
-
-    def _publish_last(self, state: "run_pb2.RunState.ValueType", error: Error | None) -> None:
-        """End the run even if events before its end were refused: also the first one then, if it was among them."""
-        begin = [self._started] if self._publisher.give_up_refused() else []
-        finished = _payloads.run_finished(state, None, error, None, monotonic() - self._began)
-        self._publisher.finish(self._close_timeout, *begin, finished)
-
-    def _publish_finish(
-        self,
-        state: "run_pb2.RunState.ValueType",
-        error: Error | None,
-        output: object = None,
-        usage: Usage | None = None,
-    ) -> None:
-        finished = _payloads.run_finished(state, output, error, usage, monotonic() - self._began)
-        if self.summary is not None:
-            finished.run_finished.evaluation.CopyFrom(self.summary.to_proto())
-        self._publisher.finish(self._close_timeout, finished)
-
-    def _end_unstarted(self, refused: InvalidField) -> None:
-        """End a run whose RunStarted was refused, rather than leave it queued for ever."""
-        try:
-            self._started.run_started.ClearField("input_json")
-            self._started.attributes.pop(CHANGED, None)
-            with suppress(LavantError):
-                self.enqueue(self._started)
-                described = _payloads.error_of(refused)
-                finished = _payloads.run_finished(RUN_STATE_FAILED, None, described, None, 0.0)
-                self._publisher.finish(self._close_timeout, finished)
-        finally:
-            self._publisher.close()
+        if refused is None:
+            finished = _payloads.run_finished(state, self.output, described, self.usage, seconds)
+            if self.summary is not None:
+                finished.run_finished.evaluation.CopyFrom(self.summary.to_proto())
+            return [*self._messages.last(), finished]
+        if error is None and self._raises:
+            state, described = RUN_STATE_FAILED, _payloads.error_of(refused)
+        return [_payloads.run_finished(state, None, described, None, seconds)]

@@ -86,6 +86,7 @@ class Subscription(Generic[_Frame]):
             raise HungUp
         call, frame = self._call, None
         if call is None:
+            self._connection.open_runs.wait_created()
             self._session.attempt += 1
             call = self._call = self._open_call(self._session.attempt, self._token, self.opened is not None)
         try:

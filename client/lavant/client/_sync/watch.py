@@ -20,6 +20,7 @@ def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -
     while True:
         error: LavantError = Unavailable("the watch ended")
         try:
+            connection.open_runs.wait_created()
             call = connection.watch_runs(WatchRunsRequest(filter=matching, resume_token=resume_token))
             try:
                 while (frame := connection.read(call, SILENCE, reconnect.left())) is not None:
