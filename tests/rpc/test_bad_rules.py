@@ -55,6 +55,11 @@ BAD_RULES: dict[str, tuple[dict[str, Any], str]] = {
         {"alerts": [{"name": "a", "above": 1, "window": WINDOW, "webhook_url": "file:///etc"}]},
         "alerts[0].webhook_url",
     ),
+    "alert on what no evaluator gives": (
+        {"evaluators": [{"name": "a"}], "alerts": [{"name": "x", "above": 1, "window": WINDOW, "score_name": "b"}]},
+        "alerts[0].score_name",
+    ),
+    "score name": ({"evaluators": [{"name": "a", "score_names": ["b", ""]}]}, "evaluators[0].score_names[1]"),
     "two alerts": ({"alerts": [{"name": "a", "above": 1, "window": WINDOW}] * 2}, "alerts[1].name"),
 }
 

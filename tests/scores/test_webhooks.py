@@ -130,6 +130,7 @@ async def test_a_change_is_posted_once(log: AlertLog, hook: Hook, posting: Posti
         "threshold": 0.5,
         "count": "3",
         "message": "low",
+        "error_count": "0",
     }
     assert hook.posts == [("/hooks/low?token=hidden", "lavant.alerts.2", content)]
     await log.refresh()

@@ -1,5 +1,6 @@
 """The client of lavant: publish what agents do, and read it without a miss or a repeat."""
 
+from lavant.client._alerts import Alert, AlertObstacle, AlertState, AlertStatus
 from lavant.client._async.alert_stream import AsyncAlertStream
 from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
 from lavant.client._async.client import AsyncClient
@@ -77,7 +78,7 @@ from lavant.client._models import (
 from lavant.client._options import ProducerOptions
 from lavant.client._recording import Recording
 from lavant.client._rows import Row, Score
-from lavant.client._rules import Alert, Backfill, EvaluatorInfo, Rule, RuleProgress, SampleFilter
+from lavant.client._rules import Backfill, EvaluatorInfo, Rule, RuleProgress, SampleFilter
 from lavant.client._scores import RecordedScore, ScoreChange, ScoreFilter, ScoreGroup
 from lavant.client._states import Role, RunKind, RunState, ScoreStatistic, ScoreVerdict, StepKind, ToolCallOutcome
 from lavant.client._stub_call import StubCall
@@ -94,6 +95,9 @@ from lavant.client._sync.stream import RunStream
 
 __all__ = [
     "Alert",
+    "AlertObstacle",
+    "AlertState",
+    "AlertStatus",
     "AlertStream",
     "AsyncAlertStream",
     "AsyncClient",

@@ -31,7 +31,11 @@ class JudgedRun(Frozen):
 
 
 class ProcessedSamples(Frozen):
-    """How many samples a worker has judged, could not judge, and lost to other workers.
+    """What became of a worker's samples.
+
+    `judged` were evaluated, `failed` recorded as failed after their last attempt, `lost` to other workers. `returned`
+    counts attempts that were given back, to be made again later. If the work ended though samples are left, since
+    their evaluators are down, `waiting` tells how many, and `error` why.
 
     Example:
         await client.rules.create("quality")
@@ -42,3 +46,6 @@ class ProcessedSamples(Frozen):
     judged: int = 0
     failed: int = 0
     lost: int = 0
+    returned: int = 0
+    waiting: int = 0
+    error: ErrorInfo | None = None

@@ -2,25 +2,33 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Self
-
-from pydantic import model_validator
+from typing import Any, Literal, Self
 
 from lavant.client import _json
-from lavant.client._arguments import choose, exact_duration, run_kind, run_state, several
+from lavant.client._alerts import Alert, AlertStatus
+from lavant.client._arguments import exact_duration, run_kind, run_state, several
 from lavant.client._frozen import Frozen
-from lavant.client._models import duration_of, time_of
-from lavant.client._states import RunKind, RunState, ScoreStatistic, kind_of, state_of, statistic_of
+from lavant.client._models import ErrorInfo, duration_of, time_of
+from lavant.client._states import RunKind, RunState, kind_of, state_of
 from lavant.contract.text import to_text
 from lavant.v1 import event_pb2, rule_pb2
 
-_STATISTICS = {name.removeprefix("SCORE_STATISTIC_").lower(): value for name, value in rule_pb2.ScoreStatistic.items()}
+Again = Literal["errors", "version", "all"]
+
+_AGAIN: "dict[rule_pb2.BackfillMode.ValueType, Again]" = {
+    rule_pb2.BACKFILL_MODE_ERRORS: "errors",
+    rule_pb2.BACKFILL_MODE_VERSION: "version",
+    rule_pb2.BACKFILL_MODE_ALL: "all",
+}
+BACKFILL_MODES: "dict[str, rule_pb2.BackfillMode.ValueType]" = {again: mode for mode, again in _AGAIN.items()}
 
 
 class EvaluatorInfo(Frozen):
     """An evaluator, as a rule names it: by the name that its scores are known by.
 
-    Scores are comparable only with those of the same `version`; `config` are its settings.
+    Scores are comparable only with those of the same `version`; `config` are its settings. An evaluator whose scores
+    have other names than its own, as one that returns a mapping, lists them in `score_names`: alerts may name these,
+    and a failure of the evaluator is one of each.
 
     Example:
         judge = EvaluatorInfo(name="correctness", version="2", config={"model": "openai:gpt-5"})
@@ -31,11 +39,17 @@ class EvaluatorInfo(Frozen):
     name: str
     version: str = ""
     config: Any = None
+    score_names: tuple[str, ...] = ()
 
     @classmethod
     def from_proto(cls, proto: event_pb2.Evaluator) -> Self:
         """Read it from the contract's Evaluator."""
-        return cls(name=proto.name, version=proto.version, config=_json.decode(proto.config_json))
+        return cls(
+            name=proto.name,
+            version=proto.version,
+            config=_json.decode(proto.config_json),
+            score_names=tuple(proto.score_names),
+        )
 
     def to_proto(self) -> event_pb2.Evaluator:
         """Write it as the contract's Evaluator."""
@@ -43,6 +57,7 @@ class EvaluatorInfo(Frozen):
             name=to_text(self.name),
             version=to_text(self.version),
             config_json=_json.encode_optional(self.config),
+            score_names=several("score_names", self.score_names),
         )
 
 
@@ -103,68 +118,12 @@ class SampleFilter(Frozen):
         )
 
 
-class Alert(Frozen):
-    """Tells when a rule's scores leave their bounds, and when they are back; see `client.scores.alerts`.
-
-    It fires `below` or above a threshold, of the scores recorded in the last `window`; with fewer than `min_count` of
-    these it stays as it is. Without a `score_name` all of the rule's scores count. A change is also posted to the
-    `webhook_url`, as JSON, where the server's settings allow the address.
-
-    Raises ValueError unless it has one threshold.
-
-    Example:
-        wrong = Alert(name="wrong", score_name="correctness", below=0.8, window=timedelta(hours=1), min_count=30)
-        rule = await client.rules.create("quality", alerts=[wrong])
-        assert rule.alerts == (wrong,)
-    """
-
-    name: str
-    score_name: str = ""
-    statistic: ScoreStatistic = ScoreStatistic.MEAN
-    below: float | None = None
-    above: float | None = None
-    window: timedelta
-    min_count: int = 1
-    webhook_url: str = ""
-
-    @model_validator(mode="after")
-    def _has_one_threshold(self) -> Self:
-        if (self.below is None) == (self.above is None):
-            raise ValueError(f"alert {self.name!r} must fire below= or above= a threshold, one of them")
-        return self
-
-    @classmethod
-    def from_proto(cls, proto: rule_pb2.Alert) -> Self:
-        """Read it from the contract's Alert."""
-        return cls(
-            name=proto.name,
-            score_name=proto.score_name,
-            statistic=statistic_of(proto.statistic or rule_pb2.SCORE_STATISTIC_MEAN),
-            below=proto.below if proto.HasField("below") else None,
-            above=proto.above if proto.HasField("above") else None,
-            window=duration_of(proto, "window") or timedelta(),
-            min_count=proto.min_count or 1,
-            webhook_url=proto.webhook_url,
-        )
-
-    def to_proto(self) -> rule_pb2.Alert:
-        """Write it as the contract's Alert."""
-        return rule_pb2.Alert(
-            name=self.name,
-            score_name=self.score_name,
-            statistic=choose("statistic", self.statistic, _STATISTICS),
-            **self._threshold(),
-            window=exact_duration(self.window),
-            min_count=self.min_count,
-            webhook_url=self.webhook_url,
-        )
-
-    def _threshold(self) -> dict[str, float]:
-        return {key: value for key, value in (("below", self.below), ("above", self.above)) if value is not None}
-
-
 class RuleProgress(Frozen):
     """How far a rule is, since its creation: runs that it has looked at, drawn of these, and what became of them.
+
+    Of its samples now, `samples_waiting` are held by no worker, `samples_delayed` of these wait for their next
+    attempt, and `samples_held` are being evaluated. `last_error` is why the last sample was returned or failed; None
+    once a later one was evaluated.
 
     Example:
         rule = await client.rules.create("quality")
@@ -175,15 +134,24 @@ class RuleProgress(Frozen):
     runs_drawn: int = 0
     runs_judged: int = 0
     runs_failed: int = 0
+    samples_waiting: int = 0
+    samples_delayed: int = 0
+    samples_held: int = 0
+    last_error: ErrorInfo | None = None
 
     @classmethod
     def from_proto(cls, proto: rule_pb2.RuleProgress) -> Self:
         """Read it from the contract's RuleProgress."""
-        return cls(**{field.name: value for field, value in proto.ListFields()})
+        counts = {field.name: value for field, value in proto.ListFields() if field.name != "last_error"}
+        return cls(
+            **counts, last_error=ErrorInfo.from_proto(proto.last_error) if proto.HasField("last_error") else None
+        )
 
 
 class Backfill(Frozen):
-    """How far a rule's look at runs is that it has not seen. `done`: all of them were looked at.
+    """How far a rule's backfill is. `done`: all runs were looked at.
+
+    `again` tells which runs are evaluated once more; None: those that the rule has not seen are evaluated.
 
     Example:
         await client.rules.create("quality")
@@ -196,6 +164,7 @@ class Backfill(Frozen):
     runs_seen: int = 0
     runs_drawn: int = 0
     done: bool = False
+    again: "Again | None" = None
 
     @classmethod
     def from_proto(cls, proto: rule_pb2.Backfill) -> Self:
@@ -206,6 +175,7 @@ class Backfill(Frozen):
             runs_seen=proto.runs_seen,
             runs_drawn=proto.runs_drawn,
             done=proto.done,
+            again=_AGAIN.get(proto.mode),
         )
 
 
@@ -215,7 +185,8 @@ class Rule(Frozen):
     `sample_rate` is the part of the runs that is judged, decided by their ids: rules of one rate and `salt` judge the
     same ones. `score_labels` are added to every score. A run is tried `max_attempts` times before it is recorded as
     failed. What follows `alerts` is the server's: `revision` grows with each change, and `evaluation_id` is the
-    evaluation that the results go to now, which can be streamed like any other.
+    evaluation that the results go to now, which can be streamed like any other. `alert_statuses` has the state of
+    each alert, in their order; none while the server still reads the scores.
 
     Example:
         rule = await client.rules.create("quality", names=["weather-*"], evaluators=["correctness"])
@@ -238,6 +209,7 @@ class Rule(Frozen):
     evaluation_id: str = ""
     progress: RuleProgress = RuleProgress()
     backfill: Backfill | None = None
+    alert_statuses: tuple[AlertStatus, ...] = ()
 
     @classmethod
     def from_proto(cls, proto: rule_pb2.Rule) -> Self:
@@ -258,6 +230,7 @@ class Rule(Frozen):
             evaluation_id=proto.evaluation_id,
             progress=RuleProgress.from_proto(proto.progress),
             backfill=Backfill.from_proto(proto.backfill) if proto.HasField("backfill") else None,
+            alert_statuses=tuple(map(AlertStatus.from_proto, proto.alert_statuses)),
         )
 
     def to_proto(self) -> rule_pb2.Rule:

@@ -110,9 +110,10 @@ def score_filter(
 class ScoreGroup(Frozen):
     """What a group of scores adds up to. What it is not grouped by is empty; `start` is None without a bucket.
 
-    `count` has all scores, `error_count` those that are failures of their evaluators. `mean`, `standard_deviation`
-    and `percentiles` are of numbers, and of verdicts as 0 and 1; `pass_rate` is of verdicts. What there is not enough
-    of is None. `label_counts` tells how often each class was given.
+    `count` has all scores, `error_count` those that are failures of their evaluators, `error_rate` their part. `mean`,
+    `standard_deviation` and `percentiles` are of numbers, and of verdicts as 0 and 1; `pass_rate` is of verdicts. A
+    failure of an evaluator that gives verdicts is one that did not pass; one that gives numbers adds nothing when it
+    fails. What there is not enough of is None. `label_counts` tells how often each class was given.
 
     Example:
         for value in (True, True, False):
@@ -130,6 +131,7 @@ class ScoreGroup(Frozen):
     start: datetime | None = None
     count: int = 0
     error_count: int = 0
+    error_rate: float = 0.0
     mean: float | None = None
     standard_deviation: float | None = None
     pass_rate: float | None = None
@@ -149,6 +151,7 @@ class ScoreGroup(Frozen):
             start=time_of(proto, "start_time"),
             count=proto.count,
             error_count=proto.error_count,
+            error_rate=proto.error_rate,
             mean=proto.mean if proto.HasField("mean") else None,
             standard_deviation=proto.standard_deviation if proto.HasField("standard_deviation") else None,
             pass_rate=proto.pass_rate if proto.HasField("pass_rate") else None,
@@ -161,7 +164,8 @@ class ScoreChange(Frozen):
     """What has become of a score, from the baseline to the candidate, as its mean on both sides tells.
 
     The `difference` lies between `difference_low` and `difference_high` with the confidence asked for; these are None
-    where there are too few scores to judge.
+    where there are too few scores to judge. Failures of evaluators stand beside: `error_verdict` is "regressed" if
+    their part of all scores is higher, and not by chance.
 
     Example:
         for version, value in (("1", 0.9), ("2", 0.4)):
@@ -181,6 +185,11 @@ class ScoreChange(Frozen):
     difference_low: float | None = None
     difference_high: float | None = None
     verdict: ScoreVerdict = ScoreVerdict.UNSPECIFIED
+    baseline_error_count: int = 0
+    candidate_error_count: int = 0
+    baseline_error_rate: float | None = None
+    candidate_error_rate: float | None = None
+    error_verdict: ScoreVerdict = ScoreVerdict.UNSPECIFIED
 
     @classmethod
     def from_proto(cls, proto: score_service_pb2.ScoreChange) -> Self:
@@ -191,6 +200,9 @@ class ScoreChange(Frozen):
             baseline_count=proto.baseline_count,
             candidate_count=proto.candidate_count,
             verdict=verdict_of(proto.verdict),
+            baseline_error_count=proto.baseline_error_count,
+            candidate_error_count=proto.candidate_error_count,
+            error_verdict=verdict_of(proto.error_verdict),
             **told,
         )
 

@@ -30,7 +30,7 @@ from lavant.v1 import rule_pb2 as lavant_dot_v1_dot_rule__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lavant/v1/evaluation_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lavant/v1/event.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x14lavant/v1/rule.proto\x1a\x13lavant/v1/run.proto\"2\n\x11\x43reateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12\x43reateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"!\n\x0eGetRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"0\n\x0fGetRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"9\n\x10ListRulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListRulesResponse\x12\x1e\n\x05rules\x18\x01 \x03(\x0b\x32\x0f.lavant.v1.Rule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x11UpdateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12UpdateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"$\n\x11\x44\x65leteRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteRuleResponse\"\x8d\x01\n\x13\x42\x61\x63kfillRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x31\n\rcreated_after\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x14\x42\x61\x63kfillRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"\xfb\x01\n\x11SampleRunsRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\x12\x13\n\x0bmax_samples\x18\x07 \x01(\x05\x12(\n\x05lease\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8b\x02\n\x12SampleRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12*\n\x06opened\x18\x02 \x01(\x0b\x32\x18.lavant.v1.SamplesOpenedH\x00\x12)\n\x07samples\x18\x03 \x01(\x0b\x32\x16.lavant.v1.SampleBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.HeartbeatH\x00\x12/\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1a.lavant.v1.SamplesCaughtUpH\x00\x12#\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEndH\x00\x42\x07\n\x05\x66rame\"\xde\x01\n\rSamplesOpened\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x06 \x01(\t\"1\n\x0bSampleBatch\x12\"\n\x07samples\x18\x01 \x03(\x0b\x32\x11.lavant.v1.Sample\"M\n\x06Sample\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rrule_revision\x18\x03 \x01(\x03\"<\n\x0fSamplesCaughtUp\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x17.lavant.v1.RuleProgress\"\xd4\x01\n\x15\x43ompleteSampleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12)\n\x06scores\x18\x04 \x01(\x0b\x32\x17.lavant.v1.SampleScoresH\x00\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x10.lavant.v1.ErrorH\x00\x12+\n\x08returned\x18\x06 \x01(\x0b\x32\x17.lavant.v1.SampleReturnH\x00\x42\t\n\x07outcome\"\xc1\x01\n\x0cSampleScores\x12 \n\x06scores\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Score\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.lavant.v1.SampleScores.LabelsEntry\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0cSampleReturn\"+\n\x16\x43ompleteSampleResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xf3\x04\n\x11\x45valuationService\x12I\n\nCreateRule\x12\x1c.lavant.v1.CreateRuleRequest\x1a\x1d.lavant.v1.CreateRuleResponse\x12@\n\x07GetRule\x12\x19.lavant.v1.GetRuleRequest\x1a\x1a.lavant.v1.GetRuleResponse\x12\x46\n\tListRules\x12\x1b.lavant.v1.ListRulesRequest\x1a\x1c.lavant.v1.ListRulesResponse\x12I\n\nUpdateRule\x12\x1c.lavant.v1.UpdateRuleRequest\x1a\x1d.lavant.v1.UpdateRuleResponse\x12I\n\nDeleteRule\x12\x1c.lavant.v1.DeleteRuleRequest\x1a\x1d.lavant.v1.DeleteRuleResponse\x12O\n\x0c\x42\x61\x63kfillRule\x12\x1e.lavant.v1.BackfillRuleRequest\x1a\x1f.lavant.v1.BackfillRuleResponse\x12K\n\nSampleRuns\x12\x1c.lavant.v1.SampleRunsRequest\x1a\x1d.lavant.v1.SampleRunsResponse0\x01\x12U\n\x0e\x43ompleteSample\x12 .lavant.v1.CompleteSampleRequest\x1a!.lavant.v1.CompleteSampleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lavant/v1/evaluation_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lavant/v1/event.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x14lavant/v1/rule.proto\x1a\x13lavant/v1/run.proto\"2\n\x11\x43reateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12\x43reateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"!\n\x0eGetRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"0\n\x0fGetRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"9\n\x10ListRulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListRulesResponse\x12\x1e\n\x05rules\x18\x01 \x03(\x0b\x32\x0f.lavant.v1.Rule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x11UpdateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12UpdateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"$\n\x11\x44\x65leteRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteRuleResponse\"\xb4\x01\n\x13\x42\x61\x63kfillRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x31\n\rcreated_after\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.lavant.v1.BackfillMode\"5\n\x14\x42\x61\x63kfillRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"\xfb\x01\n\x11SampleRunsRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\x12\x13\n\x0bmax_samples\x18\x07 \x01(\x05\x12(\n\x05lease\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8b\x02\n\x12SampleRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12*\n\x06opened\x18\x02 \x01(\x0b\x32\x18.lavant.v1.SamplesOpenedH\x00\x12)\n\x07samples\x18\x03 \x01(\x0b\x32\x16.lavant.v1.SampleBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.HeartbeatH\x00\x12/\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1a.lavant.v1.SamplesCaughtUpH\x00\x12#\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEndH\x00\x42\x07\n\x05\x66rame\"\xde\x01\n\rSamplesOpened\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x06 \x01(\t\"1\n\x0bSampleBatch\x12\"\n\x07samples\x18\x01 \x03(\x0b\x32\x11.lavant.v1.Sample\"M\n\x06Sample\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rrule_revision\x18\x03 \x01(\x03\"q\n\x0fSamplesCaughtUp\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x17.lavant.v1.RuleProgress\x12\x33\n\x10next_retry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x02\n\x15\x43ompleteSampleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12)\n\x06scores\x18\x04 \x01(\x0b\x32\x17.lavant.v1.SampleScoresH\x00\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x10.lavant.v1.ErrorH\x00\x12+\n\x08returned\x18\x06 \x01(\x0b\x32\x17.lavant.v1.SampleReturnH\x00\x12.\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\nevaluators\x18\x08 \x03(\x0b\x32\x14.lavant.v1.EvaluatorB\t\n\x07outcome\"\xc1\x01\n\x0cSampleScores\x12 \n\x06scores\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Score\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.lavant.v1.SampleScores.LabelsEntry\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x0cSampleReturn\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.lavant.v1.Error\"+\n\x16\x43ompleteSampleResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xf3\x04\n\x11\x45valuationService\x12I\n\nCreateRule\x12\x1c.lavant.v1.CreateRuleRequest\x1a\x1d.lavant.v1.CreateRuleResponse\x12@\n\x07GetRule\x12\x19.lavant.v1.GetRuleRequest\x1a\x1a.lavant.v1.GetRuleResponse\x12\x46\n\tListRules\x12\x1b.lavant.v1.ListRulesRequest\x1a\x1c.lavant.v1.ListRulesResponse\x12I\n\nUpdateRule\x12\x1c.lavant.v1.UpdateRuleRequest\x1a\x1d.lavant.v1.UpdateRuleResponse\x12I\n\nDeleteRule\x12\x1c.lavant.v1.DeleteRuleRequest\x1a\x1d.lavant.v1.DeleteRuleResponse\x12O\n\x0c\x42\x61\x63kfillRule\x12\x1e.lavant.v1.BackfillRuleRequest\x1a\x1f.lavant.v1.BackfillRuleResponse\x12K\n\nSampleRuns\x12\x1c.lavant.v1.SampleRunsRequest\x1a\x1d.lavant.v1.SampleRunsResponse0\x01\x12U\n\x0e\x43ompleteSample\x12 .lavant.v1.CompleteSampleRequest\x1a!.lavant.v1.CompleteSampleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,31 +60,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETERULERESPONSE']._serialized_start=681
   _globals['_DELETERULERESPONSE']._serialized_end=701
   _globals['_BACKFILLRULEREQUEST']._serialized_start=704
-  _globals['_BACKFILLRULEREQUEST']._serialized_end=845
-  _globals['_BACKFILLRULERESPONSE']._serialized_start=847
-  _globals['_BACKFILLRULERESPONSE']._serialized_end=900
-  _globals['_SAMPLERUNSREQUEST']._serialized_start=903
-  _globals['_SAMPLERUNSREQUEST']._serialized_end=1154
-  _globals['_SAMPLERUNSRESPONSE']._serialized_start=1157
-  _globals['_SAMPLERUNSRESPONSE']._serialized_end=1424
-  _globals['_SAMPLESOPENED']._serialized_start=1427
-  _globals['_SAMPLESOPENED']._serialized_end=1649
-  _globals['_SAMPLEBATCH']._serialized_start=1651
-  _globals['_SAMPLEBATCH']._serialized_end=1700
-  _globals['_SAMPLE']._serialized_start=1702
-  _globals['_SAMPLE']._serialized_end=1779
-  _globals['_SAMPLESCAUGHTUP']._serialized_start=1781
-  _globals['_SAMPLESCAUGHTUP']._serialized_end=1841
-  _globals['_COMPLETESAMPLEREQUEST']._serialized_start=1844
-  _globals['_COMPLETESAMPLEREQUEST']._serialized_end=2056
-  _globals['_SAMPLESCORES']._serialized_start=2059
-  _globals['_SAMPLESCORES']._serialized_end=2252
-  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_start=2207
-  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_end=2252
-  _globals['_SAMPLERETURN']._serialized_start=2254
-  _globals['_SAMPLERETURN']._serialized_end=2268
-  _globals['_COMPLETESAMPLERESPONSE']._serialized_start=2270
-  _globals['_COMPLETESAMPLERESPONSE']._serialized_end=2313
-  _globals['_EVALUATIONSERVICE']._serialized_start=2316
-  _globals['_EVALUATIONSERVICE']._serialized_end=2943
+  _globals['_BACKFILLRULEREQUEST']._serialized_end=884
+  _globals['_BACKFILLRULERESPONSE']._serialized_start=886
+  _globals['_BACKFILLRULERESPONSE']._serialized_end=939
+  _globals['_SAMPLERUNSREQUEST']._serialized_start=942
+  _globals['_SAMPLERUNSREQUEST']._serialized_end=1193
+  _globals['_SAMPLERUNSRESPONSE']._serialized_start=1196
+  _globals['_SAMPLERUNSRESPONSE']._serialized_end=1463
+  _globals['_SAMPLESOPENED']._serialized_start=1466
+  _globals['_SAMPLESOPENED']._serialized_end=1688
+  _globals['_SAMPLEBATCH']._serialized_start=1690
+  _globals['_SAMPLEBATCH']._serialized_end=1739
+  _globals['_SAMPLE']._serialized_start=1741
+  _globals['_SAMPLE']._serialized_end=1818
+  _globals['_SAMPLESCAUGHTUP']._serialized_start=1820
+  _globals['_SAMPLESCAUGHTUP']._serialized_end=1933
+  _globals['_COMPLETESAMPLEREQUEST']._serialized_start=1936
+  _globals['_COMPLETESAMPLEREQUEST']._serialized_end=2238
+  _globals['_SAMPLESCORES']._serialized_start=2241
+  _globals['_SAMPLESCORES']._serialized_end=2434
+  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_start=2389
+  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_end=2434
+  _globals['_SAMPLERETURN']._serialized_start=2436
+  _globals['_SAMPLERETURN']._serialized_end=2525
+  _globals['_COMPLETESAMPLERESPONSE']._serialized_start=2527
+  _globals['_COMPLETESAMPLERESPONSE']._serialized_end=2570
+  _globals['_EVALUATIONSERVICE']._serialized_start=2573
+  _globals['_EVALUATIONSERVICE']._serialized_end=3200
 # @@protoc_insertion_point(module_scope)

@@ -270,8 +270,11 @@ class BackfillRuleRequest(_message.Message):
     RULE_ID_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """Which."""
+    mode: _rule_pb2.BackfillMode.ValueType
+    """Which runs to select. Scores that were recorded before stay."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Only runs created at or after."""
@@ -286,10 +289,11 @@ class BackfillRuleRequest(_message.Message):
         rule_id: _builtins.str = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        mode: _rule_pb2.BackfillMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "rule_id", b"rule_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "mode", b"mode", "rule_id", b"rule_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,7 +415,9 @@ class SampleRunsResponse(_message.Message):
 
     @_builtins.property
     def caught_up(self) -> Global___SamplesCaughtUp:
-        """Every finished run has been looked at, and every sample is done or held by somebody."""
+        """Every finished run has been looked at, and every sample is done, held by somebody, or delayed. Sent again when
+        the delayed ones change.
+        """
 
     @_builtins.property
     def end(self) -> _event_service_pb2.StreamEnd:
@@ -550,18 +556,24 @@ class SamplesCaughtUp(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
+    NEXT_RETRY_DELAY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _rule_pb2.RuleProgress:
         """How far the rule is."""
+
+    @_builtins.property
+    def next_retry_delay(self) -> _duration_pb2.Duration:
+        """How long until the next delayed sample can be assigned. Absent if none is delayed."""
 
     def __init__(
         self,
         *,
         progress: _rule_pb2.RuleProgress | None = ...,
+        next_retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_retry_delay", b"next_retry_delay", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_retry_delay", b"next_retry_delay", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,6 +591,8 @@ class CompleteSampleRequest(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     RETURNED_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    EVALUATORS_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """Which rule."""
     run_id: _builtins.str
@@ -597,7 +611,19 @@ class CompleteSampleRequest(_message.Message):
 
     @_builtins.property
     def returned(self) -> Global___SampleReturn:
-        """The worker is leaving: somebody else may have it, and the attempt does not count."""
+        """Somebody else may have it, and the attempt does not count: the worker is leaving, or its evaluators are down."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """With a failure: the sample is not assigned again for at least so long. 0 to 10 min; the server's own delay, 1 s
+        after the first attempt, doubles with each up to 5 min.
+        """
+
+    @_builtins.property
+    def evaluators(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Evaluator]:
+        """With a failure: the worker's evaluators. After the last attempt a failed score is recorded of each, beside those
+        that the rule names. At most 100; no name twice.
+        """
 
     def __init__(
         self,
@@ -608,10 +634,12 @@ class CompleteSampleRequest(_message.Message):
         scores: Global___SampleScores | None = ...,
         failure: _run_pb2.Error | None = ...,
         returned: Global___SampleReturn | None = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+        evaluators: _abc.Iterable[_event_pb2.Evaluator] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "returned", b"returned", "scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "retry_delay", b"retry_delay", "returned", b"returned", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "returned", b"returned", "rule_id", b"rule_id", "run_id", b"run_id", "scores", b"scores", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluators", b"evaluators", "failure", b"failure", "outcome", b"outcome", "retry_delay", b"retry_delay", "returned", b"returned", "rule_id", b"rule_id", "run_id", b"run_id", "scores", b"scores", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["scores", "failure", "returned"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -677,16 +705,29 @@ Global___SampleScores: _TypeAlias = SampleScores  # noqa: Y015
 
 @_typing.final
 class SampleReturn(_message.Message):
-    """A sample that is given back."""
+    """A sample that is returned without having been evaluated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    DELAY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """Not assigned again for so long, to whichever worker. 0 to 10 min. Ignored for a whole session."""
+
+    @_builtins.property
+    def error(self) -> _run_pb2.Error:
+        """Why, if its evaluators are down. Ignored for a whole session."""
+
     def __init__(
         self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
+        error: _run_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "error", b"error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

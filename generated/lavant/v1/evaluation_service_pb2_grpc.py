@@ -127,7 +127,8 @@ class EvaluationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BackfillRule(self, request, context):
-        """Has a rule look at runs that it has not seen. They are drawn behind those that finish meanwhile.
+        """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
+        those that finish meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

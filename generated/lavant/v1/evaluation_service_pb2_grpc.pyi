@@ -50,7 +50,9 @@ class EvaluationServiceStub:
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]
     """Deletes a rule and its samples. Its scores stay."""
     BackfillRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]
-    """Has a rule look at runs that it has not seen. They are drawn behind those that finish meanwhile."""
+    """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
+    those that finish meanwhile.
+    """
     SampleRuns: _grpc.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]
     """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
     One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
@@ -80,7 +82,9 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     DeleteRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
     """Deletes a rule and its samples. Its scores stay."""
     BackfillRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]  # type: ignore[assignment]
-    """Has a rule look at runs that it has not seen. They are drawn behind those that finish meanwhile."""
+    """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
+    those that finish meanwhile.
+    """
     SampleRuns: _aio.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]  # type: ignore[assignment]
     """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
     One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
@@ -143,7 +147,9 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.BackfillRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.BackfillRuleResponse, _abc.Awaitable[_evaluation_service_pb2.BackfillRuleResponse]]:
-        """Has a rule look at runs that it has not seen. They are drawn behind those that finish meanwhile."""
+        """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
+        those that finish meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def SampleRuns(

@@ -1358,22 +1358,28 @@ class Evaluator(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CONFIG_JSON_FIELD_NUMBER: _builtins.int
+    SCORE_NAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that its scores are known by."""
     version: _builtins.str
     """A score is comparable only with scores of the same version."""
     config_json: _builtins.str
     """Its settings, as JSON text."""
+    @_builtins.property
+    def score_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a rule's evaluators: the names of its scores, if it gives others than one of its own name. At most 100."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         config_json: _builtins.str = ...,
+        score_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_json", b"config_json", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_json", b"config_json", "name", b"name", "score_names", b"score_names", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1664,8 +1670,11 @@ class SampleReturned(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
+    UNCOUNTED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run to judge."""
+    uncounted: _builtins.bool
+    """Set with an error only: the attempt does not count, since the evaluators were down."""
     @_builtins.property
     def error(self) -> _run_pb2.Error:
         """Why it was not judged. Absent if its worker left."""
@@ -1680,10 +1689,11 @@ class SampleReturned(_message.Message):
         run_id: _builtins.str = ...,
         error: _run_pb2.Error | None = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
+        uncounted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time", "run_id", b"run_id", "uncounted", b"uncounted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1702,6 +1712,7 @@ class AlertChanged(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """The rule."""
     alert: _builtins.str
@@ -1716,6 +1727,8 @@ class AlertChanged(_message.Message):
     """The scores that it was made of."""
     message: _builtins.str
     """For people."""
+    error_count: _builtins.int
+    """Number of scores in the window that are failures of their evaluators."""
     def __init__(
         self,
         *,
@@ -1726,10 +1739,11 @@ class AlertChanged(_message.Message):
         threshold: _builtins.float = ...,
         count: _builtins.int = ...,
         message: _builtins.str = ...,
+        error_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "count", b"count", "firing", b"firing", "message", b"message", "rule_id", b"rule_id", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "count", b"count", "error_count", b"error_count", "firing", b"firing", "message", b"message", "rule_id", b"rule_id", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,6 +23,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BackfillMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackfillMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKFILL_MODE_UNSPECIFIED: _BackfillMode.ValueType  # 0
+    """Not set: finished runs that the rule has not seen, by its filter and sample rate."""
+    BACKFILL_MODE_ERRORS: _BackfillMode.ValueType  # 1
+    """Runs with a score of the rule whose latest value is an error."""
+    BACKFILL_MODE_VERSION: _BackfillMode.ValueType  # 2
+    """Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
+    name an evaluator with a version.
+    """
+    BACKFILL_MODE_ALL: _BackfillMode.ValueType  # 3
+    """All runs with a score of the rule."""
+
+class BackfillMode(_BackfillMode, metaclass=_BackfillModeEnumTypeWrapper):
+    """Which runs a backfill selects."""
+
+BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
+"""Not set: finished runs that the rule has not seen, by its filter and sample rate."""
+BACKFILL_MODE_ERRORS: BackfillMode.ValueType  # 1
+"""Runs with a score of the rule whose latest value is an error."""
+BACKFILL_MODE_VERSION: BackfillMode.ValueType  # 2
+"""Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
+name an evaluator with a version.
+"""
+BACKFILL_MODE_ALL: BackfillMode.ValueType  # 3
+"""All runs with a score of the rule."""
+Global___BackfillMode: _TypeAlias = BackfillMode  # noqa: Y015
+
 class _ScoreStatistic:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -32,9 +64,11 @@ class _ScoreStatisticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreS
     SCORE_STATISTIC_UNSPECIFIED: _ScoreStatistic.ValueType  # 0
     """Not set: taken as the mean."""
     SCORE_STATISTIC_MEAN: _ScoreStatistic.ValueType  # 1
-    """The mean of numbers, and of verdicts as 0 and 1."""
+    """The mean of numbers, and of verdicts as 0 and 1. Failures of evaluators that give verdicts count as 0; those of
+    evaluators that give numbers do not count.
+    """
     SCORE_STATISTIC_PASS_RATE: _ScoreStatistic.ValueType  # 2
-    """The part of the verdicts that passed."""
+    """The part of the verdicts that passed. A failure of an evaluator that gives verdicts is one that did not pass."""
     SCORE_STATISTIC_ERROR_RATE: _ScoreStatistic.ValueType  # 3
     """The part of all scores that are failures of their evaluators."""
     SCORE_STATISTIC_COUNT: _ScoreStatistic.ValueType  # 4
@@ -46,14 +80,84 @@ class ScoreStatistic(_ScoreStatistic, metaclass=_ScoreStatisticEnumTypeWrapper):
 SCORE_STATISTIC_UNSPECIFIED: ScoreStatistic.ValueType  # 0
 """Not set: taken as the mean."""
 SCORE_STATISTIC_MEAN: ScoreStatistic.ValueType  # 1
-"""The mean of numbers, and of verdicts as 0 and 1."""
+"""The mean of numbers, and of verdicts as 0 and 1. Failures of evaluators that give verdicts count as 0; those of
+evaluators that give numbers do not count.
+"""
 SCORE_STATISTIC_PASS_RATE: ScoreStatistic.ValueType  # 2
-"""The part of the verdicts that passed."""
+"""The part of the verdicts that passed. A failure of an evaluator that gives verdicts is one that did not pass."""
 SCORE_STATISTIC_ERROR_RATE: ScoreStatistic.ValueType  # 3
 """The part of all scores that are failures of their evaluators."""
 SCORE_STATISTIC_COUNT: ScoreStatistic.ValueType  # 4
 """How many scores there are."""
 Global___ScoreStatistic: _TypeAlias = ScoreStatistic  # noqa: Y015
+
+class _AlertState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_STATE_UNSPECIFIED: _AlertState.ValueType  # 0
+    """Not set."""
+    ALERT_STATE_OK: _AlertState.ValueType  # 1
+    """The value is within its bounds."""
+    ALERT_STATE_FIRING: _AlertState.ValueType  # 2
+    """The value is out of its bounds."""
+    ALERT_STATE_TOO_FEW: _AlertState.ValueType  # 3
+    """There are fewer scores in the window than min_count."""
+    ALERT_STATE_CANNOT_FIRE: _AlertState.ValueType  # 4
+    """There is no value that could be out of its bounds; `obstacle` says why."""
+
+class AlertState(_AlertState, metaclass=_AlertStateEnumTypeWrapper):
+    """State of an alert."""
+
+ALERT_STATE_UNSPECIFIED: AlertState.ValueType  # 0
+"""Not set."""
+ALERT_STATE_OK: AlertState.ValueType  # 1
+"""The value is within its bounds."""
+ALERT_STATE_FIRING: AlertState.ValueType  # 2
+"""The value is out of its bounds."""
+ALERT_STATE_TOO_FEW: AlertState.ValueType  # 3
+"""There are fewer scores in the window than min_count."""
+ALERT_STATE_CANNOT_FIRE: AlertState.ValueType  # 4
+"""There is no value that could be out of its bounds; `obstacle` says why."""
+Global___AlertState: _TypeAlias = AlertState  # noqa: Y015
+
+class _AlertObstacle:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertObstacleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertObstacle.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_OBSTACLE_UNSPECIFIED: _AlertObstacle.ValueType  # 0
+    """It can."""
+    ALERT_OBSTACLE_NO_SCORES: _AlertObstacle.ValueType  # 1
+    """The rule recorded no score in the window."""
+    ALERT_OBSTACLE_UNKNOWN_SCORE: _AlertObstacle.ValueType  # 2
+    """The rule recorded scores, but never one named score_name. Correct the name."""
+    ALERT_OBSTACLE_NO_VERDICTS: _AlertObstacle.ValueType  # 3
+    """The pass rate of scores that are no verdicts. Use another statistic."""
+    ALERT_OBSTACLE_NO_NUMBERS: _AlertObstacle.ValueType  # 4
+    """The mean of scores that are neither numbers nor verdicts. Use another statistic."""
+    ALERT_OBSTACLE_EVALUATOR_DOWN: _AlertObstacle.ValueType  # 5
+    """The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors."""
+
+class AlertObstacle(_AlertObstacle, metaclass=_AlertObstacleEnumTypeWrapper):
+    """Why an alert cannot fire."""
+
+ALERT_OBSTACLE_UNSPECIFIED: AlertObstacle.ValueType  # 0
+"""It can."""
+ALERT_OBSTACLE_NO_SCORES: AlertObstacle.ValueType  # 1
+"""The rule recorded no score in the window."""
+ALERT_OBSTACLE_UNKNOWN_SCORE: AlertObstacle.ValueType  # 2
+"""The rule recorded scores, but never one named score_name. Correct the name."""
+ALERT_OBSTACLE_NO_VERDICTS: AlertObstacle.ValueType  # 3
+"""The pass rate of scores that are no verdicts. Use another statistic."""
+ALERT_OBSTACLE_NO_NUMBERS: AlertObstacle.ValueType  # 4
+"""The mean of scores that are neither numbers nor verdicts. Use another statistic."""
+ALERT_OBSTACLE_EVALUATOR_DOWN: AlertObstacle.ValueType  # 5
+"""The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors."""
+Global___AlertObstacle: _TypeAlias = AlertObstacle  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
@@ -100,6 +204,7 @@ class Rule(_message.Message):
     EVALUATION_ID_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     BACKFILL_FIELD_NUMBER: _builtins.int
+    ALERT_STATUSES_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """Chosen by the caller. 1 to 96 characters of A-Z a-z 0-9 . _ ~ -"""
     sample_rate: _builtins.float
@@ -153,6 +258,10 @@ class Rule(_message.Message):
     def backfill(self) -> Global___Backfill:
         """The last backfill. Set by the server."""
 
+    @_builtins.property
+    def alert_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertStatus]:
+        """State of each alert, in the order of `alerts`. Set by the server."""
+
     def __init__(
         self,
         *,
@@ -171,10 +280,11 @@ class Rule(_message.Message):
         evaluation_id: _builtins.str = ...,
         progress: Global___RuleProgress | None = ...,
         backfill: Global___Backfill | None = ...,
+        alert_statuses: _abc.Iterable[Global___AlertStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate", "backfill", b"backfill", "create_time", b"create_time", "filter", b"filter", "progress", b"progress", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate", "alerts", b"alerts", "backfill", b"backfill", "create_time", b"create_time", "evaluation_id", b"evaluation_id", "evaluators", b"evaluators", "filter", b"filter", "labels", b"labels", "max_attempts", b"max_attempts", "paused", b"paused", "progress", b"progress", "revision", b"revision", "rule_id", b"rule_id", "salt", b"salt", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate", "alert_statuses", b"alert_statuses", "alerts", b"alerts", "backfill", b"backfill", "create_time", b"create_time", "evaluation_id", b"evaluation_id", "evaluators", b"evaluators", "filter", b"filter", "labels", b"labels", "max_attempts", b"max_attempts", "paused", b"paused", "progress", b"progress", "revision", b"revision", "rule_id", b"rule_id", "salt", b"salt", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sample_rate: _TypeAlias = _typing.Literal["sample_rate"]  # noqa: Y015
     _WhichOneofArgType__sample_rate: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate"]  # noqa: Y015
@@ -297,6 +407,10 @@ class RuleProgress(_message.Message):
     RUNS_DRAWN_FIELD_NUMBER: _builtins.int
     RUNS_JUDGED_FIELD_NUMBER: _builtins.int
     RUNS_FAILED_FIELD_NUMBER: _builtins.int
+    SAMPLES_WAITING_FIELD_NUMBER: _builtins.int
+    SAMPLES_DELAYED_FIELD_NUMBER: _builtins.int
+    SAMPLES_HELD_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     runs_seen: _builtins.int
     """Finished runs that it has looked at."""
     runs_drawn: _builtins.int
@@ -305,6 +419,16 @@ class RuleProgress(_message.Message):
     """Of these, judged."""
     runs_failed: _builtins.int
     """Of the drawn ones, recorded as failed."""
+    samples_waiting: _builtins.int
+    """Samples that no worker holds now, delayed ones included."""
+    samples_delayed: _builtins.int
+    """Of the waiting ones, those that were returned with an error and are not assigned before their delay is over."""
+    samples_held: _builtins.int
+    """Samples that workers hold now."""
+    @_builtins.property
+    def last_error(self) -> _run_pb2.Error:
+        """Why the last sample was returned or recorded as failed. Absent once a later sample was evaluated."""
+
     def __init__(
         self,
         *,
@@ -312,10 +436,14 @@ class RuleProgress(_message.Message):
         runs_drawn: _builtins.int = ...,
         runs_judged: _builtins.int = ...,
         runs_failed: _builtins.int = ...,
+        samples_waiting: _builtins.int = ...,
+        samples_delayed: _builtins.int = ...,
+        samples_held: _builtins.int = ...,
+        last_error: _run_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["runs_drawn", b"runs_drawn", "runs_failed", b"runs_failed", "runs_judged", b"runs_judged", "runs_seen", b"runs_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "runs_drawn", b"runs_drawn", "runs_failed", b"runs_failed", "runs_judged", b"runs_judged", "runs_seen", b"runs_seen", "samples_delayed", b"samples_delayed", "samples_held", b"samples_held", "samples_waiting", b"samples_waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,12 +460,15 @@ class Backfill(_message.Message):
     RUNS_SEEN_FIELD_NUMBER: _builtins.int
     RUNS_DRAWN_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     runs_seen: _builtins.int
     """Finished runs that were looked at so far."""
     runs_drawn: _builtins.int
     """Of these, drawn to be judged."""
     done: _builtins.bool
     """All were looked at."""
+    mode: Global___BackfillMode.ValueType
+    """Which runs the backfill selects."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Runs created at or after."""
@@ -354,10 +485,11 @@ class Backfill(_message.Message):
         runs_seen: _builtins.int = ...,
         runs_drawn: _builtins.int = ...,
         done: _builtins.bool = ...,
+        mode: Global___BackfillMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "done", b"done", "runs_drawn", b"runs_drawn", "runs_seen", b"runs_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "done", b"done", "mode", b"mode", "runs_drawn", b"runs_drawn", "runs_seen", b"runs_seen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,6 +498,8 @@ Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
 @_typing.final
 class Alert(_message.Message):
     """Tells when scores of a rule leave their bounds, and when they are back.
+
+    If the rule names its evaluators, score_name must be one of their score names: else INVALID_FIELD.
 
     Changes are AlertChanged events of the run "lavant.alerts". One that fires, and that its rule does not have any
     more, ends there, but is not posted.
@@ -427,3 +561,61 @@ class Alert(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_threshold) -> _WhichOneofReturnType_threshold | None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class AlertStatus(_message.Message):
+    """State of an alert as of its last check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FIRING_FIELD_NUMBER: _builtins.int
+    OBSTACLE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the alert."""
+    state: Global___AlertState.ValueType
+    """State."""
+    firing: _builtins.bool
+    """Whether the last AlertChanged event said that the alert fires. Stays as it is with TOO_FEW and CANNOT_FIRE."""
+    obstacle: Global___AlertObstacle.ValueType
+    """Why the alert cannot fire. Set with CANNOT_FIRE only."""
+    message: _builtins.str
+    """The same for people, with what to do."""
+    value: _builtins.float
+    """What is compared with the threshold. Absent if there is none."""
+    count: _builtins.int
+    """Number of scores that the value is made of."""
+    error_count: _builtins.int
+    """Number of scores in the window that are failures of their evaluators."""
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was computed."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___AlertState.ValueType = ...,
+        firing: _builtins.bool = ...,
+        obstacle: Global___AlertObstacle.ValueType = ...,
+        message: _builtins.str = ...,
+        value: _builtins.float | None = ...,
+        count: _builtins.int = ...,
+        error_count: _builtins.int = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "check_time", b"check_time", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "check_time", b"check_time", "count", b"count", "error_count", b"error_count", "firing", b"firing", "message", b"message", "name", b"name", "obstacle", b"obstacle", "state", b"state", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___AlertStatus: _TypeAlias = AlertStatus  # noqa: Y015

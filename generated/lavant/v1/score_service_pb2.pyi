@@ -459,6 +459,7 @@ class ScoreGroup(_message.Message):
     PASS_RATE_FIELD_NUMBER: _builtins.int
     PERCENTILES_FIELD_NUMBER: _builtins.int
     LABEL_COUNTS_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """If grouped by."""
     name: _builtins.str
@@ -474,11 +475,16 @@ class ScoreGroup(_message.Message):
     error_count: _builtins.int
     """Scores that are failures of their evaluators."""
     mean: _builtins.float
-    """The mean of numbers, and of verdicts as 0 and 1. Absent if there are none. Numbers beyond ±1e100 count as that."""
+    """The mean of numbers, and of verdicts as 0 and 1. Absent if there are none. Numbers beyond ±1e100 count as that.
+    A failure counts as a verdict that did not pass if all values of its score's name, within the filter, are
+    verdicts; failures of other scores do not count. The same holds for what follows.
+    """
     standard_deviation: _builtins.float
     """The standard deviation of the same. Absent if there are fewer than two."""
     pass_rate: _builtins.float
     """The part of the verdicts that passed. Absent if there are none."""
+    error_rate: _builtins.float
+    """error_count / count. 0 to 1."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Those grouped by."""
@@ -514,10 +520,11 @@ class ScoreGroup(_message.Message):
         pass_rate: _builtins.float | None = ...,
         percentiles: _abc.Iterable[_builtins.float] | None = ...,
         label_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        error_rate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_pass_rate", b"_pass_rate", "_standard_deviation", b"_standard_deviation", "mean", b"mean", "pass_rate", b"pass_rate", "standard_deviation", b"standard_deviation", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_pass_rate", b"_pass_rate", "_standard_deviation", b"_standard_deviation", "count", b"count", "error_count", b"error_count", "evaluator", b"evaluator", "label_counts", b"label_counts", "labels", b"labels", "mean", b"mean", "name", b"name", "pass_rate", b"pass_rate", "percentiles", b"percentiles", "rule_id", b"rule_id", "run_name", b"run_name", "standard_deviation", b"standard_deviation", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean", b"_mean", "_pass_rate", b"_pass_rate", "_standard_deviation", b"_standard_deviation", "count", b"count", "error_count", b"error_count", "error_rate", b"error_rate", "evaluator", b"evaluator", "label_counts", b"label_counts", "labels", b"labels", "mean", b"mean", "name", b"name", "pass_rate", b"pass_rate", "percentiles", b"percentiles", "rule_id", b"rule_id", "run_name", b"run_name", "standard_deviation", b"standard_deviation", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
     _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
@@ -611,6 +618,11 @@ class ScoreChange(_message.Message):
     DIFFERENCE_LOW_FIELD_NUMBER: _builtins.int
     DIFFERENCE_HIGH_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    BASELINE_ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    BASELINE_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ERROR_RATE_FIELD_NUMBER: _builtins.int
+    ERROR_VERDICT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The score's name."""
     baseline_count: _builtins.int
@@ -629,6 +641,16 @@ class ScoreChange(_message.Message):
     """And below this."""
     verdict: Global___ScoreVerdict.ValueType
     """What that means, for a score of which more is better."""
+    baseline_error_count: _builtins.int
+    """Failures of evaluators."""
+    candidate_error_count: _builtins.int
+    """Failures of evaluators."""
+    baseline_error_rate: _builtins.float
+    """The part of all scores that are failures of their evaluators. Absent if there are no scores."""
+    candidate_error_rate: _builtins.float
+    """The part of all scores that are failures of their evaluators. Absent if there are no scores."""
+    error_verdict: Global___ScoreVerdict.ValueType
+    """What has become of the error rate: REGRESSED if it is higher, and not by chance."""
     def __init__(
         self,
         *,
@@ -641,13 +663,22 @@ class ScoreChange(_message.Message):
         difference_low: _builtins.float | None = ...,
         difference_high: _builtins.float | None = ...,
         verdict: Global___ScoreVerdict.ValueType = ...,
+        baseline_error_count: _builtins.int = ...,
+        candidate_error_count: _builtins.int = ...,
+        baseline_error_rate: _builtins.float | None = ...,
+        candidate_error_rate: _builtins.float | None = ...,
+        error_verdict: Global___ScoreVerdict.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_mean", b"_baseline_mean", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_mean", b"baseline_mean", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_mean", b"_baseline_mean", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_count", b"baseline_count", "baseline_mean", b"baseline_mean", "candidate_count", b"candidate_count", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "name", b"name", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_count", b"baseline_count", "baseline_error_count", b"baseline_error_count", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_count", b"candidate_count", "candidate_error_count", b"candidate_error_count", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "error_verdict", b"error_verdict", "name", b"name", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__baseline_error_rate: _TypeAlias = _typing.Literal["baseline_error_rate"]  # noqa: Y015
+    _WhichOneofArgType__baseline_error_rate: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate"]  # noqa: Y015
     _WhichOneofReturnType__baseline_mean: _TypeAlias = _typing.Literal["baseline_mean"]  # noqa: Y015
     _WhichOneofArgType__baseline_mean: _TypeAlias = _typing.Literal["_baseline_mean", b"_baseline_mean"]  # noqa: Y015
+    _WhichOneofReturnType__candidate_error_rate: _TypeAlias = _typing.Literal["candidate_error_rate"]  # noqa: Y015
+    _WhichOneofArgType__candidate_error_rate: _TypeAlias = _typing.Literal["_candidate_error_rate", b"_candidate_error_rate"]  # noqa: Y015
     _WhichOneofReturnType__candidate_mean: _TypeAlias = _typing.Literal["candidate_mean"]  # noqa: Y015
     _WhichOneofArgType__candidate_mean: _TypeAlias = _typing.Literal["_candidate_mean", b"_candidate_mean"]  # noqa: Y015
     _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
@@ -657,7 +688,11 @@ class ScoreChange(_message.Message):
     _WhichOneofReturnType__difference_low: _TypeAlias = _typing.Literal["difference_low"]  # noqa: Y015
     _WhichOneofArgType__difference_low: _TypeAlias = _typing.Literal["_difference_low", b"_difference_low"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_error_rate) -> _WhichOneofReturnType__baseline_error_rate | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_mean) -> _WhichOneofReturnType__baseline_mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_error_rate) -> _WhichOneofReturnType__candidate_error_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_mean) -> _WhichOneofReturnType__candidate_mean | None: ...
     @_typing.overload

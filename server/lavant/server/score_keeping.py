@@ -10,6 +10,7 @@ import apsw
 from lavant.server.clock import Clock
 from lavant.server.errors import StartError
 from lavant.server.scores.alert_log import AlertLog
+from lavant.server.scores.alert_statuses import AlertStatuses
 from lavant.server.scores.alerting import Alerting, RulesOf
 from lavant.server.scores.follower import Follower
 from lavant.server.scores.index import ScoreIndex
@@ -27,6 +28,7 @@ class Scores:
 
     index: ScoreIndex
     follower: Follower
+    statuses: AlertStatuses
 
 
 @asynccontextmanager
@@ -51,7 +53,7 @@ async def keeping_scores(
             await stack.enter_async_context(
                 Poster(clock=clock, logs=logs, places=places, rules_of=rules_of, allowed=is_allowed)
             )
-        yield Scores(index, follower)
+        yield Scores(index, follower, AlertStatuses(index, follower, logs, clock))
 
 
 async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:

@@ -3,8 +3,11 @@
 import json
 from datetime import timedelta
 
+import pytest
+
 from client.cli.conftest import Lavant
-from lavant.client import Alert, AsyncClient, RunState, SampleFilter
+from lavant.client import Alert, AsyncClient, RunState, SampleFilter, ScoreStatistic
+from lavant.client.cli._alert_syntax import EXAMPLES, alert_text, alerts_of
 
 
 async def test_a_rule_is_created_as_told(client: AsyncClient, lavant: Lavant) -> None:
@@ -36,6 +39,46 @@ async def test_a_rule_is_created_as_told(client: AsyncClient, lavant: Lavant) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "alert"),
+    [
+        (EXAMPLES[0], Alert(name="low", score_name="correctness", below=0.8, window=timedelta(hours=1))),
+        (
+            EXAMPLES[1].partition(" to ")[0],
+            Alert(
+                name="rude",
+                score_name="polite",
+                statistic=ScoreStatistic.PASS_RATE,
+                below=0.9,
+                window=timedelta(minutes=30),
+                min_count=20,
+            ),
+        ),
+        (
+            EXAMPLES[2],
+            Alert(name="broken", statistic=ScoreStatistic.ERROR_RATE, above=0.5, window=timedelta(minutes=10)),
+        ),
+        ("too sad: mean of mood of day > -0.5 within 90s", None),
+        ("few: Pass-Rate of a  <1e-3 within 2d with 1 score", None),
+    ],
+    ids=["mean", "pass rate", "error rate", "negative", "compact"],
+)
+async def test_alerts_are_created_as_written(
+    client: AsyncClient, lavant: Lavant, text: str, alert: Alert | None
+) -> None:
+    assert (await lavant("rules", "create", "quality", "--alert", text, "--alert", EXAMPLES[3])).status == 0
+    first, second = (await client.rules.get("quality")).alerts
+    assert first == (alert or first)
+    assert (second.name, second.statistic, second.window) == ("silent", "count", timedelta(days=1))
+    assert alerts_of([alert_text(first)]) == [first]
+
+
+async def test_an_alert_that_cannot_fire_is_refused(lavant: Lavant) -> None:
+    ended = await lavant("rules", "create", "q", "--evaluator", "polite", "--alert", "low: mean of polit < 1 within 1h")
+    assert ended.status == 1
+    assert "must be one of the scores that the rule's evaluators give (polite), not 'polit'" in ended.err
+
+
 async def test_rules_are_listed_and_shown(client: AsyncClient, lavant: Lavant) -> None:
     low = Alert(name="low", score_name="correctness", below=0.8, window=timedelta(hours=1))
     rule = await client.rules.create("quality", evaluators=["correctness"], alerts=[low])
@@ -47,7 +90,8 @@ async def test_rules_are_listed_and_shown(client: AsyncClient, lavant: Lavant) -
         "quality is enabled",
         "  draws      1 of all agents",
         "  judged by  correctness",
-        "  alert      low: mean of correctness below 0.8 within 1 h 00 m",
+        "  alert      low: mean of correctness below 0.8 within 1h",
+        "             cannot fire: rule quality recorded no correctness score in the last 1 h",
         "  progress   0 runs seen, 0 drawn, 0 judged, 0 failed",
         f"  results    {rule.evaluation_id}",
     ]
@@ -70,6 +114,11 @@ async def test_wrong_usage_is_told(lavant: Lavant) -> None:
         (["create", "r", "--rate", "2"], "--rate"),
         (["create", "r", "--score-label", "x"], "--score-label must be KEY=VALUE"),
         (["backfill", "r", "--until", "soon"], "--until must be like"),
+        (["backfill", "r", "--again", "none"], "--again must be of errors, version, all"),
+        (["create", "r", "--alert", "low"], "as in 'low: mean of correctness below 0.8 within 1h'"),
+        (["create", "r", "--alert", "low: p99 of a below 1 within 1h"], "which is none of mean, pass_rate, error_rate"),
+        (["create", "r", "--alert", "low: mean below much within 1h"], "has 'much' where a number must be"),
+        (["create", "r", "--alert", "low: mean below 1 within 1 week"], "is not NAME: STATISTIC"),
     ):
         ended = await lavant("rules", *arguments)
         assert (ended.status, said in ended.err) == (2, True), ended.err

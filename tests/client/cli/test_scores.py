@@ -11,8 +11,8 @@ from lavant.client import AsyncClient
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("true", True), ("False", False), ("0.5", 0.5), ("polite", "polite")],
-    ids=["true", "false", "number", "class"],
+    [("true", True), ("0.5", 0.5), ("-3", -3.0), ("-.5", -0.5), ("-1e-3", -0.001), ("polite", "polite")],
+    ids=["true", "number", "negative", "negative part", "negative exponent", "class"],
 )
 async def test_a_score_is_recorded(client: AsyncClient, lavant: Lavant, text: str, value: object) -> None:
     await finish_runs(client, ["a"])
@@ -23,6 +23,12 @@ async def test_a_score_is_recorded(client: AsyncClient, lavant: Lavant, text: st
     assert (score.name, score.value, score.evaluator, score.explanation) == ("tone", value, "ada", "heard it")
     assert score.labels == {"team": "w"}
     assert (await lavant("score", "nowhere", "tone", "1")).status == 1
+
+
+async def test_an_option_that_does_not_exist_is_refused_beside_a_negative_number(lavant: Lavant) -> None:
+    ended = await lavant("score", "a", "tone", "-3", "--explain", "x")
+    assert (ended.status, "--explain" in ended.err) == (2, True)
+    assert "No such option: --by-whom" in (await lavant("score", "a", "tone", "3", "--by-whom", "x")).err
 
 
 async def test_scores_are_listed(client: AsyncClient, lavant: Lavant) -> None:
@@ -48,7 +54,7 @@ async def test_scores_are_added_up(client: AsyncClient, lavant: Lavant) -> None:
         await client.runs.score("a", name="correct", value=value)
     await client.runs.score("a", name="tone", value=True)
     groups = (await lavant("scores", "--by", "name,run-name")).out.splitlines()
-    assert groups == ["correct\tweather\t2\t0\t0.75\t\t0.5\t1", "tone\tweather\t1\t0\t1\t1\t1\t1"]
+    assert groups == ["correct\tweather\t2\t0\t0\t0.75\t\t0.5\t1", "tone\tweather\t1\t0\t0\t1\t1\t1\t1"]
     (day,) = (await lavant("scores", "--bucket", "1d", "--json")).out.splitlines()
     assert json.loads(day)["count"] == 3
 

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from lavant.client._arguments import check_optional_seconds, run_kind, run_state, several, timestamp
+from lavant.client._alerts import Alert
+from lavant.client._arguments import check_optional_seconds, choose, run_kind, run_state, several, timestamp
 from lavant.client._async.connection import Connection
 from lavant.client._errors import BackfillUnderWay, RuleChanged
-from lavant.client._rules import Alert, EvaluatorInfo, Rule, SampleFilter, evaluator_infos
+from lavant.client._rules import BACKFILL_MODES, Again, EvaluatorInfo, Rule, SampleFilter, evaluator_infos
 from lavant.client._states import kind_of, state_of
 from lavant.v1.evaluation_service_pb2 import (
     BackfillRuleRequest,
@@ -17,6 +18,7 @@ from lavant.v1.evaluation_service_pb2 import (
     ListRulesRequest,
     UpdateRuleRequest,
 )
+from lavant.v1.rule_pb2 import BACKFILL_MODE_UNSPECIFIED
 
 if TYPE_CHECKING:
     from pydantic_evals.evaluators import Evaluator
@@ -146,12 +148,19 @@ class AsyncRules:
         await self._connection.call(lambda lane: lane.evaluation.DeleteRule, DeleteRuleRequest(rule_id=rule_id))
 
     async def backfill(
-        self, rule_id: str, *, created_after: datetime | None = None, created_before: datetime | None = None
+        self,
+        rule_id: str,
+        *,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        again: Again | None = None,
     ) -> Rule:
         """Have a rule look at runs that it has not seen: from before its creation, and while it was not enabled.
 
-        They are drawn behind those that finish meanwhile; the rule's `backfill` tells how far it is. Raises
-        BackfillUnderWay while it does so for other bounds.
+        With `again`, runs are evaluated once more that the rule has scored: those whose latest scores are "errors",
+        those that have no score in the present "version" of an evaluator that the rule names, or "all". Earlier scores
+        stay. Runs are drawn behind those that finish meanwhile; the rule's `backfill` tells how far it is. Raises
+        BackfillUnderWay while it does so for other arguments.
 
         Example:
             await client.rules.create("quality")
@@ -161,7 +170,10 @@ class AsyncRules:
             assert rule.backfill.done and rule.backfill.runs_drawn > 0
         """
         request = BackfillRuleRequest(
-            rule_id=rule_id, created_after=timestamp(created_after), created_before=timestamp(created_before)
+            rule_id=rule_id,
+            created_after=timestamp(created_after),
+            created_before=timestamp(created_before),
+            mode=BACKFILL_MODE_UNSPECIFIED if again is None else choose("again", again, BACKFILL_MODES),
         )
         try:
             response = await self._connection.call(lambda lane: lane.evaluation.BackfillRule, request)
@@ -169,7 +181,8 @@ class AsyncRules:
             # Perhaps by this very call, whose first answer was lost.
             found = await self.get(rule_id)
             under_way = found.backfill
-            if under_way and (under_way.created_after, under_way.created_before) == (created_after, created_before):
+            asked = (created_after, created_before, again)
+            if under_way and (under_way.created_after, under_way.created_before, under_way.again) == asked:
                 return found
             raise
         return Rule.from_proto(response.rule)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from lavant.client._arguments import check_optional_seconds, run_kind, run_state, several, timestamp
+from lavant.client._alerts import Alert
+from lavant.client._arguments import check_optional_seconds, choose, run_kind, run_state, several, timestamp
 from lavant.client._errors import BackfillUnderWay, RuleChanged
-from lavant.client._rules import Alert, EvaluatorInfo, Rule, SampleFilter, evaluator_infos
+from lavant.client._rules import BACKFILL_MODES, Again, EvaluatorInfo, Rule, SampleFilter, evaluator_infos
 from lavant.client._states import kind_of, state_of
 from lavant.client._sync.connection import Connection
 from lavant.v1.evaluation_service_pb2 import (
@@ -18,6 +19,7 @@ from lavant.v1.evaluation_service_pb2 import (
     ListRulesRequest,
     UpdateRuleRequest,
 )
+from lavant.v1.rule_pb2 import BACKFILL_MODE_UNSPECIFIED
 
 if TYPE_CHECKING:
     from pydantic_evals.evaluators import Evaluator
@@ -147,12 +149,19 @@ class Rules:
         self._connection.call(lambda lane: lane.evaluation.DeleteRule, DeleteRuleRequest(rule_id=rule_id))
 
     def backfill(
-        self, rule_id: str, *, created_after: datetime | None = None, created_before: datetime | None = None
+        self,
+        rule_id: str,
+        *,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        again: Again | None = None,
     ) -> Rule:
         """Have a rule look at runs that it has not seen: from before its creation, and while it was not enabled.
 
-        They are drawn behind those that finish meanwhile; the rule's `backfill` tells how far it is. Raises
-        BackfillUnderWay while it does so for other bounds.
+        With `again`, runs are evaluated once more that the rule has scored: those whose latest scores are "errors",
+        those that have no score in the present "version" of an evaluator that the rule names, or "all". Earlier scores
+        stay. Runs are drawn behind those that finish meanwhile; the rule's `backfill` tells how far it is. Raises
+        BackfillUnderWay while it does so for other arguments.
 
         Example:
             client.rules.create("quality")
@@ -162,7 +171,10 @@ class Rules:
             assert rule.backfill.done and rule.backfill.runs_drawn > 0
         """
         request = BackfillRuleRequest(
-            rule_id=rule_id, created_after=timestamp(created_after), created_before=timestamp(created_before)
+            rule_id=rule_id,
+            created_after=timestamp(created_after),
+            created_before=timestamp(created_before),
+            mode=BACKFILL_MODE_UNSPECIFIED if again is None else choose("again", again, BACKFILL_MODES),
         )
         try:
             response = self._connection.call(lambda lane: lane.evaluation.BackfillRule, request)
@@ -170,7 +182,8 @@ class Rules:
             # Perhaps by this very call, whose first answer was lost.
             found = self.get(rule_id)
             under_way = found.backfill
-            if under_way and (under_way.created_after, under_way.created_before) == (created_after, created_before):
+            asked = (created_after, created_before, again)
+            if under_way and (under_way.created_after, under_way.created_before, under_way.again) == asked:
                 return found
             raise
         return Rule.from_proto(response.rule)

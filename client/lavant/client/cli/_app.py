@@ -14,6 +14,7 @@ from lavant.client.cli._evaluations import evaluations
 from lavant.client.cli._export import export
 from lavant.client.cli._failures import INTERRUPTED, USAGE
 from lavant.client.cli._import import import_
+from lavant.client.cli._negative_numbers import TakesNegativeNumbers
 from lavant.client.cli._rules import rules
 from lavant.client.cli._runs import runs
 from lavant.client.cli._score import score
@@ -94,6 +95,8 @@ _add(
     score,
     "lavant score 0199... helpful true --by ada",
     "lavant score 0199... correctness 0.4 --explanation 'It was warm.'",
+    "lavant score 0199... sentiment -0.7",
+    cls=TakesNegativeNumbers,
 )
 _add(
     scores,

@@ -3,18 +3,19 @@
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lavant.client import AsyncClient, Rule, _json
+from lavant.client import AlertState, AlertStatus, AsyncClient, Rule, _json
+from lavant.client._rules import Again
 from lavant.client.cli import _session
+from lavant.client.cli._alert_syntax import EXAMPLES, alert_text
 from lavant.client.cli._options import ApiKey, RuleId, Since, Target, since_of
 from lavant.client.cli._rules_create import create
-from lavant.client.cli._tail_words import seconds
 from lavant.client.cli._text import age, one_line
 
 Json = Annotated[bool, typer.Option("--json", help="JSON: one object a line.")]
@@ -22,7 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON: one object a line.")]
 rules = typer.Typer(name="rules", help="Say which finished runs are judged.", no_args_is_help=True)
 rules.command(
     epilog="Examples:\n\nlavant rules create quality --rate 0.1 --evaluator correctness\n\n"
-    "lavant rules create slow --name 'weather-*' --min-duration 30"
+    "lavant rules create slow --name 'weather-*' --min-duration 30\n\n"
+    + "\n\n".join(f"lavant rules create quality --alert '{alert}'" for alert in EXAMPLES)
 )(create)
 
 
@@ -67,21 +69,43 @@ def resume(rule: RuleId, target: Target = None, api_key: ApiKey = None) -> None:
     _told(lambda client: _enable(client, rule, enabled=True), False, target, api_key)
 
 
-@rules.command(epilog="Example:\n\nlavant rules backfill quality --since 7d")
+@rules.command(
+    epilog="Examples:\n\nlavant rules backfill quality --since 7d\n\n"
+    "lavant rules backfill quality --again errors --since 2h"
+)
 def backfill(
     rule: RuleId,
     since: Since = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="Created before then, as with --since.")
     ] = None,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            "--again",
+            metavar="WHICH",
+            help="Evaluate again what the rule has scored: errors, version (without a score in the present version of "
+            "the rule's evaluators), or all.",
+            show_default=False,
+        ),
+    ] = None,
     target: Target = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Look at runs that the rule has not seen; they are drawn behind those that finish meanwhile."""
+    """Look at runs that the rule has not seen, or with --again at those that it has scored; earlier scores stay.
+
+    They are drawn behind those that finish meanwhile.
+    """
     now = datetime.now(UTC)
     after, before = since_of(since, now), since_of(until, now, "--until")
+    if again not in (None, *get_args(Again)):
+        raise typer.BadParameter(f"--again must be of {', '.join(get_args(Again))}, not {again!r}")
+    which = cast("Again | None", again)
     _told(
-        lambda client: client.rules.backfill(rule, created_after=after, created_before=before), False, target, api_key
+        lambda client: client.rules.backfill(rule, created_after=after, created_before=before, again=which),
+        False,
+        target,
+        api_key,
     )
 
 
@@ -109,6 +133,13 @@ async def _enable(client: AsyncClient, rule_id: str, *, enabled: bool) -> Rule:
     return await client.rules.update(rule.model_copy(update={"enabled": enabled}))
 
 
+def _status(status: AlertStatus) -> str:
+    """Write an alert's state; the message of one that cannot fire says so itself."""
+    if status.state is AlertState.CANNOT_FIRE:
+        return status.message + (" (still firing)" if status.firing else "")
+    return f"{status.state.value.replace('_', ' ')}: {status.message}"
+
+
 def _columns(rule: Rule) -> list[str]:
     progress = rule.progress
     counts = (progress.runs_seen, progress.runs_drawn, progress.runs_judged, progress.runs_failed)
@@ -128,16 +159,26 @@ def _facts(rule: Rule) -> Iterator[tuple[str, str]]:
     yield "draws", one_line(f"{rule.sample_rate:g} of {_json.encode(wanted) if wanted else 'all agents'}")
     if rule.evaluators:
         yield "judged by", one_line(", ".join(f"{one.name} {one.version}".strip() for one in rule.evaluators))
+    statuses = {status.name: status for status in rule.alert_statuses}
     for alert in rule.alerts:
-        bound = f"below {alert.below:g}" if alert.below is not None else f"above {alert.above:g}"
-        what = f"{alert.statistic.value} of {alert.score_name or 'all scores'} {bound}"
-        yield "alert", one_line(f"{alert.name}: {what} within {seconds(alert.window.total_seconds())}")
+        yield "alert", one_line(alert_text(alert))
+        if alert.name in statuses:
+            yield "", one_line(_status(statuses[alert.name]))
     yield (
         "progress",
         f"{progress.runs_seen:,} runs seen, {progress.runs_drawn:,} drawn, "
         f"{progress.runs_judged:,} judged, {progress.runs_failed:,} failed",
     )
+    if progress.samples_waiting or progress.samples_held:
+        yield (
+            "samples",
+            f"{progress.samples_waiting:,} waiting, {progress.samples_delayed:,} of them for another attempt; "
+            f"{progress.samples_held:,} held by workers",
+        )
+    if progress.last_error is not None:
+        yield "last error", one_line(f"{progress.last_error.type}: {progress.last_error.message}")
     if past is not None:
         state = "done" if past.done else "under way"
-        yield "backfill", f"{state}: {past.runs_seen:,} runs seen, {past.runs_drawn:,} drawn"
+        again = f" of {past.again} again" if past.again else ""
+        yield "backfill", f"{state}{again}: {past.runs_seen:,} runs seen, {past.runs_drawn:,} drawn"
     yield "results", one_line(rule.evaluation_id)

@@ -6,6 +6,7 @@ import typer
 
 from lavant.client import AsyncClient
 from lavant.client.cli import _session
+from lavant.client.cli._alert_syntax import SYNTAX, alerts_of
 from lavant.client.cli._options import ApiKey, Kinds, Labels, RuleId, States, Target, labels_of
 from lavant.client.cli._text import one_line
 
@@ -42,6 +43,10 @@ def create(
         typer.Option("--score-label", metavar="KEY=VALUE", help="Add this label to the scores; may be repeated."),
     ] = None,
     max_attempts: Annotated[int, typer.Option(min=1, max=20, help="Try so often to judge a run.")] = 5,
+    alert: Annotated[
+        list[str] | None,
+        typer.Option("--alert", metavar="ALERT", help=f"{SYNTAX}; may be repeated.", show_default=False),
+    ] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Draw nothing until `lavant rules resume`.")] = False,
     target: Target = None,
     api_key: ApiKey = None,
@@ -51,6 +56,7 @@ def create(
     The same may be created again. Without --kind, agents are drawn.
     """
     labels, score_labels = labels_of(label), labels_of(score_label, "--score-label")
+    alerts = alerts_of(alert)
 
     async def work(client: AsyncClient) -> None:
         try:
@@ -73,6 +79,7 @@ def create(
                 score_labels=score_labels,
                 enabled=not paused,
                 max_attempts=max_attempts,
+                alerts=alerts,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error).replace("kinds", "--kind").replace("states", "--state")) from None

@@ -54,7 +54,7 @@ def scores(
     """List scores, those of the latest runs first; with --by or --bucket, tell what they add up to.
 
     Into a pipe go lines of tab-separated columns. With --against, the exit status is 20 if a score is lower than that
-    of the other version, and not by chance.
+    of the other version, or its error rate higher, and not by chance.
     """
     dimensions = _dimensions(by)
     length = None if bucket is None else seconds_of(bucket, "--bucket")
@@ -73,7 +73,7 @@ def scores(
         if against is not None:
             changes = await client.scores.compare(wanted, baseline=wanted.model_copy(update={"versions": [against]}))
             _print(changes, _CHANGE, map(_change, changes), json)
-            if any(change.verdict is ScoreVerdict.REGRESSED for change in changes):
+            if any(ScoreVerdict.REGRESSED in (change.verdict, change.error_verdict) for change in changes):
                 raise typer.Exit(REGRESSED)
         elif dimensions or length is not None:
             groups = await client.scores.query(by=dimensions, bucket=length, **dict(wanted))
@@ -91,8 +91,11 @@ def scores(
 
 
 _SCORE = ("TIME", "RUN", "NAME", "RULE", "BY", "SCORE", "WHY")
-_SUMS = ("COUNT", "ERRORS", "MEAN", "PASS", "P50", "P95")
-_CHANGE = ("SCORE", "BEFORE", "NOW", "DIFFERENCE", "FROM", "TO", "VERDICT")
+_SUMS = ("COUNT", "ERRORS", "ERROR RATE", "MEAN", "PASS", "P50", "P95")
+_CHANGE = (
+    *("SCORE", "BEFORE", "NOW", "DIFFERENCE", "FROM", "TO", "VERDICT"),
+    *("ERRORS BEFORE", "ERRORS NOW", "VERDICT OF ERRORS"),
+)
 
 
 def _dimensions(by: str) -> list[ScoreDimension]:
@@ -150,6 +153,7 @@ def _group(group: ScoreGroup, dimensions: Sequence[ScoreDimension], bucket: floa
         *(one_line(named[dimension]) for dimension in dimensions),
         str(group.count),
         str(group.error_count),
+        _number(group.error_rate),
         *map(_number, values),
     ]
 
@@ -162,7 +166,18 @@ def _change(change: ScoreChange) -> list[str]:
         change.difference_low,
         change.difference_high,
     )
-    return [one_line(change.name), *map(_number, numbers), change.verdict.value.replace("_", " ")]
+    rates = (change.baseline_error_rate, change.candidate_error_rate)
+    return [
+        one_line(change.name),
+        *map(_number, numbers),
+        _words(change.verdict),
+        *map(_number, rates),
+        _words(change.error_verdict),
+    ]
+
+
+def _words(verdict: ScoreVerdict) -> str:
+    return verdict.value.replace("_", " ")
 
 
 def _number(value: float | None) -> str:

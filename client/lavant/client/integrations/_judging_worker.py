@@ -133,7 +133,7 @@ class _Shift:
             subscription.close()
             if self._was_opened:
                 await self._samples.give_back()
-        return ProcessedSamples(**self._counts)
+        return ProcessedSamples(judged=self._counts["judged"], failed=self._counts["failed"], lost=self._counts["lost"])
 
     async def _read(self, subscription: Subscription[SampleRunsResponse], group: asyncio.TaskGroup) -> None:
         while (frame := await subscription.next()) is not None:

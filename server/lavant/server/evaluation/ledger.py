@@ -10,6 +10,7 @@ from lavant.server.evaluation.feed import Gap, Look, Window
 from lavant.server.evaluation.summary import Sums
 from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesDrawn, SamplesLeased
 from lavant.v1.rule_pb2 import RuleProgress
+from lavant.v1.run_pb2 import Error
 
 LONGEST_HOLD = 600.0  # seconds that a session may hold samples, unless it holds them anew
 _LONGEST_NS = round(LONGEST_HOLD * 1e9)
@@ -66,6 +67,9 @@ class Ledger:
         self.holding = Counter(sample.session_id for sample in self.samples.values() if sample.session_id)
         self.retries = {sample.run_id: sample.retry_ns for sample in self.samples.values() if sample.retry_ns}
         self.over: set[str] = set()  # sessions that are handed nothing more
+        self.last_error: Error | None = None
+        if error := carried.get("error"):
+            self.last_error = Error(type=error[0], message=error[1])
         self._said: set[str] = set()
 
     def copy(self) -> "Ledger":
@@ -92,6 +96,7 @@ class Ledger:
             "sessions": [*self.sessions.items()],
             "gaps": [[str(gap.after), str(gap.until), [[*window] for window in gap.windows]] for gap in self.gaps],
             "look": look,
+            "error": self.last_error and [self.last_error.type, self.last_error.message],
         }
 
     @property
@@ -107,7 +112,14 @@ class Ledger:
     def progress(self) -> RuleProgress:
         """How far the rule is."""
         return RuleProgress(
-            runs_seen=self.seen, runs_drawn=self.drawn, runs_judged=self.judged, runs_failed=self.failed
+            runs_seen=self.seen,
+            runs_drawn=self.drawn,
+            runs_judged=self.judged,
+            runs_failed=self.failed,
+            samples_waiting=self.waiting,
+            samples_delayed=len(self.retries),
+            samples_held=self.holding.total(),
+            last_error=self.last_error,
         )
 
     def said(self, digest: str) -> bool:
@@ -126,6 +138,12 @@ class Ledger:
         for sample in self.samples.values():
             if self._is_free(sample, now_ns):
                 yield sample
+
+    def delay_ns(self, now_ns: int) -> int | None:
+        """How long until the next delayed sample is free, if all that wait are delayed; None: some are free."""
+        if not self.retries or self.waiting > len(self.retries):
+            return None
+        return max(0, min(self.retries.values()) - now_ns)
 
     def has_free(self, now_ns: int) -> bool:
         """Tell whether anything can be handed out."""
@@ -207,7 +225,10 @@ class Ledger:
     def _returned(self, returned: SampleReturned) -> None:
         sample = self.samples[returned.run_id]
         self._let_go(sample)
-        attempts = sample.attempts if returned.HasField("error") else sample.attempts - 1
+        counts = returned.HasField("error") and not returned.uncounted
+        attempts = sample.attempts if counts else sample.attempts - 1
+        if returned.HasField("error"):
+            self.last_error = returned.error
         retry_ns = returned.retry_time.ToNanoseconds() if returned.HasField("retry_time") else 0
         self.samples[returned.run_id] = sample._replace(attempts=attempts, session_id="", retry_ns=retry_ns)
         if retry_ns:
@@ -219,8 +240,10 @@ class Ledger:
         self.sums.add(row)
         if row.HasField("error"):
             self.failed += 1
+            self.last_error = row.error
         else:
             self.judged += 1
+            self.last_error = None
 
     def _let_go(self, sample: Sample) -> None:
         self.retries.pop(sample.run_id, None)

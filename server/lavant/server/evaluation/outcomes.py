@@ -1,6 +1,6 @@
 """What becomes of a sample: the events of it, all in one batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -15,8 +15,8 @@ from lavant.server.model import RunKey, is_terminal
 from lavant.server.store.port import Engine
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.error_pb2 import ErrorReason
-from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleScores
-from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesLeased, Score, ScoreRecorded
+from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleReturn, SampleScores
+from lavant.v1.event_pb2 import Evaluator, Event, RowFinished, SampleReturned, SamplesLeased, Score, ScoreRecorded
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Error, Run
 
@@ -25,6 +25,9 @@ _FIRST_BACKOFF = 1.0  # seconds
 _LONGEST_BACKOFF = 300.0
 _MOST_CHARACTERS = 400  # of what is said of a failure, as often as there are evaluators
 _MOST_BYTES = MAX_BATCH_BYTES - (32 << 10)
+_MAX_FAILED_BYTES = 800_000  # of the scores of a sample that failed: they must fit in a batch
+_FAILED_SCORE_BYTES = 4_096  # without labels
+_UNNAMED = "evaluation"  # the score that fails where nobody has told what there would be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +89,30 @@ def end_session(ledger: Ledger, session_id: str) -> list[Event]:
     return [] if session_id in ledger.over else [Event(samples_leased=SamplesLeased(session_id=session_id))]
 
 
-def fail(rule: Rule, subject: Subject, error: Error) -> list[Event]:
-    """The events of a sample that cannot be judged: a failed score of each evaluator."""
-    error = Error(
-        type=error.type[:_MOST_CHARACTERS], message=error.message[:_MOST_CHARACTERS], retryable=error.retryable
-    )
-    scores = [Score(name=evaluator.name, evaluator=evaluator, error=error) for evaluator in rule.evaluators]
+def score_names(evaluators: Iterable[Evaluator]) -> dict[str, Evaluator]:
+    """The names of the scores that evaluators give, each with the first evaluator that gives it."""
+    names: dict[str, Evaluator] = {}
+    for one in evaluators:
+        for name in one.score_names or (one.name,):
+            names.setdefault(name, one)
+    return names
+
+
+def most_failed_scores(rule: Rule) -> int:
+    """How many failed scores of one sample fit in a batch, with the rule's labels on each."""
+    labels_size = sum(len(key.encode()) + len(value.encode()) + 8 for key, value in rule.labels.items())
+    return _MAX_FAILED_BYTES // (labels_size + _FAILED_SCORE_BYTES)
+
+
+def fail(rule: Rule, subject: Subject, error: Error, evaluators: Sequence[Evaluator] = ()) -> list[Event]:
+    """The events of a sample that cannot be judged: a failed score of each evaluator of the rule and of the worker.
+
+    There is one at least, so that every sample counts among the scores.
+    """
+    error = _short(error)
+    names = score_names([*rule.evaluators, *evaluators]) or {_UNNAMED: Evaluator()}
+    kept = [*names.items()][: most_failed_scores(rule)]
+    scores = [Score(name=name, evaluator=_told(one), error=error) for name, one in kept]
     return [*_recorded(rule, subject, scores, {}), _row(subject, (), error=error)]
 
 
@@ -100,13 +121,36 @@ def _events(rule: Rule, request: CompleteSampleRequest, sample: Sample, subject:
     if outcome == "scores":
         return _judged(rule, subject, request.scores)
     if outcome == "returned":
-        return [Event(sample_returned=SampleReturned(run_id=sample.run_id))]
+        return [_returned(sample, request.returned, now_ns)]
     if sample.attempts >= most_attempts(rule):
-        return fail(rule, subject, request.failure)
+        return fail(rule, subject, request.failure, request.evaluators)
     backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** (sample.attempts - 1))
-    retry_time = timestamp(now_ns + round(backoff * 1e9))
-    returned = SampleReturned(run_id=sample.run_id, error=request.failure, retry_time=retry_time)
+    delay_ns = max(round(backoff * 1e9), request.retry_delay.ToNanoseconds())
+    retry_time = timestamp(now_ns + delay_ns)
+    returned = SampleReturned(run_id=sample.run_id, error=_short(request.failure), retry_time=retry_time)
     return [Event(sample_returned=returned)]
+
+
+def _returned(sample: Sample, said: SampleReturn, now_ns: int) -> Event:
+    """The event of a sample that is returned without having been evaluated."""
+    returned = SampleReturned(run_id=sample.run_id)
+    if said.HasField("delay"):
+        returned.retry_time.CopyFrom(timestamp(now_ns + said.delay.ToNanoseconds()))
+    if said.HasField("error"):
+        returned.error.CopyFrom(_short(said.error))
+        returned.uncounted = True
+    return Event(sample_returned=returned)
+
+
+def _short(error: Error) -> Error:
+    return Error(
+        type=error.type[:_MOST_CHARACTERS], message=error.message[:_MOST_CHARACTERS], retryable=error.retryable
+    )
+
+
+def _told(evaluator: Evaluator) -> Evaluator:
+    """An evaluator as its scores tell of it."""
+    return Evaluator(name=evaluator.name, version=evaluator.version, config_json=evaluator.config_json)
 
 
 def _judged(rule: Rule, subject: Subject, said: SampleScores) -> list[Event]:

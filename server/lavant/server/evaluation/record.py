@@ -13,7 +13,9 @@ from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 
 _RECORDS = "rules"
-_SET_BY_THE_SERVER = ("revision", "create_time", "update_time", "evaluation_id", "progress", "backfill")
+_SET_BY_THE_SERVER = (
+    "revision", "create_time", "update_time", "evaluation_id", "progress", "backfill", "alert_statuses",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,9 +46,10 @@ def heartbeat(server_ns: int) -> Frame:
     return Frame(heartbeat=Heartbeat(server_time=timestamp(server_ns)))
 
 
-def caught_up(progress: RuleProgress) -> Frame:
-    """There is nothing to hand out now."""
-    return Frame(caught_up=SamplesCaughtUp(progress=progress))
+def caught_up(progress: RuleProgress, delay_ns: int | None) -> Frame:
+    """There is nothing to hand out now; and how long until a delayed sample can be, if there are any."""
+    delay = None if delay_ns is None else duration(delay_ns / 1e9)
+    return Frame(caught_up=SamplesCaughtUp(progress=progress, next_retry_delay=delay))
 
 
 def end(token: bytes, reason: "StreamEndReason.ValueType", retry_delay: float) -> bytes:

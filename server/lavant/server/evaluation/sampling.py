@@ -68,7 +68,7 @@ class SampleStream(HeldStream):
         self._owed: deque[Sample] = deque()
         self._fetched: deque[tuple[Sample, Run]] = deque()
         self._sent = options.position.sequence
-        self._told = False
+        self._told: frozenset[tuple[str, int]] | None = None  # the delayed samples when all else was caught up
 
     async def deliver(self) -> None:
         """Stream until a planned end, told by a StreamEnd, or raise what ended it."""
@@ -129,13 +129,14 @@ class SampleStream(HeldStream):
             await self._send(place, sample_frames.heartbeat(now_ns))
         elif self.has_room() and ledger.has_free(now_ns):
             return await self._take()
-        elif self._counter.drawer.caught_up and not ledger.waiting:
-            if self._told:
+        elif self._counter.drawer.caught_up and ledger.waiting == len(ledger.retries):
+            delayed = frozenset(ledger.retries.items())
+            if self._told == delayed:
                 return False
-            self._told = True
-            await self._send(place, sample_frames.caught_up(ledger.progress()))
+            self._told = delayed
+            await self._send(place, sample_frames.caught_up(ledger.progress(), ledger.delay_ns(now_ns)))
         else:
-            self._told = False
+            self._told = None
             return False
         return True
 
@@ -164,7 +165,7 @@ class SampleStream(HeldStream):
             return [self._leased(run_ids)] if run_ids else []
 
         events = await self._desk.decide(take)
-        self._told = False
+        self._told = None
         for run_id in events[0].samples_leased.run_ids if events else ():
             taken = self._desk.ledger.samples.get(run_id)
             if taken is not None and taken.session_id == session_id:
@@ -208,7 +209,7 @@ class SampleStream(HeldStream):
                 size += run.ByteSize()
             self._sent = sample.handed
         if samples:
-            self._told = False
+            self._told = None
             await self._send(place, sample_frames.samples(samples))
 
     async def _fetch(self) -> None:

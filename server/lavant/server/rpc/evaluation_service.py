@@ -1,7 +1,7 @@
 """EvaluationService: rules, and the samples that workers judge."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,6 +25,7 @@ from lavant.server.streaming.held_stream import Streaming
 from lavant.server.streaming.outlet import Outlet
 from lavant.server.streaming.tokens import Position
 from lavant.v1 import evaluation_service_pb2 as pb
+from lavant.v1.rule_pb2 import AlertStatus, BackfillMode, Rule
 
 _DEFAULT_SAMPLES = 5
 _MAX_SAMPLES = 1_000
@@ -32,17 +33,27 @@ _DEFAULT_LEASE = 30.0
 _DEFAULT_HEARTBEAT = 15.0
 _MAX_HEARTBEAT = 60.0
 
+StatusesOf = Callable[[str, Rule], Awaitable[Iterable[AlertStatus]]]  # of a tenant's rule's alerts
+
 
 class EvaluationService:
     """Each method as its comment in the contract says."""
 
-    def __init__(self, streaming: Streaming, desks: Desks, cursors: Cursors, may_post: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        streaming: Streaming,
+        desks: Desks,
+        cursors: Cursors,
+        may_post: Callable[[str], bool],
+        statuses_of: StatusesOf,
+    ) -> None:
         self._streaming = streaming
         self._engine = streaming.engine
         self._clock = streaming.clock
         self._desks = desks
         self._cursors = cursors
         self._may_post = may_post
+        self._statuses_of = statuses_of
         self._rules = Rules(engine=streaming.engine, desks=desks, clock=streaming.clock)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -63,13 +74,13 @@ class EvaluationService:
 
     async def create_rule(self, request: pb.CreateRuleRequest, call: Caller) -> pb.CreateRuleResponse:
         """See the contract."""
-        return pb.CreateRuleResponse(
-            rule=await self._rules.create(call.tenant, check_rule(request.rule, self._may_post))
-        )
+        made = await self._rules.create(call.tenant, check_rule(request.rule, self._may_post))
+        return pb.CreateRuleResponse(rule=await self._with_statuses(made, call))
 
     async def get_rule(self, request: pb.GetRuleRequest, call: Caller) -> pb.GetRuleResponse:
         """See the contract."""
-        return pb.GetRuleResponse(rule=await self._rules.get(_key(request.rule_id, call)))
+        rule = await self._rules.get(_key(request.rule_id, call))
+        return pb.GetRuleResponse(rule=await self._with_statuses(rule, call))
 
     async def list_rules(self, request: pb.ListRulesRequest, call: Caller) -> pb.ListRulesResponse:
         """See the contract."""
@@ -81,13 +92,13 @@ class EvaluationService:
         token = ""
         if page.next_position is not None:
             token = self._cursors.issue(Listing.RULES, call.tenant, page.next_position)
-        return pb.ListRulesResponse(rules=page.rules, next_page_token=token)
+        rules = [await self._with_statuses(rule, call) for rule in page.rules]
+        return pb.ListRulesResponse(rules=rules, next_page_token=token)
 
     async def update_rule(self, request: pb.UpdateRuleRequest, call: Caller) -> pb.UpdateRuleResponse:
         """See the contract."""
-        return pb.UpdateRuleResponse(
-            rule=await self._rules.update(call.tenant, check_rule(request.rule, self._may_post))
-        )
+        rule = await self._rules.update(call.tenant, check_rule(request.rule, self._may_post))
+        return pb.UpdateRuleResponse(rule=await self._with_statuses(rule, call))
 
     async def delete_rule(self, request: pb.DeleteRuleRequest, call: Caller) -> pb.DeleteRuleResponse:
         """See the contract."""
@@ -97,6 +108,8 @@ class EvaluationService:
     async def backfill_rule(self, request: pb.BackfillRuleRequest, call: Caller) -> pb.BackfillRuleResponse:
         """See the contract."""
         key = _key(request.rule_id, call)
+        if request.mode != BackfillMode.BACKFILL_MODE_UNSPECIFIED:
+            raise invalid_field("mode", "must not be set: this server selects no runs again")
         after = _time_ns("created_after", request.created_after) if request.HasField("created_after") else None
         before = _time_ns("created_before", request.created_before) if request.HasField("created_before") else None
         return pb.BackfillRuleResponse(rule=await self._rules.backfill(key, Window(after, before)))
@@ -129,6 +142,10 @@ class EvaluationService:
                 lambda ledger: complete(ledger, desk.entry.record.rule, request, subject, now_ns)
             )
         return pb.CompleteSampleResponse(duplicate=not events)
+
+    async def _with_statuses(self, rule: Rule, call: Caller) -> Rule:
+        rule.alert_statuses.extend(await self._statuses_of(call.tenant, rule))
+        return rule
 
     async def _end_session(self, key: RunKey, session_id: str) -> pb.CompleteSampleResponse:
         with self._desks.at(key) as counter:

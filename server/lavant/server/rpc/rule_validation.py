@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from lavant.server.errors import invalid_field
+from lavant.server.evaluation.ledger import LONGEST_HOLD
+from lavant.server.evaluation.outcomes import most_failed_scores, score_names
 from lavant.server.rpc.validation import check_enum, check_id, check_labels, check_seconds, check_text, value_check
 from lavant.v1.evaluation_service_pb2 import CompleteSampleRequest, SampleScores
 from lavant.v1.event_pb2 import Evaluator, Score
@@ -13,11 +15,10 @@ MOST_LABELS = 16
 _MAX_RULE_ID = 96
 _MAX_RULE_BYTES = 64 << 10
 _MAX_FAILURE_BYTES = 64 << 10
-_MAX_FAILED_BYTES = 800_000  # of the scores of a sample that failed: they must fit in a batch
-_FAILED_SCORE_BYTES = 4_096  # without labels
 _MAX_CHOICES = 100
 _MAX_EVALUATORS = 100
 _MAX_ALERTS = 20
+_MAX_SCORE_NAMES = 100
 _MAX_SCORES = 500
 _MAX_ATTEMPTS = 20
 _MAX_NAME = 128
@@ -47,8 +48,8 @@ def check_rule(rule: Rule, may_post: Callable[[str], bool]) -> Rule:
     check_text("rule.salt", rule.salt, at_most=_MAX_NAME)
     _check_evaluators("rule.evaluators", rule.evaluators)
     check_labels("rule.labels", rule.labels, at_most=MOST_LABELS)
-    labels_size = sum(len(key.encode()) + len(value.encode()) + 8 for key, value in rule.labels.items())
-    if len(rule.evaluators) * (labels_size + _FAILED_SCORE_BYTES) > _MAX_FAILED_BYTES:
+    scores = score_names(rule.evaluators)
+    if len(scores) > most_failed_scores(rule):
         raise invalid_field("rule.labels", "are too long for so many evaluators, each of whose scores has them")
     if not 0 <= rule.max_attempts <= _MAX_ATTEMPTS:
         raise invalid_field("rule.max_attempts", f"must be 1 to {_MAX_ATTEMPTS}, or 0 for 5")
@@ -56,6 +57,13 @@ def check_rule(rule: Rule, may_post: Callable[[str], bool]) -> Rule:
     _check_unique("rule.alerts", (alert.name for alert in rule.alerts))
     for index, alert in enumerate(rule.alerts):
         _check_alert(f"rule.alerts[{index}]", alert)
+        if scores and alert.score_name and alert.score_name not in scores:
+            known = ", ".join(scores)[:_MAX_SEARCHED]
+            raise invalid_field(
+                f"rule.alerts[{index}].score_name",
+                f"must be one of the scores that the rule's evaluators give ({known}), not {alert.score_name!r}; "
+                "an evaluator that gives scores of other names lists them in score_names",
+            )
         if alert.webhook_url and not may_post(alert.webhook_url):
             path = f"rule.alerts[{index}].webhook_url"
             raise invalid_field(path, "must begin with one of the addresses that the server's setting `webhooks` names")
@@ -71,6 +79,13 @@ def check_outcome(request: CompleteSampleRequest) -> None:
         _check_scores(request.scores)
     if outcome == "failure":
         _check_failure("failure", request.failure)
+        _check_evaluators("evaluators", request.evaluators)
+        if sum(one.ByteSize() for one in request.evaluators) > _MAX_RULE_BYTES:
+            raise invalid_field("evaluators", f"must have at most {_MAX_RULE_BYTES} bytes")
+        check_seconds("retry_delay", request.retry_delay, at_least=0, at_most=LONGEST_HOLD)
+    if outcome == "returned":
+        _check_failure("returned.error", request.returned.error)
+        check_seconds("returned.delay", request.returned.delay, at_least=0, at_most=LONGEST_HOLD)
 
 
 def _check_scores(said: SampleScores) -> None:
@@ -120,6 +135,9 @@ def _check_evaluators(path: str, evaluators: Sequence[Evaluator]) -> None:
     for index, evaluator in enumerate(evaluators):
         check_text(f"{path}[{index}].name", evaluator.name, at_least=1, at_most=_MAX_NAME)
         check_text(f"{path}[{index}].version", evaluator.version, at_most=_MAX_NAME)
+        _check_count(f"{path}[{index}].score_names", evaluator.score_names, _MAX_SCORE_NAMES)
+        for place, name in enumerate(evaluator.score_names):
+            check_text(f"{path}[{index}].score_names[{place}]", name, at_least=1, at_most=_MAX_NAME)
         _check_evaluator(f"{path}[{index}]", evaluator)
     _check_unique(path, (evaluator.name for evaluator in evaluators))
 

@@ -10,9 +10,9 @@ from lavant.server.periodic import Periodic
 from lavant.server.scores.alert_log import AlertLog
 from lavant.server.scores.follower import Follower
 from lavant.server.scores.index import ScoreIndex
-from lavant.server.scores.thresholds import changed, removed
+from lavant.server.scores.thresholds import changed, removed, status
 from lavant.v1.event_pb2 import AlertChanged
-from lavant.v1.rule_pb2 import Alert, Rule
+from lavant.v1.rule_pb2 import Alert, AlertObstacle, AlertStatus, Rule, RuleProgress
 
 _INTERVAL = 10.0  # seconds between two looks
 _LOOKS = 360  # at a window within its length: a long one need not be added up as often as a short one
@@ -50,6 +50,7 @@ class Alerting(Periodic):
         self._due: dict[tuple[str, _Name, int], float] = {}
         self._missed: set[tuple[str, _Name]] = set()
         self._refused: set[str] = set()
+        self._obstacles: dict[tuple[str, _Name], AlertObstacle.ValueType] = {}
         self._failing = False
 
     async def look(self) -> None:
@@ -83,13 +84,29 @@ class Alerting(Periodic):
         if not changes or await log.tell(changes[:_AT_ONCE]):
             known = {(tenant, name, rule.revision) for name, (rule, _) in alerts.items()}
             self._due = {place: due for place, due in self._due.items() if place[0] != tenant or place in known}
+            self._obstacles = {of: why for of, why in self._obstacles.items() if of[0] != tenant or of[1] in alerts}
             self._due.update(looked_at)
 
     async def _change(self, log: AlertLog, rule: Rule, alert: Alert) -> AlertChanged | None:
         since_ns = self._clock.time_ns() - alert.window.ToNanoseconds()
         recent = await self._index.recent(log.key.tenant, rule.rule_id, alert.score_name, since_ns)
         before = log.changes.get((rule.rule_id, alert.name))
-        return changed(rule.rule_id, alert, recent, firing=before is not None and before.firing)
+        firing = before is not None and before.firing
+        self._warn(log.key.tenant, rule.rule_id, status(rule.rule_id, alert, recent, RuleProgress(), firing=firing))
+        return changed(rule.rule_id, alert, recent, firing=firing)
+
+    def _warn(self, tenant: str, rule_id: str, told: AlertStatus) -> None:
+        """Log once when an alert cannot fire any more, or for another reason, and when it can again."""
+        place = (tenant, (rule_id, told.name))
+        if self._obstacles.get(place, AlertObstacle.ALERT_OBSTACLE_UNSPECIFIED) == told.obstacle:
+            return
+        self._obstacles[place] = told.obstacle
+        if told.obstacle == AlertObstacle.ALERT_OBSTACLE_UNSPECIFIED:
+            _log.info("alert_can_fire", rule_id=rule_id, alert=told.name)
+        elif told.obstacle == AlertObstacle.ALERT_OBSTACLE_NO_SCORES:  # as every night
+            _log.info("alert_cannot_fire", rule_id=rule_id, alert=told.name, reason=told.message)
+        else:
+            _log.warning("alert_cannot_fire", rule_id=rule_id, alert=told.name, reason=told.message)
 
     def _removed(self, log: AlertLog, names: set[_Name]) -> Iterator[AlertChanged]:
         """The ends of alerts that fire, and were missed twice: a rule that is new elsewhere may not be known here."""

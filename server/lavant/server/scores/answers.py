@@ -14,6 +14,7 @@ def score_group(group: Group, grouping: Grouping, percentiles: Sequence[float]) 
     told = ScoreGroup(
         count=tally.count,
         error_count=tally.errors,
+        error_rate=tally.error_rate or 0.0,
         mean=tally.mean if tally.values else None,
         standard_deviation=tally.deviation,
         pass_rate=tally.passes / tally.verdicts if tally.verdicts else None,

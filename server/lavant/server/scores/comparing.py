@@ -30,18 +30,27 @@ def _change(
     before, after = baseline.get(name, Tally()), candidate.get(name, Tally())
     change = ScoreChange(
         name=name,
+        baseline_error_count=before.errors,
+        candidate_error_count=after.errors,
+        baseline_error_rate=before.error_rate,
+        candidate_error_rate=after.error_rate,
         baseline_count=before.values,
         candidate_count=after.values,
         baseline_mean=before.mean if before.values else None,
         candidate_mean=after.mean if after.values else None,
         verdict=ScoreVerdict.SCORE_VERDICT_TOO_FEW,
+        error_verdict=ScoreVerdict.SCORE_VERDICT_TOO_FEW,
     )
+    certainty = NormalDist().inv_cdf((1 + confidence) / 2)
     if before.values and after.values:
         change.difference = after.mean - before.mean
     if min(before.values, after.values) >= min_count:
-        reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(_variance(before) + _variance(after))
+        reach = certainty * math.sqrt(_variance(before) + _variance(after))
         change.difference_low, change.difference_high = change.difference - reach, change.difference + reach
-        change.verdict = _verdict(change)
+        change.verdict = _verdict(change.difference, reach)
+    if min(before.count, after.count) >= min_count:
+        reach = certainty * math.sqrt(_variance_of_errors(before) + _variance_of_errors(after))
+        change.error_verdict = _verdict(change.baseline_error_rate - change.candidate_error_rate, reach)
     return change
 
 
@@ -50,9 +59,16 @@ def _variance(tally: Tally) -> float:
     return tally.squares / (tally.values - 1) / tally.values
 
 
-def _verdict(change: ScoreChange) -> "ScoreVerdict.ValueType":
-    if change.difference_low > 0:
+def _variance_of_errors(tally: Tally) -> float:
+    """That of the error rate: of the mean of ones and zeros."""
+    rate = tally.error_rate or 0.0
+    return rate * (1 - rate) / (tally.count - 1)
+
+
+def _verdict(gain: float, reach: float) -> "ScoreVerdict.ValueType":
+    """Tell what a difference means that is known to within so much; more is better."""
+    if gain - reach > 0:
         return ScoreVerdict.SCORE_VERDICT_IMPROVED
-    if change.difference_high < 0:
+    if gain + reach < 0:
         return ScoreVerdict.SCORE_VERDICT_REGRESSED
     return ScoreVerdict.SCORE_VERDICT_UNCHANGED

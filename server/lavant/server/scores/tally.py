@@ -26,16 +26,17 @@ class Kind(IntEnum):
 class Tally:
     """Counts, moments and a histogram of scores.
 
-    `values` counts numbers, and verdicts as 0 and 1; `mean` is theirs, `squares` the sum of their squared distances
-    from it: unlike a sum of squares it keeps its digits when values are large and alike. The histogram has the
-    values rounded to three significant digits; it is kept as parts, bins in ascending order with their counts,
-    that are joined when somebody asks for it.
+    `errors` counts failures of evaluators, of which `unpassed` are counted as verdicts too. `values` counts numbers,
+    and verdicts as 0 and 1; `mean` is theirs, `squares` the sum of their squared distances from it: unlike a sum of
+    squares it keeps its digits when values are large and alike. The histogram has the values rounded to three
+    significant digits; it is kept as parts, bins in ascending order with their counts, that are joined when somebody
+    asks for it.
     """
 
-    __slots__ = ("_parts", "classes", "errors", "mean", "passes", "squares", "values", "verdicts")
+    __slots__ = ("_parts", "classes", "errors", "mean", "passes", "squares", "unpassed", "values", "verdicts")
 
     def __init__(self) -> None:
-        self.values = self.verdicts = self.passes = self.errors = 0
+        self.values = self.verdicts = self.passes = self.errors = self.unpassed = 0
         self.mean = self.squares = 0.0
         self.classes: Counter[str] = Counter()
         self._parts: list[tuple[array[float], array[int]]] = []
@@ -43,7 +44,12 @@ class Tally:
     @property
     def count(self) -> int:
         """All scores, failures included."""
-        return self.values + self.classes.total() + self.errors
+        return self.values + self.classes.total() + self.errors - self.unpassed
+
+    @property
+    def error_rate(self) -> float | None:
+        """The part of all scores that are failures of their evaluators; None: there are no scores."""
+        return self.errors / self.count if self.count else None
 
     @property
     def deviation(self) -> float | None:
@@ -66,12 +72,21 @@ class Tally:
         if numbers:
             self._add_numbers(numbers)
 
+    def count_errors_as_unpassed(self) -> None:
+        """Count the failures as verdicts that did not pass. To be called once, before `merge`."""
+        if self.errors:
+            self.unpassed = self.errors
+            self.verdicts += self.errors
+            self._add_moments(self.errors, 0.0, 0.0)
+            self._parts.append((array("d", [0.0]), array("I", [self.errors])))
+
     def merge(self, other: "Tally") -> None:
         """Take in what another one holds, which is left as it is."""
         self._add_moments(other.values, other.mean, other.squares)
         self.verdicts += other.verdicts
         self.passes += other.passes
         self.errors += other.errors
+        self.unpassed += other.unpassed
         if other.classes:
             self.classes.update(other.classes)
         self._parts += other._parts

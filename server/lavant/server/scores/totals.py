@@ -1,8 +1,8 @@
 """What scores add up to, by groups and over time."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -59,20 +59,41 @@ class Grouping(NamedTuple):
 def add_up(connection: apsw.Connection, tenant: str, wanted: ScoreFilter, grouping: Grouping) -> list[Group]:
     """Add up scores by groups, in the order of time, then of what they are grouped by.
 
-    Whole days and hours come from what was added up before. Raises INVALID_FIELD if there are too many groups, or
-    too many scores between whole hours.
+    Whole days and hours come from what was added up before. Failures of what gives verdicts count as not passed.
+    Raises INVALID_FIELD if there are too many groups, or too many scores between whole hours.
     """
-    series = {number: grouping.values_of(series) for number, series in find_series(connection, tenant, wanted)}
+    series = dict(find_series(connection, tenant, wanted))
+    values = {number: grouping.values_of(one) for number, one in series.items()}
+    parts: list[tuple[int, int, Tally]] = []
     groups: defaultdict[tuple[int, Values], Tally] = defaultdict(Tally)
     for number, start_ns, tally in _parts(connection, tenant, wanted, list(series), grouping.bucket_ns):
-        groups[start_ns, series[number]].merge(tally)
+        parts.append((number, start_ns, tally))
+        _ = groups[start_ns, values[number]]
         if len(groups) > MAX_GROUPS:
             raise invalid_field(
                 "bucket" if grouping.bucket_ns else "group_by",
                 f"must give at most {MAX_GROUPS:,} groups; narrow the filter, or group by less",
             )
+    verdicts = _names_of_verdicts((series[number], tally) for number, _, tally in parts)
+    for number, start_ns, tally in parts:
+        if _name_of(series[number]) in verdicts:
+            tally.count_errors_as_unpassed()
+        groups[start_ns, values[number]].merge(tally)
     order = sorted(groups, key=lambda group: (group[0], [(value is not None, value or "") for value in group[1]]))
     return [Group(*place, groups[place]) for place in order]
+
+
+def _name_of(series: Series) -> tuple[str, str]:
+    return series.rule_id, series.name
+
+
+def _names_of_verdicts(parts: Iterable[tuple[Series, Tally]]) -> set[tuple[str, str]]:
+    """The names, each of a rule, all of whose values are verdicts: a failure itself does not tell what it would be."""
+    values, verdicts = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for series, tally in parts:
+        values[_name_of(series)] += tally.values
+        verdicts[_name_of(series)] += tally.verdicts
+    return {name for name, count in verdicts.items() if count and count == values[name]}
 
 
 def _parts(
