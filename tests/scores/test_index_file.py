@@ -8,6 +8,7 @@ import pytest
 from lavant.server.scores import schema
 from lavant.server.scores.index import ScoreIndex
 from lavant.server.scores.intake import Intake
+from lavant.server.store.port import Opening
 
 FEEDS = {"default": (1 << 144) + 7}
 
@@ -57,9 +58,22 @@ async def test_it_is_of_one_epoch(path: Path) -> None:
     assert await reached(path, "one") == {}
 
 
+async def test_it_is_of_the_last_opening_of_its_store(path: Path) -> None:
+    """A store that was opened without it, or a copy that was put in the store's place, may hold other scores."""
+    index = await ScoreIndex.open(path, "one", Opening(7, 5))
+    await index.take_in(Intake(feeds=FEEDS))
+    await index.close()
+    index = await ScoreIndex.open(path, "one", Opening(9, 7))
+    assert (await index.progress()).feeds == FEEDS
+    await index.close()
+    index = await ScoreIndex.open(path, "one", Opening(11, 7))
+    assert (await index.progress()).feeds == {}
+    await index.close()
+
+
 async def test_it_is_of_one_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(path)
-    monkeypatch.setattr(schema, "_VERSION", 2)
+    monkeypatch.setattr(schema, "_VERSION", schema._VERSION + 1)
     assert await reached(path) == {}
 
 

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from lavant.server.copying import Copied, copy
-from lavant.server.model import RunKey
+from lavant.server.model import ConsumerKey, RunKey
 from lavant.server.store.jetstream import Connection, JetStreamEngine, Limits, Location, StoreUnusable
 from lavant.server.store.jetstream.messages import Messages
-from lavant.server.store.port import RunQuery, StoreIdentity
+from lavant.server.store.port import Claim, RunQuery, StoreIdentity
 from lavant.server.store.sqlite import SQLiteEngine, StoreDamaged, StoreLocked
 from lavant.server.streaming.signing import Signer
 from lavant.server.streaming.tokens import ResumeTokens
@@ -133,6 +133,40 @@ async def test_tokens(original: Held, path: Path, location: Location, clock: Man
         with refused("STORE_EPOCH_CHANGED"):
             tokens(engine.identity).read(token, ENDED)
     await engine.close()
+
+
+@pytest.mark.parametrize("keep_epoch", [False, True])
+async def test_fences_grow_over_a_copy_and_a_lost_stream_of_leases(
+    original: Held, path: Path, location: Location, keep_epoch: bool
+) -> None:
+    """Also over those of a server that ran on after a copy that was cut off."""
+    late = ManualClock(time_ns=4_000_000_000_000_000_000)  # the machine's own may have been set back since
+    seen = [await fence(await SQLiteEngine.open(path, late))]
+    await copy(path, location, LIMITS, keep_epoch=keep_epoch)
+    seen.append(await fence(await JetStreamEngine.open(location, late)))
+    assert seen == sorted(set(seen))
+    if keep_epoch:
+        seen += [await fence(await SQLiteEngine.open(path, late)) for _ in range(3)]
+        await copy(path, location, LIMITS, keep_epoch=True)
+        assert await fence(await JetStreamEngine.open(location, late)) > max(seen)
+
+
+async def test_fences_grow_after_the_stream_of_leases_was_deleted(location: Location, clock: ManualClock) -> None:
+    seen = [await fence(await JetStreamEngine.open(location, clock))]
+    for _ in range(2):
+        connection = await Connection.open(location.servers)
+        await connection.api(f"STREAM.DELETE.{location.lease_stream}")
+        await connection.close()
+        seen.append(await fence(await JetStreamEngine.open(location, clock)))
+    assert seen == sorted(set(seen))
+
+
+async def fence(engine: SQLiteEngine | JetStreamEngine) -> int:
+    """The fence of a lease that is acquired of a store, which is closed then."""
+    lease = await engine.leases.acquire(ConsumerKey(LONG, "ui"), Claim(session_id="s", attempt=1), lambda: None)
+    await engine.leases.release(lease)
+    await engine.close()
+    return lease.fence
 
 
 async def test_a_copy_that_was_cut_off_is_made_again(

@@ -222,9 +222,7 @@ async def test_a_store_in_use_is_not_restored(filled: SQLiteEngine, path: Path, 
 async def test_a_destination_that_is_taken_is_refused(filled: SQLiteEngine, path: Path, saved: Path) -> None:
     other = saved.with_name("other.db")
     other.symlink_to(path)
-    linked = saved.with_name("linked.db")
-    linked.hardlink_to(path)
-    for destination in (path, other, linked, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}.lock")):
+    for destination in (path, other, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}.lock")):
         with pytest.raises(StoreUnusable, match="belongs to a store"):
             back_up(path, destination, force=True)
     with pytest.raises(StoreUnusable, match="is a folder"):
@@ -237,6 +235,13 @@ async def test_a_destination_that_is_taken_is_refused(filled: SQLiteEngine, path
     assert saved.read_text() == "an earlier backup"
     assert back_up(path, saved, force=True).runs == 5
     assert len(await stored(filled)) == 2
+
+
+async def test_a_hard_link_to_the_store_is_not_written_over(filled: SQLiteEngine, path: Path, saved: Path) -> None:
+    await filled.close()
+    saved.hardlink_to(path)
+    with pytest.raises(StoreUnusable, match="belongs to a store"):
+        back_up(path, saved, force=True)
 
 
 async def test_two_backups_to_one_destination_do_not_mix(

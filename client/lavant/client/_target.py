@@ -15,8 +15,9 @@ ChannelOption = tuple[str, int | str]
 CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     ("grpc.http2.lookahead_bytes", 65_536),
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # the one above is without effect before this one, 60 s by default
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.max_receive_message_length", 8 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),

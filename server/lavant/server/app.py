@@ -160,7 +160,11 @@ def _listener(settings: Settings, routes: Sequence[Route], metrics: Metrics, cal
         origins=settings.http_origins,
     )
     return Listener(
-        app, max_connections=settings.max_connections, stall_limit=settings.write_timeout + _TO_TELL_THE_REASON
+        app,
+        max_connections=settings.max_connections,
+        stall_limit=settings.write_timeout + _TO_TELL_THE_REASON,
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
     )
 
 
@@ -177,8 +181,10 @@ def _server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", round(settings.ping_interval * 1_000)),
+        ("grpc.keepalive_timeout_ms", round(settings.ping_timeout * 1_000)),
+        # The one above is without effect while this one, which is 60 s by default, has not passed.
+        ("grpc.http2.ping_timeout_ms", round(settings.ping_timeout * 1_000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),

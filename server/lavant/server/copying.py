@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,8 +23,9 @@ from lavant.server.store.jetstream.projection import packed
 from lavant.server.store.jetstream.records import Batch, Record, Stamps, encode
 from lavant.server.store.jetstream.setup import Limits, StoreUnusable, prepare
 from lavant.server.store.port import StoreIdentity
+from lavant.server.store.sqlite.ownership import FileLock
 from lavant.server.store.sqlite.rows import RUN_COLUMNS, decode_run
-from lavant.server.store.sqlite.schema import FileLock, connect, read_meta
+from lavant.server.store.sqlite.schema import connect, next_incarnation, read_meta
 from lavant.server.store.sqlite.verification import read_log, readable
 from lavant.v1.run_pb2 import Run
 
@@ -47,10 +49,12 @@ async def copy(source: Path, target: Location, limits: Limits, *, keep_epoch: bo
     """Copy a file that no server has open into a store on NATS that no server uses yet; again, if it was cut off.
 
     With `keep_epoch`, resume tokens of the file's store work on the new one: nobody may go on with the old. Without,
-    they are refused with STORE_EPOCH_CHANGED. Raises StoreUnusable of either engine, StoreDamaged, Unanswered.
+    they are refused with STORE_EPOCH_CHANGED. Fences go on growing in either case. Raises StoreUnusable of
+    either engine, StoreDamaged, Unanswered.
     """
     lock = FileLock(source)
     try:
+        lock.watch()
         with readable(source), closing(connect(source, read_only=True)) as file:
             meta = read_meta(file, source)
             identity = StoreIdentity(meta["epoch"] if keep_epoch else secrets.token_hex(8), meta["secret"])
@@ -59,7 +63,9 @@ async def copy(source: Path, target: Location, limits: Limits, *, keep_epoch: bo
                 found = await prepare(connection, target, limits, identity)
                 if found.secret != identity.secret or (keep_epoch and found.epoch != identity.epoch):
                     raise StoreUnusable("there is another store already; name a new one, as nats://HOST:PORT/NAME")
-                copying = _Copying(file, Messages(connection), target)
+                messages = Messages(connection)
+                await messages.advance(target.lease_stream, next_incarnation(meta["incarnation"], time.time_ns()))
+                copying = _Copying(file, messages, target)
                 copied = await copying.run()
             finally:
                 await connection.close()

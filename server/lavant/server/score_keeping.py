@@ -58,10 +58,10 @@ async def keeping_scores(
 
 async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:
     """Open the index beside a store of this process's own; one of a shared store goes with the process."""
-    if settings.store_is_shared:
+    if engine.opening is None:
         return await ScoreIndex.open(None, engine.identity.epoch)
     path = settings.store_path.with_name(f"{settings.store_path.name}.scores")
     try:
-        return await ScoreIndex.open(path, engine.identity.epoch)
+        return await ScoreIndex.open(path, engine.identity.epoch, engine.opening)
     except (OSError, apsw.Error) as error:
         raise StartError(f"cannot open the index of scores {path}: {error}") from error

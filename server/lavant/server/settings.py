@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     write_timeout: Annotated[float, Field(gt=0)] = Field(
         30, description="how long a reader may accept nothing before its stream ends"
     )
+    ping_interval: Annotated[float, Field(ge=1, le=3600)] = Field(
+        30, description="how long a connection may be silent before its peer is pinged"
+    )
+    ping_timeout: Annotated[float, Field(ge=1, le=3600)] = Field(
+        10, description="how long the answer to a ping may take before the connection is closed"
+    )
     retention: Annotated[float, Field(ge=1, le=100 * _YEAR)] | None = Field(
         None, description="how long after its end a run is deleted; none: never"
     )

@@ -23,9 +23,22 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """Serves an application over HTTP/1.1 on one address. A peer that takes nothing for `stall_limit` s is cut off."""
+    """Serves an application over HTTP/1.1 on one address.
 
-    def __init__(self, app: ASGIApp, *, max_connections: int, stall_limit: float = 60) -> None:
+    A peer that takes nothing for `stall_limit` seconds is cut off. One that was silent for `ping_interval` is probed,
+    and cut off if it does not answer within `ping_timeout`: it has vanished.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_connections: int,
+        stall_limit: float = 60,
+        ping_interval: float = 30,
+        ping_timeout: float = 10,
+    ) -> None:
+        self._ping_interval, self._ping_timeout = ping_interval, ping_timeout
         connection: Any = partial(Connection, stall_limit=stall_limit)
         self._server = _Server(
             uvicorn.Config(
@@ -50,6 +63,7 @@ class Listener:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _probe_silent_peers(bound, self._ping_interval, self._ping_timeout)
         try:
             bound.bind(address)
             bound.listen(1024)
@@ -72,3 +86,21 @@ class Listener:
             await self._serving
         if self._socket is not None:
             self._socket.close()
+
+
+def _probe_silent_peers(bound: socket.socket, interval: float, timeout: float) -> None:
+    """Have TCP probe the peers of the connections that a socket accepts: they inherit its options.
+
+    Two probes within the timeout, and as long for what was written and not acknowledged. Systems without one of
+    the options keep their own times for it.
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": round(interval),
+        "TCP_KEEPINTVL": max(1, round(timeout / 2)),
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": round((interval + timeout) * 1_000),
+    }
+    for name, value in options.items():
+        if hasattr(socket, name):
+            bound.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

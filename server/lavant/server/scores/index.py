@@ -16,15 +16,18 @@ from lavant.server.scores.listing import ScorePage
 from lavant.server.scores.recent import Recent, add_up_recent
 from lavant.server.scores.schema import open_file, open_nameless
 from lavant.server.scores.totals import Group, Grouping
+from lavant.server.store.port import Opening
 from lavant.v1.score_service_pb2 import ScoreFilter, ScoreGroup
 
+_ONLY = Opening(0, 0)  # of a store that is opened by nobody else
 _Answer = TypeVar("_Answer")
 
 
 class ScoreIndex:
     """Finds scores and adds them up. One thread does it all, a thing at a time.
 
-    With a path it outlives the process, for as long as its store's epoch; without one it goes with the process.
+    With a path it outlives the process, for as long as nobody else opens its store; without one it goes
+    with the process.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -32,11 +35,11 @@ class ScoreIndex:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lavant-scores")
 
     @classmethod
-    async def open(cls, path: Path | None, epoch: str) -> "ScoreIndex":
-        """Open the index, or begin a new one if there is none that belongs to this epoch and is whole."""
+    async def open(cls, path: Path | None, epoch: str, opening: Opening = _ONLY) -> "ScoreIndex":
+        """Open the index, or begin a new one if there is none that is whole and of the store's last opening."""
         if path is None:
             return cls(await asyncio.to_thread(open_nameless))
-        return cls(await asyncio.to_thread(open_file, path, epoch))
+        return cls(await asyncio.to_thread(open_file, path, epoch, opening))
 
     async def progress(self) -> Progress:
         """Tell how far it has come."""

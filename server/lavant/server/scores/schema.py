@@ -6,10 +6,12 @@ from pathlib import Path
 
 import apsw
 
-_VERSION = 1
+from lavant.server.store.port import Opening
+
+_VERSION = 2
 _FILES = ("", "-wal", "-shm", "-journal")
 _TABLES = """
-CREATE TABLE meta(version INTEGER NOT NULL, epoch TEXT NOT NULL);
+CREATE TABLE meta(version INTEGER NOT NULL, epoch TEXT NOT NULL, incarnation INTEGER NOT NULL);  -- of the store
 CREATE TABLE feeds(tenant TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;  -- of Engine.list_changes
 CREATE TABLE logs(
     tenant TEXT NOT NULL,
@@ -74,15 +76,17 @@ def open_nameless() -> apsw.Connection:
     return connection
 
 
-def open_file(path: Path, epoch: str) -> apsw.Connection:
-    """Open the index of this life of the store, or begin a new one in its place.
+def open_file(path: Path, epoch: str, opening: Opening) -> apsw.Connection:
+    """Open the index that was made in the last opening of this store, or begin a new one in its place.
 
+    A store that was opened without the index, or another file put in its place, shows by its incarnation.
     A power cut may take back what was written last, positions and scores together: it is read again.
     """
     try:
         connection = _connect(path)
         try:
-            if _belongs(connection, epoch):
+            if _belongs(connection, epoch, opening.before):
+                connection.execute("UPDATE meta SET incarnation = ?", (opening.incarnation,))
                 return connection
         except BaseException:
             connection.close()
@@ -96,7 +100,7 @@ def open_file(path: Path, epoch: str) -> apsw.Connection:
     connection = _connect(path)
     with connection:
         connection.execute(_TABLES).fetchall()
-        connection.execute("INSERT INTO meta VALUES(?, ?)", (_VERSION, epoch))
+        connection.execute("INSERT INTO meta VALUES(?, ?, ?)", (_VERSION, epoch, opening.incarnation))
     return connection
 
 
@@ -113,8 +117,8 @@ def _connect(path: Path) -> apsw.Connection:
     return connection
 
 
-def _belongs(connection: apsw.Connection, epoch: str) -> bool:
+def _belongs(connection: apsw.Connection, epoch: str, incarnation: int) -> bool:
     if not connection.table_exists(None, "meta"):
         return False
-    found = connection.execute("SELECT version, epoch FROM meta").fetchall()
-    return found == [(_VERSION, epoch)] and connection.execute("PRAGMA quick_check(1)").get == "ok"
+    found = connection.execute("SELECT * FROM meta").fetchall()
+    return found == [(_VERSION, epoch, incarnation)] and connection.execute("PRAGMA quick_check(1)").get == "ok"

@@ -39,14 +39,14 @@ class _Place(NamedTuple):
 class ProcessLeases:
     """Leases in the memory of the one process that owns a store.
 
-    They end with the process. Fences still grow over restarts: `incarnation` must be higher than
-    that of every earlier process.
+    They end with the process. Fences still grow over restarts: they count up from `incarnation`, which must
+    be higher than every fence of earlier processes.
     """
 
     def __init__(self, *, clock: Clock, incarnation: int, ttl: float = LEASE_TTL) -> None:
         self._clock = clock
         self._ttl = ttl
-        self._fences = count((incarnation << 32) + 1)
+        self._fences = count(incarnation + 1)
         self._places: dict[ConsumerKey, _Place] = {}
         self._sweep_at = _SWEEP_FROM
 

@@ -23,6 +23,17 @@ class StoreIdentity(NamedTuple):
     secret: bytes
 
 
+class Opening(NamedTuple):
+    """One opening of a store that one process owns: its incarnation, and that of the opening before, 0 for the first.
+
+    An incarnation is never used twice, whatever file was put in the store's place. What was derived from the store
+    in the opening before is still true of it; what was derived in any other is not.
+    """
+
+    incarnation: int
+    before: int
+
+
 class Notice(NamedTuple):
     """A durable change to a run: tells its watchers how it stands.
 
@@ -123,6 +134,10 @@ class Engine(Protocol):
     @property
     def identity(self) -> StoreIdentity:
         """What resume tokens are bound to."""
+
+    @property
+    def opening(self) -> Opening | None:
+        """This opening of the store; None where replicas share the store."""
 
     @property
     def leases(self) -> Leases:

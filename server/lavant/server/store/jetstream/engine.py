@@ -103,6 +103,10 @@ class JetStreamEngine:
         return self._identity
 
     @property
+    def opening(self) -> None:
+        """None: replicas share the store."""
+
+    @property
     def leases(self) -> Leases:
         """The consumers' places."""
         return self._leases

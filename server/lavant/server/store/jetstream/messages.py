@@ -114,6 +114,13 @@ class Messages:
         answers = await self._connection.collect(_direct(stream), _json(multi_last=list(subjects)))
         return [_message(answer) for answer in answers[:-1]]
 
+    async def advance(self, stream: str, sequence: int) -> None:
+        """Delete all messages before a sequence, which no later one has then, also if the stream is empty."""
+        try:
+            await self._connection.api(f"STREAM.PURGE.{stream}", seq=sequence)
+        except Refused as refusal:
+            raise Unanswered(str(refusal)) from refusal
+
     async def purge(self, stream: str, subject: str, before: int) -> None:
         """Delete the messages on a subject that are before a sequence; harmless when repeated."""
         try:

@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -98,7 +99,9 @@ def stream_configs(location: Location, limits: Limits) -> list[dict[str, Any]]:
         for partition, stream in enumerate(location.log_streams)
     ]
     single = {**common, "discard": "old", "max_msgs_per_subject": 1}
-    configs.append({**single, "name": location.lease_stream, "subjects": [f"{location.name}.lease.*"]})
+    # Fences are sequences of this stream: they must grow also where it was deleted and is made again.
+    leases = {"name": location.lease_stream, "subjects": [f"{location.name}.lease.*"]}
+    configs.append({**single, **leases, "first_seq": time.time_ns() // 1_000})
     configs.append({**single, "name": location.meta_stream, "subjects": [location.identity]})
     return configs
 

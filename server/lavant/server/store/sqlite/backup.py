@@ -72,7 +72,7 @@ def _used_by_a_store(path: Path) -> bool:
 
 
 def _copy(store: Path, partial: PartialFile) -> None:
-    with readable(store), closing(_open_source(store)) as source:
+    with readable(store), closing(open_source(store)) as source:
         source.execute("BEGIN")
         read_meta(source, store)  # the view that this reads is the one that is copied
         try:
@@ -82,7 +82,7 @@ def _copy(store: Path, partial: PartialFile) -> None:
     partial.detach_wal()
 
 
-def _open_source(store: Path) -> apsw.Connection:
+def open_source(store: Path) -> apsw.Connection:
     """Open a store without changing anything in it, also if this is the last connection to be closed."""
     source = apsw.Connection(os.fspath(store), flags=apsw.SQLITE_OPEN_READWRITE)
     source.set_busy_timeout(BUSY_TIMEOUT_MS)

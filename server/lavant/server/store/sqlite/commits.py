@@ -12,7 +12,9 @@ from lavant.server.measures import StoreMeasures
 from lavant.server.model import RunKey
 from lavant.server.store.port import Notice
 from lavant.server.store.sqlite.logs import Entry, Logs
+from lavant.server.store.sqlite.ownership import FileLock
 from lavant.server.store.sqlite.rows import Statement
+from lavant.server.store.sqlite.schema import StoreMoved
 from lavant.server.store.sqlite.writer import Operation, Writer
 from lavant.server.store.watchers import Watchers
 
@@ -31,6 +33,7 @@ class Commits:
         *,
         clock: Clock,
         connection: apsw.Connection,
+        lock: FileLock,
         logs: Logs,
         runs: Watchers[RunKey],
         feeds: Watchers[str],
@@ -46,7 +49,8 @@ class Commits:
         self._clock = clock
         self._queued_bytes = 0
         self._loop = asyncio.get_running_loop()
-        self._writer = Writer(connection=connection, deliver=self._deliver, on_fatal=on_fatal)
+        self._lock = lock
+        self._writer = Writer(connection=connection, lock=lock, deliver=self._deliver, on_fatal=on_fatal)
 
     @property
     def closed(self) -> bool:
@@ -91,7 +95,12 @@ class Commits:
         if self._logs.is_pending(key) and not self._closed:
             return self.submit(())
         nothing: asyncio.Future[None] = self._loop.create_future()
-        nothing.set_result(None)
+        try:
+            self._lock.check()
+        except StoreMoved:  # the writer notices as well, and ends the process
+            nothing.set_exception(unavailable("the store's file is gone"))
+        else:
+            nothing.set_result(None)
         return nothing
 
     def check_open(self) -> None:

@@ -1,6 +1,7 @@
 """The engine: what the port asks for, put together from the parts of this package."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,15 @@ from lavant.server.model import RunKey
 from lavant.server.store import appending
 from lavant.server.store.chunk import Chunk
 from lavant.server.store.leases import LEASE_TTL, ProcessLeases
-from lavant.server.store.port import Leases, Notice, RunChange, RunPage, RunQuery, StoreIdentity, Watch
+from lavant.server.store.port import Leases, Notice, Opening, RunChange, RunPage, RunQuery, StoreIdentity, Watch
 from lavant.server.store.sqlite import queries
 from lavant.server.store.sqlite.commits import Commits
 from lavant.server.store.sqlite.decisions import Decisions
 from lavant.server.store.sqlite.faults import exit_process
 from lavant.server.store.sqlite.logs import Logs
+from lavant.server.store.sqlite.ownership import FileLock
 from lavant.server.store.sqlite.reader import Reader
-from lavant.server.store.sqlite.schema import FileLock, Meta, check_sqlite_version, connect, open_file
+from lavant.server.store.sqlite.schema import IN_MEMORY, Meta, check_sqlite_version, connect, open_file
 from lavant.server.store.watchers import Watchers
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
@@ -53,7 +55,8 @@ class SQLiteEngine:
         self._clock = clock
         self._lock = lock
         self._identity = meta.identity
-        self._leases = ProcessLeases(clock=clock, incarnation=meta.incarnation, ttl=lease_ttl)
+        self._opening = meta.opening
+        self._leases = ProcessLeases(clock=clock, incarnation=meta.opening.incarnation, ttl=lease_ttl)
         self._lookups = connect(path, read_only=True)
         self._logs = Logs(self._lookups)
         self._runs: Watchers[RunKey] = Watchers()
@@ -63,6 +66,7 @@ class SQLiteEngine:
         self._commits = Commits(
             clock=clock,
             connection=connection,
+            lock=lock,
             logs=self._logs,
             runs=self._runs,
             feeds=self._feeds,
@@ -97,9 +101,12 @@ class SQLiteEngine:
         """
         check_sqlite_version()
         path = Path(path)
-        lock = FileLock(path)
+        lock = FileLock(path, create=True)
         try:
-            connection, meta = await asyncio.to_thread(open_file, path)
+            if os.fspath(path) != IN_MEMORY:
+                lock.watch()
+            connection, meta = await asyncio.to_thread(open_file, path, clock.time_ns())
+            lock.watch_companions()
             if max_bytes is not None:
                 connection.pragma("max_page_count", max(1, max_bytes // connection.pragma("page_size")))
             return cls(
@@ -120,6 +127,11 @@ class SQLiteEngine:
     def identity(self) -> StoreIdentity:
         """What resume tokens are bound to."""
         return self._identity
+
+    @property
+    def opening(self) -> Opening:
+        """This opening of the store."""
+        return self._opening
 
     @property
     def leases(self) -> Leases:

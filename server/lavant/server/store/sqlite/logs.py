@@ -89,10 +89,10 @@ class Logs:
         self._entries.clear()
 
 
-@explained()
 def load(connection: apsw.Connection, key: RunKey) -> Entry | None:
     """Read a run from the file; raises DATA_LOSS if it is damaged."""
-    values = connection.execute(_SELECT, key).fetchone()
+    with explained(connection):
+        values = connection.execute(_SELECT, key).fetchone()
     if values is None:
         return None
     row, _, log = decode_run(values)

@@ -47,7 +47,7 @@ class Reader:
     def _ask(self, query: Callable[[apsw.Connection], _Answer]) -> _Answer:
         connection = self._idle.get()
         try:
-            with explained():
+            with explained(connection):
                 connection.execute("BEGIN")
                 try:
                     return query(connection)

@@ -10,14 +10,15 @@ from typing import NamedTuple
 import apsw
 
 from lavant.server.store.failpoints import failpoint
-from lavant.server.store.sqlite.backup import check_exists
+from lavant.server.store.sqlite.backup import check_exists, open_source
+from lavant.server.store.sqlite.ownership import FileLock
 from lavant.server.store.sqlite.partial_file import PartialFile, sync_folder
 from lavant.server.store.sqlite.schema import (
-    FileLock,
     StoreDamaged,
     StoreUnusable,
     begin_epoch,
     check_sqlite_version,
+    read_meta,
 )
 from lavant.server.store.sqlite.verification import Contents, readable, verify
 
@@ -36,7 +37,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> Restored:
 
     The store begins a new epoch: resume tokens of its earlier life are refused with STORE_EPOCH_CHANGED.
     The key that signs tokens stays, so that those tokens are still told from forged ones. Leases do not
-    outlive a server. What producers have stored stays known: a resend is stored once.
+    outlive a server; fences go on growing. What producers have stored stays known: a resend is stored once.
 
     The store appears once it is complete, verified and durable. Raises StoreLocked while a server has
     the store, StoreDamaged if anything in the backup is not what was written, StoreUnusable or OSError.
@@ -52,7 +53,7 @@ def restore(backup: Path, store: Path, *, force: bool = False) -> Restored:
         with PartialFile(store) as partial:
             _copy(backup, partial)
             contents = _verified(partial, backup)
-            _begin_epoch(partial)
+            _begin_epoch(partial, _incarnation(store))
             kept_aside = _set_aside(store)
             failpoint("during_restore")
             partial.keep()
@@ -91,12 +92,26 @@ def _verified(partial: PartialFile, backup: Path) -> Contents:
         raise StoreDamaged(backup, error.finding, "restore from another backup") from error
 
 
-def _begin_epoch(partial: PartialFile) -> None:
+def _incarnation(store: Path) -> int:
+    """Incarnation of the store that is replaced; 0 if there is none, or none that can be read.
+
+    Fences of the new life grow over it. The clock sees to that as well, unless it was set back.
+    """
+    if not store.exists():
+        return 0
+    try:
+        with readable(store), closing(open_source(store)) as connection:
+            return int(read_meta(connection, store)["incarnation"])
+    except StoreUnusable:
+        return 0
+
+
+def _begin_epoch(partial: PartialFile, before: int) -> None:
     path = partial.path
     with readable(path), closing(apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
         connection.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
         with connection:
-            begin_epoch(connection, path)
+            begin_epoch(connection, path, before=before, now_ns=time.time_ns())
     partial.sync()
 
 

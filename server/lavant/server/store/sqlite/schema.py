@@ -1,6 +1,5 @@
 """The file: who may open it, how connections are set up, and which tables it holds."""
 
-import fcntl
 import os
 import secrets
 from contextlib import closing
@@ -10,16 +9,16 @@ from typing import Any, NamedTuple
 import apsw
 import google_crc32c
 
-from lavant.server.store.port import StoreIdentity
+from lavant.server.store.port import Opening, StoreIdentity
 
 VERSION = 1
 BUSY_TIMEOUT_MS = 5_000
 _CHECKED_META = ("version", "epoch", "secret", "incarnation")
 _META_NAMES = {*_CHECKED_META, "change", "crc"}
-_OPENINGS_UNSEEN = 1 << 16
+_LEASES_AN_OPENING = 1 << 24
 _MINIMUM_SQLITE = (3, 51, 3)  # before: the WAL-reset bug, https://sqlite.org/wal.html#walresetbug
 
-_IN_MEMORY = ":memory:"  # what SQLite takes for no file at all
+IN_MEMORY = ":memory:"  # what SQLite takes for no file at all
 _NO_SHARED_MEMORY = {apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMMAP, apsw.SQLITE_IOERR_SHMLOCK}
 _PRAGMAS = """
 PRAGMA synchronous = FULL;
@@ -88,6 +87,10 @@ class StoreLocked(StoreUnusable):
     """Another process owns the file."""
 
 
+class StoreMoved(StoreUnusable):
+    """The file at the store's path is not the one that is open, or it has another name too."""
+
+
 class StoreDamaged(StoreUnusable):
     """The file is not what was written to it; `finding` tells what is wrong."""
 
@@ -99,34 +102,12 @@ class StoreDamaged(StoreUnusable):
 
 
 class Meta(NamedTuple):
-    """What the file says of itself. `incarnation` counts its openings."""
+    """What the file says of itself. `incarnation` grows with every opening; see `Opening`."""
 
     identity: StoreIdentity
-    incarnation: int
+    opening: Opening
     next_run: int
     next_change: int
-
-
-class FileLock:
-    """The right to use a store's file, held by one process at a time, until released or dead."""
-
-    def __init__(self, path: Path) -> None:
-        path = path.resolve()  # a store is the same one by whatever link it is reached
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock_path = f"{path}.lock"
-        self._descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise StoreLocked(
-                f"{path} is in use by another process, which holds {lock_path}; "
-                "stop that process, or give this one another file"
-            ) from error
-
-    def release(self) -> None:
-        """Let others have it."""
-        os.close(self._descriptor)
 
 
 def check_sqlite_version(version: str | None = None) -> None:
@@ -166,23 +147,16 @@ def _use_wal(connection: apsw.Connection, path: Path) -> None:
         )
 
 
-def _create_private(path: Path) -> None:
-    """Create the file if there is none; nobody else may read the secret in it, nor in SQLite's files beside it."""
-    if os.fspath(path) != _IN_MEMORY:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def open_file(path: Path) -> tuple[apsw.Connection, Meta]:
-    """Open the file for writing, after checking it, and create its tables if it is new.
+def open_file(path: Path, now_ns: int) -> tuple[apsw.Connection, Meta]:
+    """Open the file for writing at a wall time, after checking it, and create its tables if it is new.
 
     Raises StoreDamaged if the check finds anything, and StoreUnusable if it was written by a newer version.
     """
     try:
-        _create_private(path)
         connection = connect(path)
         _check(connection, path)
         with connection:
-            meta = _read_meta(connection, path)
+            meta = _read_meta(connection, path, now_ns)
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
         raise StoreDamaged(path, str(error)) from error
     return connection, meta
@@ -198,17 +172,18 @@ def _check(connection: apsw.Connection, path: Path) -> None:
             raise StoreDamaged(path, str(found[0][0]))
 
 
-def _read_meta(connection: apsw.Connection, path: Path) -> Meta:
+def _read_meta(connection: apsw.Connection, path: Path, now_ns: int) -> Meta:
     if connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
         _create(connection)
     stored = read_meta(connection, path)
-    stored["incarnation"] += 1
+    before = stored["incarnation"]
+    stored["incarnation"] = next_incarnation(before, now_ns)
     _write_meta(connection, stored)
     last_run = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").get or 0
     last_change = connection.execute("SELECT max(change) FROM runs").get or 0
     return Meta(
         identity=StoreIdentity(stored["epoch"], stored["secret"]),
-        incarnation=stored["incarnation"],
+        opening=Opening(stored["incarnation"], before),
         next_run=last_run + 1,
         next_change=max(last_change, stored["change"]) + 1,
     )
@@ -229,15 +204,24 @@ def read_meta(connection: apsw.Connection, path: Path) -> dict[str, Any]:
     return stored
 
 
-def begin_epoch(connection: apsw.Connection, path: Path) -> None:
+def next_incarnation(before: int, now_ns: int) -> int:
+    """Return the incarnation of an opening after one with incarnation `before`, at a wall time.
+
+    Fences count up from it, so it is a time in microseconds: more than all leases of earlier openings, also of those
+    that a restored file knows nothing of. The margin holds where the clock was set back. Chance tells openings
+    of two copies of a file apart.
+    """
+    return max(before + _LEASES_AN_OPENING, now_ns // 1_000) + secrets.randbelow(_LEASES_AN_OPENING)
+
+
+def begin_epoch(connection: apsw.Connection, path: Path, *, before: int, now_ns: int) -> None:
     """Begin another life of the store: tokens of the earlier one are told from its own, fences still grow.
 
-    The earlier life may have been opened more often than this file knows; its fences stay below those
-    of the new one for 65,536 openings.
+    `before` is the incarnation of the store that is replaced, 0 if there is none.
     """
     stored = read_meta(connection, path)
-    earlier = stored["incarnation"] + _OPENINGS_UNSEEN
-    _write_meta(connection, stored | {"epoch": secrets.token_hex(8), "incarnation": earlier})
+    incarnation = next_incarnation(max(stored["incarnation"], before), now_ns)
+    _write_meta(connection, stored | {"epoch": secrets.token_hex(8), "incarnation": incarnation})
 
 
 def _create(connection: apsw.Connection) -> None:

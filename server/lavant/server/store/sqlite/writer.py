@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from queue import Empty, SimpleQueue
@@ -14,16 +15,19 @@ import apsw
 from lavant.server.errors import LavantError, unavailable
 from lavant.server.store.failpoints import failpoint
 from lavant.server.store.port import Notice
-from lavant.server.store.sqlite.faults import explain, is_fatal
+from lavant.server.store.sqlite.faults import explain, is_fatal, is_full
 from lavant.server.store.sqlite.logs import Entry
+from lavant.server.store.sqlite.ownership import FileLock
 from lavant.server.store.sqlite.rows import Statement, merged
-from lavant.server.store.sqlite.schema import BUSY_TIMEOUT_MS
+from lavant.server.store.sqlite.schema import BUSY_TIMEOUT_MS, StoreMoved, StoreUnusable
+from lavant.server.store.sqlite.trouble import Trouble
 
 MAX_GROUP_OPERATIONS = 1_000
 MAX_GROUP_BYTES = 16 << 20
 _CHECKPOINT_BYTES = 8 << 20
 _OPERATION_BYTES = 8_192  # what an operation writes beside its events, roughly: two pages
 _RESTART_PAGES = 32_000
+_WATCH_INTERVAL = 0.25  # seconds between two looks at the store's files while nothing is written
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +62,11 @@ class Writer:
     does, nothing is written any more.
     """
 
-    def __init__(self, *, connection: apsw.Connection, deliver: Deliver, on_fatal: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, connection: apsw.Connection, lock: FileLock, deliver: Deliver, on_fatal: Callable[[str], None]
+    ) -> None:
         self._connection = connection
+        self._lock = lock
         self._deliver = deliver
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
@@ -68,6 +75,7 @@ class Writer:
         self._failure: LavantError | None = None
         self._dead = False
         self._wal_bytes = self._wal_pages = 0
+        self._trouble = Trouble()
         connection.wal_autocheckpoint(0)
         self._thread = Thread(target=self._run, name="lavant-writer", daemon=True)
         self._thread.start()
@@ -101,7 +109,7 @@ class Writer:
     def _next_group(self) -> list[Operation]:
         group: list[Operation] = []
         size = 0
-        operation = self._queue.get()
+        operation = self._next()
         while operation is not None:
             group.append(operation)
             size += operation.size
@@ -115,10 +123,34 @@ class Writer:
             self._queue.put(None)
         return group
 
+    def _next(self) -> Operation | None:
+        """Wait for an operation; meanwhile look after the store's files, so that an idle server notices as well."""
+        while True:
+            with suppress(Empty):
+                return self._queue.get(timeout=_WATCH_INTERVAL)
+            self._check_files()
+
+    def _check_files(self) -> bool:
+        """Return whether what was written is in the file at the store's path; if not, the process ends."""
+        if not self._dead:
+            try:
+                self._lock.check()
+            except StoreMoved as error:
+                self._rescue_log()
+                self._die(error)
+        return not self._dead
+
+    def _rescue_log(self) -> None:
+        """Put what is in a write-ahead log that was deleted into the store, before the last who has it open ends."""
+        if self._lock.has_lost_log():
+            with suppress(apsw.Error):
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+
     def _commit(self, group: Sequence[Operation]) -> LavantError | None:
         if self._dead:
             return self._failure
         execute = self._connection.execute
+        size = sum(operation.size for operation in group)
         try:
             statements = merged(chain.from_iterable(operation.statements for operation in group))
             if len(statements) > 1:
@@ -127,14 +159,15 @@ class Writer:
             for sql, values in statements:
                 execute(sql, values)
         except Exception as error:
-            self._fail(group[-1].era, error)
+            self._fail(group[-1].era, size, error)
             return self._failure
+        self._trouble.written(size)
         failpoint("after_commit")
-        return None
+        return None if self._check_files() else self._failure
 
-    def _fail(self, era: int, error: Exception) -> None:
+    def _fail(self, era: int, size: int, error: Exception) -> None:
         self._failed_era = era
-        if is_fatal(error):
+        if is_fatal(error, self._connection):
             self._die(error)
             return
         try:
@@ -144,10 +177,13 @@ class Writer:
             self._die(rollback_error)
             return
         self._failure = explain(error)
-        self._move_wal(apsw.SQLITE_CHECKPOINT_PASSIVE)  # on a full disk, this may make room
+        self._trouble.refused(error, size)
+        if is_full(error):
+            self._move_wal(apsw.SQLITE_CHECKPOINT_PASSIVE)  # this may make room
 
     def _die(self, error: Exception) -> None:
-        message = f"the store's file can no longer be trusted: {type(error).__name__}: {error}"
+        told = str(error) if isinstance(error, StoreUnusable) else f"{type(error).__name__}: {error}"
+        message = f"the store's file can no longer be trusted: {told}; the server ends"
         logger.critical(message)
         self._dead = True
         self._failure = unavailable("the store has failed and is being recovered")
@@ -172,13 +208,15 @@ class Writer:
             self._connection.set_busy_timeout(0)  # a reader may take its time; nobody waits for it here
             self._wal_pages, _ = self._connection.wal_checkpoint(mode=mode)
         except (apsw.BusyError, apsw.FullError):
-            logger.info("the write-ahead log could not be moved into the main file yet")
+            logger.debug("the write-ahead log could not be moved into the main file yet")
         except apsw.Error as error:
-            self._die(error)
+            if is_fatal(error, self._connection):
+                self._die(error)
+            logger.debug("the write-ahead log could not be read", exc_info=error)
         finally:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _finish(self) -> None:
-        if not self._dead:
+        if self._check_files():
             self._move_wal(apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._connection.close(force=self._dead)
