@@ -69,8 +69,10 @@ async def test_a_refused_request_reports_the_providers_status(client: AsyncClien
         await agent.run("go")
     recording = await read(client)
     assert recording.steps[0].error is not None
-    assert "429" in recording.steps[0].error.message
+    assert recording.steps[0].error == recording.result.error
+    assert "rate limited" in recording.steps[0].error.message
     assert recording.steps[0].error.type == "pydantic_ai.exceptions.ModelHTTPError"
+    assert (recording.steps[0].error.details, recording.steps[0].error.retryable) == ({"status_code": 429}, True)
 
 
 async def test_recovery_from_a_failed_request_goes_on_as_without_a_recorder(client: AsyncClient) -> None:

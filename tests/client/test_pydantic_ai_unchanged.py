@@ -106,7 +106,7 @@ async def test_any_id_of_a_tool_call_is_recorded_and_kept(client: AsyncClient, n
     ]
     assert len({used.id for used in recording.tool_calls}) == len(given) == len(returned)
     started = [event for event in recording.events if event.type == "tool_call_started"]
-    kept = [event.proto.attributes.get("gen_ai.tool.call.id", event.data.call.tool_call_id) for event in started]
+    kept = [event.data.call.original_id or event.data.call.tool_call_id for event in started]
     if name != "empty":
         assert kept == given
     spoken = [event.data for event in recording.events if event.type == "message_finished"][:-1]

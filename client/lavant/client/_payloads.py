@@ -7,6 +7,7 @@ Every function takes whatever it is given and returns an event that the server a
 import asyncio
 from collections.abc import Iterator
 
+from lavant.client import _json
 from lavant.client._arguments import duration
 from lavant.client._errors import RunCancelled, RunNotSucceeded
 from lavant.client._fitting import MAX_TEXT, Fitting
@@ -20,16 +21,27 @@ from lavant.v1.run_pb2 import RunState
 
 MAX_ERROR_MESSAGE = MAX_TEXT
 MAX_ORIGINAL_ID = 1_024
+# Request timeout, conflict, too early, too many requests.
+_RETRYABLE = frozenset({408, 409, 425, 429})
 CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, RunCancelled)
 
 
 def error_of(error: BaseException) -> run_pb2.Error:
-    """Describe an exception by its text and its class; an outcome of a run by what the run said."""
+    """Describe an exception by its text, its class and the HTTP status that it has, if it has one.
+
+    An outcome of a run is described by what the run said.
+    """
     if isinstance(error, RunNotSucceeded) and error.result.error is not None:
         return run_pb2.Error(message=error.result.error.message, type=error.result.error.type or type(error).__name__)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return run_pb2.Error(message=_message_of(error) or kind.__name__, type=to_text(name))
+    described = run_pb2.Error(message=_message_of(error) or kind.__name__, type=to_text(name))
+    # As the clients of providers call it; read past properties, which are code.
+    status = getattr(error, "__dict__", {}).get("status_code")
+    if type(status) is int and 400 <= status < 600:
+        described.details_json = _json.encode({"status_code": status})
+        described.retryable = status in _RETRYABLE or status >= 500
+    return described
 
 
 def error_said(message: object) -> run_pb2.Error:

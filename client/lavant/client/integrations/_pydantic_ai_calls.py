@@ -3,10 +3,6 @@
 from collections import deque
 
 from lavant.contract.text import to_id, to_text
-from lavant.v1.event_pb2 import Event
-
-# OpenTelemetry's name of the ID that the provider gave.
-_ATTRIBUTE = "gen_ai.tool.call.id"
 
 
 class ToolCallIds:
@@ -54,10 +50,3 @@ class ToolCallIds:
     def forget_expected(self) -> None:
         """Expect no call any more: the model is asked again, so what was not executed by now never is."""
         self._waiting.clear()
-
-
-def keep_foreign_id(event: Event, call_id: str, foreign: object) -> None:
-    """Add the provider's ID to an event of a call that has another one in the run."""
-    text = to_text(foreign)
-    if text and text != call_id:
-        event.attributes[_ATTRIBUTE] = text

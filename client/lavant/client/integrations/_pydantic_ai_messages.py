@@ -24,7 +24,7 @@ def asked(messages: Sequence[ModelMessage]) -> str:
     texts: list[str] = []
     size = 0
     for message in reversed(messages):
-        text = ",".join(_json.bounded_text(_json.encode(part), MAX_INPUT_BYTES) for part in _described(message))
+        text = ",".join(_json.encode(part, MAX_INPUT_BYTES) for part in _described(message))
         size += len(text)
         if texts and size > MAX_INPUT_BYTES:
             texts.append(_json.encode({"omitted": len(messages) - len(texts)}))

@@ -23,7 +23,7 @@ from pydantic_ai.models import Model, ModelRequestContext
 
 from lavant.client import AsyncRunProducer, _json, _payloads, _scope
 from lavant.client._async.concurrency import monotonic
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds, keep_foreign_id
+from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._pydantic_ai_messages import asked
 from lavant.client.integrations._pydantic_ai_model import recorded_model
@@ -99,10 +99,10 @@ class AgentRecorder:
         name = to_name(call.tool_name, default="tool")
         with self._guard:
             self._announced(call.tool_call_id)
-            described = _payloads.recorded_call(self._call_ids.take(call.tool_call_id), name, args)
+            described = self._described(call, args)
         began = monotonic()
-        async with NestedStep(self.run, self._guard, name, "tool", _json.bounded(args)) as step:
-            self._enqueue_started(described, call.tool_call_id)
+        async with NestedStep(self.run, self._guard, name, "tool", args) as step:
+            self._enqueue_started(described)
             step.on_end = partial(self._enqueue_failed, described, began)
             try:
                 with self._open(step):
@@ -112,7 +112,7 @@ class AgentRecorder:
                     self._enqueue_failed(described, began, error)
                 raise
             if not step.is_finished:
-                step.output = _json.bounded(result)
+                step.output = result
                 self._enqueue_finished(described, ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED, began, result)
         return result
 
@@ -129,7 +129,7 @@ class AgentRecorder:
     def state(self, name: str, value: object) -> None:
         """Record the whole of a state."""
         with self._guard:
-            self.run.enqueue(_payloads.state_snapshot(name, _json.bounded(value)))
+            self.run.enqueue(_payloads.state_snapshot(name, value))
 
     def end(self) -> None:
         """Finish what is still open: the agent was cancelled, and its tasks are only then."""
@@ -153,23 +153,24 @@ class AgentRecorder:
         call = self._announced(event.part.tool_call_id)
         if call is None:
             return
-        described = _payloads.recorded_call(self._call_ids.take(call.tool_call_id), call.tool_name, call.args)
+        described = self._described(call, call.args)
         part = event.part
         outcome = _OUTCOMES.get(part.outcome, ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED)
         failed = outcome != ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
         error = Error(message=_text(part.content), type=to_text(part.outcome)) if failed else None
         started = _payloads.tool_call_started(described)
-        keep_foreign_id(started, described.tool_call_id, call.tool_call_id)
-        for made in (started, _payloads.tool_call_finished(described, outcome, _json.bounded(part.content), error)):
+        for made in (started, _payloads.tool_call_finished(described, outcome, part.content, error)):
             made.step_id = self._step_id
             self.run.enqueue(made)
 
-    def _enqueue_started(self, call: ToolCall | None, foreign: object) -> None:
+    def _described(self, call: ToolCallPart, args: object) -> ToolCall:
+        call_id = self._call_ids.take(call.tool_call_id)
+        return _payloads.tool_call(call_id, call.tool_name, args, original_id=call.tool_call_id)
+
+    def _enqueue_started(self, call: ToolCall | None) -> None:
         with self._guard:
             if call is not None:
-                started = _payloads.tool_call_started(call)
-                keep_foreign_id(started, call.tool_call_id, foreign)
-                self.run.enqueue(started)
+                self.run.enqueue(_payloads.tool_call_started(call))
 
     def _enqueue_failed(self, call: ToolCall | None, began: float, error: BaseException) -> None:
         self._enqueue_finished(call, _outcome(error), began, error=error)
@@ -185,7 +186,7 @@ class AgentRecorder:
         with self._guard:
             if call is not None:
                 failure, seconds = _payloads.error_of(error) if error else None, monotonic() - began
-                self.run.enqueue(_payloads.tool_call_finished(call, outcome, _json.bounded(result), failure, seconds))
+                self.run.enqueue(_payloads.tool_call_finished(call, outcome, result, failure, seconds))
 
 
 def _outcome(error: BaseException) -> "ToolCallOutcome.ValueType":

@@ -2,7 +2,7 @@
 
 from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
 
-from lavant.client import AsyncRunProducer, Usage, _json
+from lavant.client import AsyncRunProducer, Usage
 from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._pydantic_ai_messages import answered
@@ -55,7 +55,7 @@ class RequestRecorder:
         if self._response is None:
             self._begin_again()
         with self._guard:
-            self._step.output = _json.bounded(answered(response))
+            self._step.output = answered(response)
         usage = self._noted
         with self._guard:
             usage = usage_of(response.usage)

@@ -23,7 +23,7 @@ from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import AgentDepsT, ToolDefinition
 from typing_extensions import override
 
-from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
+from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
 from lavant.client._options import OnError, check_on_error
 from lavant.client.integrations._pydantic_ai_guard import Guard, guarded_run
 from lavant.client.integrations._pydantic_ai_recorder import PART_EVENTS, TOOL_EVENTS, AgentRecorder
@@ -169,7 +169,7 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
             if begun is None:
                 return await handler()
             result = await self._record(run, ctx, handler)
-            run.output = _json.bounded(result.output)
+            run.output = result.output
             return result
 
     def _start(self, name: str, ctx: RunContext[AgentDepsT]) -> AsyncRunProducer:
@@ -177,7 +177,7 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
             raise TypeError(f"LavantCapability needs an AsyncClient, not {type(self._client).__name__}")
         return self._client.runs.start(
             name,
-            input=_json.bounded(ctx.prompt),
+            input=ctx.prompt,
             run_id=self._run_id,
             labels=self._labels,
             conversation_id=to_name(ctx.conversation_id),
@@ -190,9 +190,9 @@ class LavantCapability(AbstractCapability[AgentDepsT]):
     async def _record_step(
         self, outer: AsyncRunProducer, name: str, ctx: RunContext[AgentDepsT], handler: WrapRunHandler
     ) -> AgentRunResult[Any]:
-        async with NestedStep(outer, self._guard, name, "agent", _json.bounded(ctx.prompt)) as step:
+        async with NestedStep(outer, self._guard, name, "agent", ctx.prompt) as step:
             result = await self._record(outer, ctx, handler)
-            step.output = _json.bounded(result.output)
+            step.output = result.output
             return result
 
     async def _record(
