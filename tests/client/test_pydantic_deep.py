@@ -201,3 +201,48 @@ async def test_a_recorded_deep_agent_streams_too(client: AsyncClient) -> None:
     run, log = await recorded(client)
     assert run.state is RunState.SUCCEEDED
     assert way_to("helper", steps_of(log)) == ["task"]
+
+
+async def test_subagents_of_a_run_that_is_not_recorded_are_not_recorded(client: AsyncClient) -> None:
+    helper = subagent("helper", TestModel(call_tools=[], custom_output_text="fine"))
+    agent = deep_agent(None, calling([delegating("helper")]), subagents=[helper])
+    await agent.run("go", deps=DeepAgentDeps(), capabilities=[DeepAgentCapability(client)])
+    assert [event async for event in run_stream(agent, "go", DeepAgentDeps())]
+    assert [run.name async for run in client.runs.list()] == ["deep"]
+
+
+async def test_a_capability_given_to_the_run_records_todos_and_subagents_too(client: AsyncClient) -> None:
+    helper = subagent("helper", TestModel(call_tools=[], custom_output_text="fine"))
+    agent = deep_agent(
+        client, calling([("write_todos", {"todos": [TODO]})], [delegating("helper")]), subagents=[helper]
+    )
+    async with run_stream(agent, "go", DeepAgentDeps(), client=client, run_id="given") as stream:
+        assert "agent_end" in [event.event_type async for event in stream]
+    run, log = await recorded(client)
+    assert (run.id, run.state) == ("given", RunState.SUCCEEDED)
+    assert way_to("helper", steps_of(log)) == ["task"]
+    assert [event.data.name for event in log if event.type == "state_snapshot"] == ["todos"]
+    await agent.run("go", deps=DeepAgentDeps(), capabilities=[DeepAgentCapability(client, run_id="deep")])
+    states = [event async for event in client.runs.events("deep") if event.type == "state_snapshot"]
+    assert len(states) == 1
+
+
+async def test_deps_whose_todos_cannot_be_read_fail_no_agent(client: AsyncClient) -> None:
+    class Broken(DeepAgentDeps):  # type: ignore[misc]
+        @property
+        def todos(self) -> list[object]:
+            raise OSError("no such table")
+
+        @todos.setter
+        def todos(self, value: object) -> None:
+            pass
+
+    agent = Agent(calling([("look", {})]), deps_type=Broken, capabilities=[DeepAgentCapability(client)])
+
+    @agent.tool_plain
+    def look() -> str:
+        return "cold"
+
+    assert (await agent.run("go", deps=Broken())).output == "done"
+    run, _ = await recorded(client)
+    assert run.state is RunState.SUCCEEDED

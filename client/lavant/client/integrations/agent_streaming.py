@@ -8,16 +8,20 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, cast
 
-from pydantic_ai import AgentRunResult
-from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.capabilities import AgentCapability
-from pydantic_ai.messages import ModelMessage, UserContent
-from pydantic_ai.models import Model
-from pydantic_ai.settings import ModelSettings
-from pydantic_ai.usage import UsageLimits
 from typing_extensions import Unpack
 
 from lavant.client import AsyncClient
+from lavant.client.integrations._extras import extra
+
+with extra("pydantic-ai"):
+    from pydantic_ai import AgentRunResult
+    from pydantic_ai.agent import AbstractAgent
+    from pydantic_ai.capabilities import AgentCapability
+    from pydantic_ai.messages import ModelMessage, UserContent
+    from pydantic_ai.models import Model
+    from pydantic_ai.settings import ModelSettings
+    from pydantic_ai.usage import UsageLimits
+
 from lavant.client.integrations._agent_events import AgentEvents
 from lavant.client.integrations._agent_stream import AgentStream, Feed, SelectionStream
 from lavant.client.integrations._stream_event import (

@@ -9,26 +9,30 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
 
-from pydantic_ai import AgentRunResult, RunContext
-from pydantic_ai.capabilities import (
-    AbstractCapability,
-    CapabilityOrdering,
-    ValidatedToolArgs,
-    WrapModelRequestHandler,
-    WrapRunHandler,
-    WrapToolExecuteHandler,
-)
-from pydantic_ai.messages import AgentStreamEvent, ModelResponse, ToolCallPart
-from pydantic_ai.models import Model, ModelRequestContext
-from pydantic_ai.tools import AgentDepsT, ToolDefinition
 from typing_extensions import override
 
 from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
 from lavant.client._options import OnError, check_on_error
+from lavant.client.integrations._extras import extra
+from lavant.contract.text import to_name, to_text
+
+with extra("pydantic-ai"):
+    from pydantic_ai import AgentRunResult, RunContext
+    from pydantic_ai.capabilities import (
+        AbstractCapability,
+        CapabilityOrdering,
+        ValidatedToolArgs,
+        WrapModelRequestHandler,
+        WrapRunHandler,
+        WrapToolExecuteHandler,
+    )
+    from pydantic_ai.messages import AgentStreamEvent, ModelResponse, ToolCallPart
+    from pydantic_ai.models import Model, ModelRequestContext
+    from pydantic_ai.tools import AgentDepsT, ToolDefinition
+
 from lavant.client.integrations._pydantic_ai_guard import Guard, guarded_run
 from lavant.client.integrations._pydantic_ai_recorder import PART_EVENTS, TOOL_EVENTS, AgentRecorder
 from lavant.client.integrations._pydantic_ai_step import NestedStep
-from lavant.contract.text import to_name, to_text
 
 
 class LavantCapability(AbstractCapability[AgentDepsT]):

@@ -1,22 +1,26 @@
 """Records what pydantic-deep's agents do: `create_deep_agent(..., capabilities=[DeepAgentCapability(client)])`.
 
-Needs `pip install 'lavant[pydantic-ai]' pydantic-deep`.
+Needs `pip install 'lavant[pydantic-deep]'`.
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from pydantic_ai import AgentRunResult, RunContext
-from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
-from pydantic_ai.capabilities import AbstractCapability, ValidatedToolArgs, WrapRunHandler, WrapToolExecuteHandler
-from pydantic_ai.messages import ToolCallPart
-from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
-from subagents_pydantic_ai import CompiledSubAgent, SubAgentToolset
 from typing_extensions import override
 
-from lavant.client import _json
+from lavant.client import _json, _scope
+from lavant.client.integrations._extras import extra
+
+with extra("pydantic-deep"):
+    from pydantic_ai import AgentRunResult, RunContext
+    from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
+    from pydantic_ai.capabilities import AbstractCapability, ValidatedToolArgs, WrapRunHandler, WrapToolExecuteHandler
+    from pydantic_ai.messages import ToolCallPart
+    from pydantic_ai.tools import ToolDefinition
+    from pydantic_ai.toolsets import AbstractToolset
+    from subagents_pydantic_ai import CompiledSubAgent, SubAgentToolset
+
 from lavant.client.integrations.pydantic_ai import LavantCapability
 
 
@@ -40,7 +44,8 @@ class DeepAgentCapability(LavantCapability[Any]):
     @override
     async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
         """Record the run, and the subagents that it knows."""
-        self._record_subagents(ctx)
+        with self._guard:
+            self._record_subagents(ctx)
         return await super().wrap_run(ctx, handler=handler)
 
     @override
@@ -57,8 +62,12 @@ class DeepAgentCapability(LavantCapability[Any]):
         try:
             return await super().wrap_tool_execute(ctx, call=call, tool_def=tool_def, args=args, handler=handler)
         finally:
-            self._record_todos(ctx)
-            self._record_subagents(ctx)
+            # Beside another capability of this kind that records the run, this one has nothing to add.
+            if not isinstance(self._leader, DeepAgentCapability):
+                with self._guard:
+                    self._record_todos(ctx)
+                with self._guard:
+                    self._record_subagents(ctx)
 
     def _record_todos(self, ctx: RunContext[Any]) -> None:
         todos = getattr(ctx.deps, "todos", None)
@@ -88,8 +97,9 @@ class _RecordedSubagent(WrapperAgent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any], None]:
-        """Run it with the capability."""
-        kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), self._capability]
+        """Run it with the capability, if the agent that gives it the task is recorded: it may be run without."""
+        if _scope.current_run() is not None:
+            kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), self._capability]
         async with self.wrapped.iter(*args, **kwargs) as run:
             yield run
 
