@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -109,9 +109,9 @@ async def test_odd_values_pass_through_an_agent_as_they_are(client: AsyncClient,
     assert run.state is RunState.SUCCEEDED
     assert run.result is not None
     if name == "file":
-        assert made.read() == "1\n2\n"
+        assert cast("io.StringIO", made).read() == "1\n2\n"
     if name in ("generator", "endless"):
-        assert next(made) in (0, 1)
+        assert next(cast("Iterator[int]", made)) in (0, 1)
 
 
 def lambda_output(value: object) -> Any:

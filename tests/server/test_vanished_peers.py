@@ -3,11 +3,12 @@
 import socket
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from lavant.client._target import CHANNEL_OPTIONS
 from lavant.server.app import _server_options
 from lavant.server.http.listener import Listener
-from lavant.server.settings import Settings
+from lavant.v1.event_service_pb2 import StreamEventsResponse
 from support.calls import create, publish, publishing, until
 from support.events import run_started
 from support.proxy import Proxy
@@ -32,23 +33,23 @@ async def test_a_reader_and_a_producer_that_vanish_are_noticed(tmp_path: Path) -
         proxy.black_hole()
         await until(lambda: len(server.app.calls) == 0)
         rival = stream(server.stubs, session_id="rival")
-        assert (await rival.read()).WhichOneof("frame") == "opened"
+        assert cast("StreamEventsResponse", await rival.read()).WhichOneof("frame") == "opened"
         rival.cancel()
         reading.cancel()
 
 
 def test_by_default_a_silent_peer_is_noticed_within_40_seconds(tmp_path: Path) -> None:
     """A ping is answered in time or the connection is closed; gRPC itself would wait for 60 s."""
-    for options in (dict(_server_options(settings_for(tmp_path))), dict(CHANNEL_OPTIONS)):
+    for options in (dict(_server_options(settings_for(tmp_path))), cast("dict[str, int]", dict(CHANNEL_OPTIONS))):
         assert options["grpc.keepalive_time_ms"] + options[PING] <= 40_000
         assert options["grpc.keepalive_timeout_ms"] <= options[PING]
 
 
-async def test_http_connections_are_probed_by_tcp() -> None:
+async def test_http_connections_are_probed_by_tcp(tmp_path: Path) -> None:
     async def nothing(*_: object) -> None:
         """Answer nothing."""
 
-    settings = Settings()
+    settings = settings_for(tmp_path)
     listener = Listener(
         nothing, max_connections=1, ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout
     )

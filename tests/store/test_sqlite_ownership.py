@@ -169,14 +169,15 @@ async def test_a_second_process_is_refused_however_it_writes_the_path(
     (tmp_path / "other").mkdir()
     if way == "hard link":
         os.link(path, tmp_path / "other" / "lavant.db")
-    written = {
+    ways: dict[str, Path | str] = {
         "path": path,
         "relative": "folder/lavant.db",
         "symlink": "symlink.db",
         "folder": tmp_path / "linked" / "lavant.db",
         "dots": tmp_path / "other" / ".." / "folder" / "lavant.db",
         "hard link": tmp_path / "other" / "lavant.db",
-    }[way]
+    }
+    written = ways[way]
     said = await asyncio.to_thread(rival, written, tmp_path)
     Path(f"{path}.lock").unlink()
     said_without_lock = await asyncio.to_thread(rival, written, tmp_path)
@@ -220,7 +221,12 @@ async def test_new_folders_are_durable_before_the_store_is_used(
 ) -> None:
     synced: list[int] = []
     sync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), sync(descriptor)))
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     engine = await SQLiteEngine.open(tmp_path / "a" / "b" / "lavant.db", clock)
     assert {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino} <= set(synced)
     await engine.close()

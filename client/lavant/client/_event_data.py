@@ -124,11 +124,15 @@ class ToolArgumentsDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallRequest:
-    """A tool call as a model asked for it. Arguments that are not JSON are the model's own text."""
+    """A tool call as a model asked for it. Arguments that are not JSON are the model's own text.
+
+    `original_id` is the model's own ID of the call where it differs from `tool_call_id`; empty otherwise.
+    """
 
     tool_call_id: str
     tool_name: str
     arguments: Any
+    original_id: str = ""
 
 
 _NO_CALL = ToolCallRequest(tool_call_id="", tool_name="", arguments=None)
