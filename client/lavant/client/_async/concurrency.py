@@ -65,14 +65,9 @@ class Home:
         self._process = os.getpid()
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether it was made before this process was forked."""
-        return self._process != os.getpid()
-
-    @property
     def is_gone(self) -> bool:
-        """Whether nothing can run there any more."""
-        return self._loop.is_closed() or self.is_foreign
+        """Whether nothing can run there any more: the loop is closed, or this process was forked since."""
+        return self._loop.is_closed() or self._process != os.getpid()
 
     def check(self) -> None:
         """Raise RuntimeError if this is another event loop."""
@@ -91,8 +86,6 @@ class Home:
 
     def run_at_exit(self, work: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> None:
         """Do some work while the process exits: in this event loop, or in another one where it is closed."""
-        if self.is_foreign:
-            return
         if self._loop.is_closed():
             asyncio.run(work())
         elif self._loop.is_running():

@@ -36,7 +36,7 @@ class Messages:
             await self._publisher.wait_for_room()
             with self._lock:
                 if self._publisher.admits():
-                    self._enqueue(*self._said(kind, piece, draft or self._draft()))
+                    self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
 
     async def begin(self, draft: MessageDraft) -> None:
         """Open a message."""
@@ -44,7 +44,7 @@ class Messages:
         await self._publisher.wait_for_room()
         with self._lock:
             if self._publisher.admits():
-                self._enqueue(draft.start())
+                self._publisher.enqueue_admitted(self._placed(draft.start()))
                 self._current[_scope.current_step(self._run)] = draft
 
     def end(self, draft: MessageDraft, finish_reason: str = "", usage: Usage | None = None) -> None:
@@ -52,7 +52,7 @@ class Messages:
         with self._lock:
             self._forget(draft)
             if draft.is_started:
-                self._enqueue(draft.finish(finish_reason, usage), closing=True)
+                self._publisher.enqueue(self._placed(draft.finish(finish_reason, usage)), closing=True)
 
     def end_current(self) -> None:
         """Finish the message that was begun by itself in this step, if it is still open."""
@@ -78,6 +78,9 @@ class Messages:
         if not draft.is_started:
             events.append(draft.start())
         events.append(draft.text(piece) if kind == "text" else draft.reasoning(piece))
+        if step_id := _scope.current_step(self._run):
+            for event in events:
+                event.step_id = step_id
         return events
 
     def _draft(self) -> MessageDraft:
@@ -93,7 +96,6 @@ class Messages:
         for step_id in [step for step, current in self._current.items() if current is draft]:
             del self._current[step_id]
 
-    def _enqueue(self, *events: Event, closing: bool = False) -> None:
-        for event in events:
-            event.step_id = _scope.current_step(self._run)
-        self._publisher.enqueue(*events, closing=closing)
+    def _placed(self, event: Event) -> Event:
+        event.step_id = _scope.current_step(self._run)
+        return event

@@ -191,32 +191,37 @@ class Publisher:
             self.refuse(error)
         return False
 
-    def enqueue(self, *events: Event, closing: bool = False) -> bool:
-        """Queue events, all or none, without ever waiting; tell whether that was done.
+    def enqueue(self, *events: Event, closing: bool = False) -> None:
+        """Queue events, all or none, without ever waiting.
 
         `closing` events end what has begun: for them there is always room.
         """
         try:
             with self._lock:
                 self._check_open()
-                if not (closing and not self._dropped) and not self._outbox.has_room():
+                if self._outbox.has_room() or (closing and not self._dropped):
+                    self.enqueue_admitted(*events)
+                else:
                     self._drop(len(events))
-                    return False
+        except Exception as error:
+            self.refuse(error)
+
+    def enqueue_admitted(self, *events: Event) -> None:
+        """Queue events for which there is room."""
+        try:
+            if self._dropped:
                 self._report_dropped()
-                self._put(events)
+            self._put(events)
+            if self._sender.has_ended:
                 self._send()
         except Exception as error:
             self.refuse(error)
-            return False
-        return True
 
     def end(self, make_last: MakeLast) -> None:
         """Queue the run's last events, room or not, and stop sending once they are durable. Never waits.
 
         Only the first call counts.
         """
-        if self._is_foreign:
-            return
         with self._lock:
             if self._make_last is not None or not self._has_begun:
                 return
@@ -297,6 +302,14 @@ class Publisher:
             None if deadline is None else max(0.0, deadline - monotonic()),
         ) and (outbox.is_empty and outbox.failure is None)
 
+    def disown(self) -> None:
+        """Leave the run to the process that this one was forked from: it is sent, and ended, there."""
+        # Threads that exist there alone may have held these.
+        self._lock, self.changed = Lock(), Signal()
+        self._outbox.fail(ProducerError(f"run {self.run_id} belongs to the process that began it, not to a fork of it"))
+        self._make_last = lambda _: ()
+        self._sender.disown()
+
     def hang_up(self) -> None:
         """Give up what is not durable by now, and count it. Nothing is taken any more."""
         lost = self._outbox.count
@@ -327,15 +340,9 @@ class Publisher:
             return self._outbox.failure is not None
         return self._dropped > 0 or self._connection.outage.is_on or self._outbox.failure is not None
 
-    @property
-    def _is_foreign(self) -> bool:
-        return self._home is not None and self._home.is_foreign
-
     def _check_open(self) -> None:
         if not self._has_begun:
             raise RuntimeError("use the run within its block: `async with client.runs.start(...) as run`")
-        if self._is_foreign:
-            raise ProducerError(f"run {self.run_id} belongs to the process that began it, not to a fork of it")
         if self._make_last is not None:
             raise ProducerError(f"run {self.run_id}: its block was left; publish within it")
         if self._outbox.failure is not None:
@@ -391,7 +398,7 @@ class Publisher:
 
     def _send(self) -> None:
         """Send again where nothing is sent: where the sender was cancelled, or its event loop is closed."""
-        if self._sender.is_over and not self._is_foreign:
+        if self._sender.is_over:
             with suppress(
                 RuntimeError
             ):  # Elsewhere than in an event loop: what is queued waits for the process's exit.

@@ -46,14 +46,9 @@ class Home:
         self._process = os.getpid()
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether it was made before this process was forked."""
-        return self._process != os.getpid()
-
-    @property
     def is_gone(self) -> bool:
         """Whether this is another process: a fork takes neither threads nor connections with it."""
-        return self.is_foreign
+        return self._process != os.getpid()
 
     def check(self) -> None:
         """Do nothing: any thread may use a blocking client."""
@@ -64,8 +59,7 @@ class Home:
 
     def run_at_exit(self, work: Callable[[], None], timeout: float) -> None:  # noqa: ARG002
         """Do some work while the process exits; it bounds its time itself."""
-        if not self.is_gone:
-            work()
+        work()
 
 
 class Signal:
@@ -94,14 +88,13 @@ class Background:
     def __init__(self, work: Callable[[], None], persistence: Callable[[], float] = lambda: 0.0) -> None:  # noqa: ARG002
         self._work = work
         self._error: BaseException | None = None
-        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lavant", daemon=True)
         self._thread.start()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended; after a fork, whether it was left behind in the other process."""
-        return not self._thread.is_alive() or self._process != os.getpid()
+        """Whether it has ended."""
+        return not self._thread.is_alive()
 
     def join(self) -> None:
         """Wait for its end; raises what it raised."""

@@ -2,6 +2,7 @@
 """The runs that a client has begun and whose end is not durable yet."""
 
 import atexit
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,13 @@ class OpenRuns:
             if self._connection.outage.is_on and publisher.probe(max(0.0, seconds)):
                 return
 
+    def disown(self) -> None:
+        """Leave all runs to the process that this one was forked from."""
+        self._lock = Lock()
+        publishers, self._publishers, self._uncreated = self._publishers, set(), set()
+        for publisher in publishers:
+            publisher.disown()
+
     def _all(self) -> "list[Publisher]":
         with self._lock:
             return list(self._publishers)
@@ -118,3 +126,13 @@ def _finish_all() -> None:
     for open_runs in list(_used):
         with suppress(Exception):
             open_runs.finish_at_exit(max(0.0, deadline - monotonic()))
+
+
+def _disown_all() -> None:
+    for open_runs in list(_used):
+        open_runs.disown()
+    _used.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

@@ -66,7 +66,7 @@ class Sender:
         self._over: LavantError | None = None
         self._calls = self._gaps = self._cuts = 0
         self._closing = self._finishing = self._hurried = self._parks = self._parked = False
-        self._ended, self._retries = True, False
+        self.has_ended, self._retries = True, False
         self._work: Background | None = None
 
     @property
@@ -77,11 +77,11 @@ class Sender:
     @property
     def is_over(self) -> bool:
         """Whether nothing is sent any more, unless it is started again."""
-        return self._ended or (not self._parked and (self._work is None or self._work.is_over))
+        return self.has_ended or (not self._parked and (self._work is None or self._work.is_over))
 
     def start(self) -> None:
         """Begin to send, where nothing is sent."""
-        self._ended = self._hurried = False
+        self.has_ended = self._hurried = False
         self._work = Background(self._run, self._persistence)
 
     def finish(self, *, parks: bool) -> None:
@@ -99,6 +99,10 @@ class Sender:
         """Make the next attempt now, instead of waiting for its time."""
         self._retries = True
         self._changed.notify()
+
+    def disown(self) -> None:
+        """Send nothing in a process that was forked from the one that sends."""
+        self.has_ended, self._parked, self._work = True, False, None
 
     def hang_up(self) -> None:
         """Give up what is not durable by now: the task or thread that sends it ends soon. May be called again."""
@@ -285,7 +289,7 @@ class Sender:
         return LAST_SECONDS
 
     def _end(self) -> None:
-        self._ended = True
+        self.has_ended = True
         self._parked = False
         self._on_over()
         self._changed.notify()
