@@ -107,7 +107,7 @@ def step_finished(
         step_id=to_id(step_id),
         state=state_of(error),
         output_json=fit.optional_json("output_json", output),
-        error=error_of(error) if error else None,
+        error=None if error is None else error_of(error),
         duration=duration(seconds),
         usage=fit.usage(usage),
     )

@@ -56,13 +56,13 @@ def fitting_request(
     )
     try:
         request.kind = run_kind(kind)
-    except ValueError as wrong:
-        fit.note(str(wrong))
+    except Exception:
+        fit.note("kind is not a kind of run: agent, evaluation")
     try:
         if producer_timeout is not None:
             request.producer_timeout.CopyFrom(duration(check_seconds("producer_timeout", producer_timeout)))
-    except (TypeError, ValueError) as wrong:
-        fit.note(str(wrong))
+    except Exception:
+        fit.note("producer_timeout is not a number of seconds")
     _add_labels(request, labels, fit)
     if fit.changes:
         _log.warning("run %s is not created as was asked: %s", request.run_id, "; ".join(fit.changes))

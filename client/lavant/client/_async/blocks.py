@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lavant.client import _payloads, _scope
-from lavant.client._async.concurrency import monotonic
+from lavant.client._async.concurrency import AsyncBlock, monotonic
 from lavant.client._async.messages import Messages
 from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lavant.client._async.producer import AsyncRunProducer
 
 
-class _Block:
+class _Block(AsyncBlock):
     """Publishes an event when it is entered and one when it is left; the body's own error comes first.
 
     Leaving never waits, so nothing can cut it short.
@@ -28,7 +28,10 @@ class _Block:
 
     async def __aenter__(self) -> Self:
         self._began = monotonic()
-        await self._open()
+        try:
+            await self._open()
+        except Exception as refused:
+            self._run._publisher.refuse(refused)
         return self
 
     async def __aexit__(
@@ -36,9 +39,9 @@ class _Block:
     ) -> None:
         try:
             self._close(error)
-        except Exception:
+        except Exception as refused:
             if error is None:
-                raise
+                self._run._publisher.refuse(refused)
 
     async def _open(self) -> None:
         raise NotImplementedError
@@ -134,7 +137,7 @@ class AsyncMessageBlock(_Block):
         await self._messages.begin(self._draft)
 
     def _close(self, error: BaseException | None) -> None:
-        self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
+        self._messages.end(self._draft, self.finish_reason if error is None else "error", self.usage)
 
 
 class AsyncToolBlock(_Block):
@@ -149,7 +152,7 @@ class AsyncToolBlock(_Block):
 
     def __init__(self, run: "AsyncRunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:
         super().__init__(run)
-        self.id = tool_call_id or new_id()
+        self.id = new_id() if tool_call_id is None else tool_call_id
         self.result: Any = None
         self._name, self._arguments = name, arguments
         self._call = ToolCall()
@@ -173,6 +176,8 @@ class AsyncToolBlock(_Block):
         return _payloads.tool_call_started(self._call, fit)
 
     def _finished(self, error: BaseException | None) -> Event:
-        failed = _payloads.error_of(error) if error else None
-        outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED if error else ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
+        failed = None if error is None else _payloads.error_of(error)
+        outcome = (
+            ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED if error is None else ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED
+        )
         return _payloads.tool_call_finished(self._call, outcome, self.result, failed, self._seconds())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 monotonic = time.monotonic
 
@@ -92,6 +92,18 @@ class Home:
             asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout)
         else:
             self._loop.run_until_complete(work())
+
+
+class AsyncBlock:
+    """Base of what is entered with `async with`: raises TypeError where `with` is used instead."""
+
+    if not TYPE_CHECKING:  # Type checkers find the mistake by themselves.
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} is entered with `async with`; in blocking code, use Client's")
+
+        def __exit__(self, *_: object) -> None:
+            raise NotImplementedError
 
 
 class Signal:

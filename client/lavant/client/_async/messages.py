@@ -30,13 +30,16 @@ class Messages:
 
     async def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
         """Say more: what does not fit into the message any more, in another one that follows it."""
-        if self._publisher.raises and not isinstance(chunk, str):
-            raise TypeError(f"text must be a str, not {type(chunk).__name__}")
-        for piece in pieces(chunk):
-            await self._publisher.wait_for_room()
-            with self._lock:
-                if self._publisher.admits():
-                    self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
+        try:
+            if self._publisher.raises and not isinstance(chunk, str):
+                raise TypeError(f"text must be a str, not {type(chunk).__name__}")
+            for piece in pieces(chunk):
+                await self._publisher.wait_for_room()
+                with self._lock:
+                    if self._publisher.admits():
+                        self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
+        except Exception as refused:
+            self._publisher.refuse(refused)
 
     async def begin(self, draft: MessageDraft) -> None:
         """Open a message."""

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lavant.client import _payloads, _scope
-from lavant.client._arguments import choose, step_kind
+from lavant.client._arguments import check_optional_seconds, choose, step_kind
 from lavant.client._async.backlog import LAST_SECONDS
 from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
+from lavant.client._async.concurrency import AsyncBlock
 from lavant.client._async.connection import Connection
 from lavant.client._async.messages import Messages
 from lavant.client._async.publisher import Publisher
@@ -20,14 +21,15 @@ from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Kind
 from lavant.client._states import RunState
 from lavant.contract.text import to_id
-from lavant.v1.event_pb2 import Event, Role
+from lavant.v1.event_pb2 import Event, Role, StepKind
 from lavant.v1.run_pb2 import RUN_STATE_FAILED
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
+_Made = TypeVar("_Made")
 _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
 
 
-class AsyncRunProducer:
+class AsyncRunProducer(AsyncBlock):
     """A run that this process executes: `async with client.runs.start(...) as run`.
 
     Leaving the block ends the run: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
@@ -129,7 +131,8 @@ class AsyncRunProducer:
                 await run.text("Cold.")
             assert await client.runs.stream(run.id).text() == "Cold."
         """
-        return AsyncMessageBlock(self, self._messages, MessageDraft(new_id(), choose("role", role, _ROLES), model))
+        number = self._made(choose, "role", role, _ROLES) or Role.ROLE_ASSISTANT
+        return AsyncMessageBlock(self, self._messages, MessageDraft(new_id(), number, model))
 
     def step(
         self,
@@ -156,7 +159,8 @@ class AsyncRunProducer:
             [step] = (await client.runs.stream(run.id).collect()).steps
             assert (step.attempt, step.output) == (2, "cold")
         """
-        return AsyncStepBlock(self, name, step_kind(kind), input, attempt, step_id or new_id())
+        number = self._made(step_kind, kind) or StepKind.STEP_KIND_WORKFLOW
+        return AsyncStepBlock(self, name, number, input, attempt, new_id() if step_id is None else step_id)
 
     def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolBlock:
         """Call a tool, for the length of a block. `tool_call_id` is the model's own, if it gave one.
@@ -211,15 +215,16 @@ class AsyncRunProducer:
                 report = await run.artifact("report.txt", b"Oslo: ", media_type="text/plain")
                 await run.artifact("report.txt", b"-3 C", artifact_id=report, append=True)
         """
-        chosen = artifact_id or new_id()
-        for piece in _payloads.artifact(chosen, name, media_type, content, uri, append):
+        chosen = new_id() if artifact_id is None else artifact_id
+        made = _payloads.artifact(chosen, name, media_type, content, uri, append)
+        while (piece := self._made(next, made, None)) is not None:
             await self.publish(piece)
         return chosen
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be. The event is the producer's from then on."""
-        event.step_id = event.step_id or _scope.current_step(self)
-        await self._publisher.publish(event)
+        if self._made(self._place, event):
+            await self._publisher.publish(event)
 
     def _free_id(self, kind: Kind, given: object) -> str:
         """Return the id to use for what was given one: another one than `given` while that is taken."""
@@ -235,11 +240,15 @@ class AsyncRunProducer:
     def _enqueue_made(self, make: Callable[..., Event], *arguments: object) -> None:
         """Queue the end of something that has begun, without waiting."""
         event = self._made(make, *arguments)
-        if event is not None:
-            event.step_id = event.step_id or _scope.current_step(self)
+        if event is not None and self._place(event):
             self._publisher.enqueue(event, closing=True)
 
-    def _made(self, make: Callable[..., Event], *arguments: object) -> Event | None:
+    def _place(self, event: Event) -> bool:
+        event.step_id = event.step_id or _scope.current_step(self)
+        return True
+
+    def _made(self, make: Callable[..., _Made], *arguments: Any) -> _Made | None:
+        """Return what can be made of these arguments. Raises what prevents it if the run is strict, else logs it."""
         try:
             return make(*arguments)
         except Exception as refused:
@@ -251,8 +260,8 @@ class AsyncRunProducer:
 
         Fills in the id and the time, and the step unless one is set.
         """
-        event.step_id = event.step_id or _scope.current_step(self)
-        self._publisher.enqueue(event)
+        if self._made(self._place, event):
+            self._publisher.enqueue(event)
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything queued is durable; return whether it is.
@@ -260,7 +269,7 @@ class AsyncRunProducer:
         With `on_error="log"`, returns False after `timeout` seconds; without a timeout, as soon as the server is known
         to be out of reach. With "raise", raises ProducerOverloaded after `timeout` seconds.
         """
-        return await self._publisher.flush(timeout)
+        return await self._publisher.flush(self._made(check_optional_seconds, "timeout", timeout))
 
     async def end_message(self) -> None:
         """Finish the message that this step's text has begun, if one is open: what comes next is another one."""
@@ -318,13 +327,14 @@ class AsyncRunProducer:
     def _last_events(self, error: BaseException | None, refused: Exception | None) -> list[Event]:
         """Make the run's last events; nothing of what may have been refused if something was."""
         seconds = self._publisher.seconds
-        state, described = _payloads.state_of(error), _payloads.error_of(error) if error else None
+        state, described = _payloads.state_of(error), None if error is None else _payloads.error_of(error)
         if described is not None and self.cancelled:
             described.message = self.cancel_reason or described.message
         if refused is None:
             finished = _payloads.run_finished(state, self.output, described, self.usage, seconds)
-            if self.summary is not None:
-                finished.run_finished.evaluation.CopyFrom(self.summary.to_proto())
+            summary = None if self.summary is None else self._made(lambda given: given.to_proto(), self.summary)
+            if summary is not None:
+                finished.run_finished.evaluation.CopyFrom(summary)
             return [*self._messages.last(), finished]
         if error is None and self._raises:
             state, described = RUN_STATE_FAILED, _payloads.error_of(refused)

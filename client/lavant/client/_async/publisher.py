@@ -116,6 +116,7 @@ class Publisher:
                 self._outbox.fail(_as_failure(error))
                 if self.raises:
                     raise
+                self._has_logged = True
                 self._connection.log_once(f"runs are not recorded: {error}")
                 return
             self._connection.open_runs.add(self)
@@ -342,7 +343,7 @@ class Publisher:
 
     def _check_open(self) -> None:
         if not self._has_begun:
-            raise RuntimeError("use the run within its block: `async with client.runs.start(...) as run`")
+            raise RuntimeError("enter the run's block or call its begin: `async with client.runs.start(...) as run`")
         if self._make_last is not None:
             raise ProducerError(f"run {self.run_id}: its block was left; publish within it")
         if self._outbox.failure is not None:
@@ -435,9 +436,14 @@ class Publisher:
 
     def _stamp(self, event: Event) -> None:
         event.event_id = event.event_id or self._event_id()
-        if not event.HasField("event_time"):
-            event.event_time.FromNanoseconds(self._options.clock())
-        self._trace(event)
+        try:
+            if not event.HasField("event_time"):
+                event.event_time.FromNanoseconds(self._options.clock())
+            self._trace(event)
+        except Exception:  # of the caller's clock, or of OpenTelemetry
+            if self.raises:
+                raise
+            event.event_time.GetCurrentTime()
 
     def _event_id(self) -> str:
         return f"{self._options.producer_id}.{self._options.producer_epoch}.{next(self._numbers)}"

@@ -17,7 +17,7 @@ from lavant.client._events import Event, wrap
 from lavant.client._filter import run_filter
 from lavant.client._ids import new_id
 from lavant.client._models import Run
-from lavant.client._options import OnError, ProducerOptions, check_on_error
+from lavant.client._options import OnError, ProducerOptions, check_on_error, check_options
 from lavant.client._plan import Deltas, Handler, Start, Stop, StreamPlan
 from lavant.client._requests import create_request, fitting_request
 from lavant.client._scores import RecordedScore, feedback, score_filter
@@ -251,12 +251,11 @@ class AsyncRuns:
                     await run.text("I look outside.")
                 run.output = {"answer": "cold"}
         """
+        check_on_error(on_error)
         asked = (name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         request = create_request(*asked) if on_error == "raise" else fitting_request(*asked)
         started = _payloads.run_started(input, version, model)
-        return AsyncRunProducer(
-            self._connection, request, started, options or ProducerOptions(), check_on_error(on_error)
-        )
+        return AsyncRunProducer(self._connection, request, started, check_options(options, on_error), on_error)
 
     def stream(
         self,

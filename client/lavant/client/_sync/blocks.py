@@ -9,7 +9,7 @@ from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
-from lavant.client._sync.concurrency import monotonic
+from lavant.client._sync.concurrency import Block, monotonic
 from lavant.client._sync.messages import Messages
 from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lavant.client._sync.producer import RunProducer
 
 
-class _Block:
+class _Block(Block):
     """Publishes an event when it is entered and one when it is left; the body's own error comes first.
 
     Leaving never waits, so nothing can cut it short.
@@ -29,7 +29,10 @@ class _Block:
 
     def __enter__(self) -> Self:
         self._began = monotonic()
-        self._open()
+        try:
+            self._open()
+        except Exception as refused:
+            self._run._publisher.refuse(refused)
         return self
 
     def __exit__(
@@ -37,9 +40,9 @@ class _Block:
     ) -> None:
         try:
             self._close(error)
-        except Exception:
+        except Exception as refused:
             if error is None:
-                raise
+                self._run._publisher.refuse(refused)
 
     def _open(self) -> None:
         raise NotImplementedError
@@ -135,7 +138,7 @@ class MessageBlock(_Block):
         self._messages.begin(self._draft)
 
     def _close(self, error: BaseException | None) -> None:
-        self._messages.end(self._draft, "error" if error else self.finish_reason, self.usage)
+        self._messages.end(self._draft, self.finish_reason if error is None else "error", self.usage)
 
 
 class ToolBlock(_Block):
@@ -150,7 +153,7 @@ class ToolBlock(_Block):
 
     def __init__(self, run: "RunProducer", name: str, arguments: object, tool_call_id: str | None) -> None:
         super().__init__(run)
-        self.id = tool_call_id or new_id()
+        self.id = new_id() if tool_call_id is None else tool_call_id
         self.result: Any = None
         self._name, self._arguments = name, arguments
         self._call = ToolCall()
@@ -174,6 +177,8 @@ class ToolBlock(_Block):
         return _payloads.tool_call_started(self._call, fit)
 
     def _finished(self, error: BaseException | None) -> Event:
-        failed = _payloads.error_of(error) if error else None
-        outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED if error else ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
+        failed = None if error is None else _payloads.error_of(error)
+        outcome = (
+            ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED if error is None else ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED
+        )
         return _payloads.tool_call_finished(self._call, outcome, self.result, failed, self._seconds())

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from inspect import iscoroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lavant.client._sync.alarms import Alarm, Alarms
 
@@ -60,6 +60,18 @@ class Home:
     def run_at_exit(self, work: Callable[[], None], timeout: float) -> None:  # noqa: ARG002
         """Do some work while the process exits; it bounds its time itself."""
         work()
+
+
+class Block:
+    """Base of what is entered with `with`: raises TypeError where `async with` is used instead."""
+
+    if not TYPE_CHECKING:  # Type checkers find the mistake by themselves.
+
+        def __aenter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} is entered with `with`; in asynchronous code, use AsyncClient's")
+
+        def __aexit__(self, *_: object) -> None:
+            raise NotImplementedError
 
 
 class Signal:
