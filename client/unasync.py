@@ -23,6 +23,7 @@ WORDS = [
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\baclose\b", "close"),
     (r"\banext\b", "next"),
+    (r"\baiter\b", "iter"),
     (r"\bAsync([A-Z]\w+)", r"\1"),
     (r"ServiceAsyncStub\b", "ServiceStub"),
     (r"in one event loop", "from any thread"),

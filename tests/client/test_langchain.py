@@ -341,7 +341,8 @@ async def test_what_does_not_await_is_recorded_in_its_root(client: AsyncClient) 
     assert run.state is RunState.SUCCEEDED
     found = await tree(client, run)
     assert found["consult"] == found["consult_in_the_loop"] == ["Scripted"]
-    assert await client.runs.stream(run.id).text() == "from a thread from the loop ok"
+    assert await client.runs.stream(run.id).text() == "ok"
+    assert await client.runs.stream(run.id).text(nested=True) == "from a thread from the loop ok"
 
 
 async def test_a_root_in_another_thread_is_not_recorded_but_works(

@@ -39,7 +39,7 @@ async def test_agents_as_tools_nest_in_them(client: AsyncClient, streamed: bool)
     assert {step.parent_step_id for step in looked} == {step.step_id for step in experts}
     assert set((await states(client, run)).values()) == {"SUCCEEDED"}
     assert len({used.id async for used in client.runs.stream(run.id).tool_calls}) == 4
-    assert Counter(await client.runs.stream(run.id).text()) == Counter("xydone")
+    assert Counter(await client.runs.stream(run.id).text(nested=True)) == Counter("xydone")
     assert run.result is not None
     assert run.result.usage == Usage(input_tokens=30, output_tokens=12, requests=6)
 
@@ -72,7 +72,8 @@ async def test_an_agent_that_a_tool_runs_is_a_step_of_it(client: AsyncClient) ->
     run = await newest(client)
     assert [run.name async for run in client.runs.list()] == ["chief"]
     assert (await tree(client, run))["consult"] == ["expert", "expert"]
-    assert (await client.runs.stream(run.id).text()) == "xydone"
+    assert (await client.runs.stream(run.id).text()) == "done"
+    assert (await client.runs.stream(run.id).text(nested=True)) == "xydone"
 
 
 async def test_a_tool_is_not_blamed_for_what_an_unrecorded_agent_in_it_got_over(client: AsyncClient) -> None:

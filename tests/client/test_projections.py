@@ -41,7 +41,7 @@ def test_a_retried_step_drops_what_its_earlier_attempt_said() -> None:
 
 
 def began(step: str, parent: str = "", attempt: int = 1) -> Event:
-    return wrap(_payloads.step_started(step, parent, "n", event_pb2.STEP_KIND_AGENT, None, attempt))
+    return wrap(_payloads.step_started(step, parent, "n", event_pb2.STEP_KIND_WORKFLOW, None, attempt))
 
 
 def test_a_retry_drops_what_was_said_in_steps_below() -> None:

@@ -23,7 +23,7 @@ def test_a_step_has_what_was_done_in_it() -> None:
     inner = [began("b", "a"), *said("b", "inner"), ended("b", "a", used, ValueError("no"))]
     events = [began("a"), *said("a", "outer"), *called("a", "1"), *inner, *said("a", " too"), ended("a")]
     child, step = given_by(StepProjection(), events)
-    assert (step.name, step.kind, step.input, step.output) == ("A", StepKind.TOOL, {"q": 1}, "out")
+    assert (step.name, step.kind, step.input, step.output) == ("A", StepKind.WORKFLOW, {"q": 1}, "out")
     assert (step.text, [call.id for call in step.tool_calls]) == ("outer too", ["1"])
     assert (step.state, step.error, step.usage) == (RunState.SUCCEEDED, None, None)
     assert step.duration == timedelta(seconds=0.5)

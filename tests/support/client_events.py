@@ -9,7 +9,7 @@ from lavant.v1.event_pb2 import Role
 
 def began(step: str, parent: str = "", attempt: int = 1) -> Event:
     """A step begins, named like its id in capitals."""
-    return wrap(_payloads.step_started(step, parent, step.upper(), event_pb2.STEP_KIND_TOOL, {"q": 1}, attempt))
+    return wrap(_payloads.step_started(step, parent, step.upper(), event_pb2.STEP_KIND_WORKFLOW, {"q": 1}, attempt))
 
 
 def ended(step: str, parent: str = "", usage: Usage | None = None, error: BaseException | None = None) -> Event:

@@ -47,6 +47,7 @@ from lavant.client._errors import (
     StreamCut,
     StreamDisplaced,
     StreamError,
+    StreamInUse,
     StreamTimeout,
     Unauthenticated,
     Unavailable,
@@ -92,6 +93,7 @@ from lavant.client._sync.rules import Rules
 from lavant.client._sync.runs import Runs
 from lavant.client._sync.scores import Scores
 from lavant.client._sync.stream import RunStream
+from lavant.client._text_chunk import TextChunk
 
 __all__ = [
     "Alert",
@@ -193,8 +195,10 @@ __all__ = [
     "StreamCut",
     "StreamDisplaced",
     "StreamError",
+    "StreamInUse",
     "StreamTimeout",
     "StubCall",
+    "TextChunk",
     "ToolBlock",
     "ToolCall",
     "ToolCallOutcome",

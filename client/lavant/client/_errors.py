@@ -16,6 +16,7 @@
     + StoreEpochChanged
     + StreamTimeout              (also a TimeoutError)
     + IdleTimeout                (also a TimeoutError)
+    + StreamInUse                (also a RuntimeError) a stream object has two readers
   x ProducerError              events that will not become durable
     + ProducerGap
     + ProducerFenced
@@ -283,6 +284,20 @@ class IdleTimeout(StreamError, TimeoutError):
                 await client.runs.stream(run.id, idle_timeout=0.1).result()
             except IdleTimeout:
                 assert not (await client.runs.get(run.id)).has_ended
+    """
+
+
+class StreamInUse(StreamError, RuntimeError):
+    """Two tasks or threads read one stream object: each would get a part of the events. Open a stream for each.
+
+    Example:
+        import asyncio
+
+        stream = client.runs.stream(run_id)
+        try:
+            text, result = await asyncio.gather(stream.text(), stream.result())
+        except StreamInUse:
+            text = await client.runs.stream(run_id).text()
     """
 
 

@@ -271,7 +271,9 @@ class ToolCall(Frozen):
 
 
 class Progress(Frozen):
-    """How far a run is. Units done and in all are None where they are not known.
+    """How far a run, or a step of it, is. Units done and in all are None where they are not known.
+
+    `step_id` and `step_name` are of the step that reports, such as a nested agent; empty for the run itself.
 
     Example:
         async with client.runs.start("indexer") as run:
@@ -284,9 +286,11 @@ class Progress(Frozen):
     total: int | None = None
     iteration: int = 0
     usage: Usage | None = None
+    step_id: str = ""
+    step_name: str = ""
 
     @classmethod
-    def from_proto(cls, proto: event_pb2.ProgressReported) -> Self:
+    def from_proto(cls, proto: event_pb2.ProgressReported, *, step_id: str = "", step_name: str = "") -> Self:
         """Read it from the contract's ProgressReported."""
         return cls(
             label=proto.label,
@@ -294,6 +298,8 @@ class Progress(Frozen):
             total=proto.total if proto.HasField("total") else None,
             iteration=proto.iteration,
             usage=Usage.from_proto(proto.usage) if proto.HasField("usage") else None,
+            step_id=step_id,
+            step_name=step_name,
         )
 
     @property

@@ -2,8 +2,10 @@
 
 from lavant.client._event_data import MessageFinished, MessageStarted, StepStarted
 from lavant.client._events import Event, ToolCallFinishedEvent, ToolCallStartedEvent
-from lavant.client._models import ToolCall
+from lavant.client._models import Progress, ToolCall
+from lavant.client._speakers import Speakers
 from lavant.client._states import Role
+from lavant.client._text_chunk import TextChunk
 from lavant.v1 import event_pb2
 
 
@@ -18,17 +20,21 @@ def text_of(finished: MessageFinished) -> str:
 
 
 class TextProjection:
-    """Collects what a run's assistants say, message by message.
+    """Collects what a run's own agent says, message by message; with `nested`, what agents nested in it say too.
 
-    `add` returns the text to show next. A message without deltas gives its text when it is whole.
+    `add` returns the text to show next. A message without deltas gives its text when it is whole, and one that is
+    longer than its deltas were, the rest; so the text is the same however it was cut.
     When a step is tried again, what its earlier attempts said, in steps below it too, is dropped
     from `text`; what was shown of it is shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, nested: bool = False) -> None:
+        self._speakers = Speakers()
+        self._takes_nested = nested
         self._messages: dict[str, list[str]] = {}
         self._steps: dict[str, str] = {}
         self._silent: set[str] = set()
+        self._begun: set[str] = set()
         self._parents: dict[str, str] = {}
         # While deltas of one message follow each other: the message, and what it has said. Most events are such.
         self._speaking: str | None = None
@@ -44,6 +50,7 @@ class TextProjection:
         if event.type == "text_delta":
             return self._delta(event.proto.text_delta, event)
         self._speaking = None
+        self._speakers.add(event)
         match event.type:
             case "message_started":
                 self._start(event.data, event.step_id)
@@ -53,12 +60,30 @@ class TextProjection:
                 self._begin(event.data)
         return ""
 
+    def add_chunk(self, event: Event) -> TextChunk | None:
+        """Take an event; return the text that it adds, with where it was said."""
+        if not (text := self.add(event)):
+            return None
+        message_id = getattr(event.proto, event.type).message_id
+        step_id = self._steps.get(message_id, event.step_id)
+        return TextChunk(
+            text,
+            step_id=step_id,
+            step_name=self._speakers.name_of(step_id),
+            message_id=message_id,
+            is_nested=self._speakers.is_nested(step_id),
+        )
+
     def _start(self, started: MessageStarted, step_id: str) -> None:
         self._steps[started.message_id] = step_id
-        if is_assistant(started.role):
+        self._begun.add(started.message_id)
+        if is_assistant(started.role) and self._is_heard(step_id):
             self._silent.discard(started.message_id)
         else:
             self._silent.add(started.message_id)
+
+    def _is_heard(self, step_id: str) -> bool:
+        return self._takes_nested or not self._speakers.is_nested(step_id)
 
     def _delta(self, delta: event_pb2.TextDelta, event: Event) -> str:
         message_id, text = delta.message_id, delta.text
@@ -69,21 +94,27 @@ class TextProjection:
             return ""
         chunks = self._messages.get(message_id)
         if chunks is None:
+            self._speakers.add(event)
+            step_id = self._steps.setdefault(message_id, event.step_id)
+            if not self._is_heard(step_id):
+                self._silent.add(message_id)
+                return ""
             chunks = self._messages[message_id] = []
-            self._steps.setdefault(message_id, event.step_id)
         chunks.append(text)
         self._speaking, self._said = message_id, chunks
         return text
 
     def _finish(self, finished: MessageFinished, step_id: str) -> str:
         message_id = finished.message_id
-        if message_id in self._silent or not is_assistant(finished.role):
+        step_id = self._steps.setdefault(message_id, step_id)
+        if message_id in self._silent or not is_assistant(finished.role) or not self._is_heard(step_id):
             return ""
         whole = text_of(finished)
-        shown = message_id in self._messages
+        shown = "".join(self._messages.get(message_id, ()))
+        began_here = message_id in self._begun or not shown
         self._messages[message_id] = [whole]
-        self._steps.setdefault(message_id, step_id)
-        return "" if shown else whole
+        # Of a message whose beginning was not read, nobody knows which part of the whole was shown.
+        return whole[len(shown) :] if began_here and whole.startswith(shown) else ""
 
     def _begin(self, started: StepStarted) -> None:
         if started.attempt > 1:
@@ -103,6 +134,27 @@ class TextProjection:
             self._messages.pop(message_id, None)
             del self._steps[message_id]
             self._silent.add(message_id)
+
+
+class ProgressProjection:
+    """Reads the reports of progress, each with the step that it is of."""
+
+    def __init__(self) -> None:
+        self.last: Progress | None = None
+        self._speakers = Speakers()
+
+    def add(self, event: Event) -> Progress | None:
+        """Take an event; return the progress that it reports. `last` prefers the run's own to a nested agent's."""
+        if event.type != "progress_reported":
+            if event.type == "step_started":
+                self._speakers.add(event)
+            return None
+        progress = Progress.from_proto(
+            event.proto.progress_reported, step_id=event.step_id, step_name=self._speakers.name_of(event.step_id)
+        )
+        if self.last is None or self.last.step_id or not progress.step_id:
+            self.last = progress
+        return progress
 
 
 class ToolCallProjection:

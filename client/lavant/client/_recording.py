@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from lavant.client._events import Event
 from lavant.client._models import ErrorInfo, Progress, RunResult, Step, ToolCall, Usage
-from lavant.client._projections import TextProjection, ToolCallProjection
+from lavant.client._projections import ProgressProjection, TextProjection, ToolCallProjection
 from lavant.client._steps import StepProjection
 
 
@@ -61,7 +61,7 @@ class RecordingProjection:
         self._calls = ToolCallProjection()
         self._done_calls: list[ToolCall] = []
         self._steps = StepProjection()
-        self._progress: Progress | None = None
+        self._progress = ProgressProjection()
         self._errors: list[ErrorInfo] = []
 
     def add(self, event: Event) -> None:
@@ -69,10 +69,9 @@ class RecordingProjection:
         self._events.append(event)
         self._text.add(event)
         self._steps.add(event)
+        self._progress.add(event)
         if call := self._calls.add(event):
             self._done_calls.append(call)
-        elif event.type == "progress_reported":
-            self._progress = Progress.from_proto(event.proto.progress_reported)
         elif event.type == "error_reported":
             self._errors.append(event.data.error)
 
@@ -83,7 +82,7 @@ class RecordingProjection:
             text=self._text.text,
             tool_calls=(*self._done_calls, *self._calls.unfinished()),
             steps=self._steps.roots(),
-            progress=self._progress,
+            progress=self._progress.last,
             errors=tuple(self._errors),
             events=tuple(self._events),
         )

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
+from lavant.client._async.concurrency import UsageHints
 from lavant.client._async.stream import AsyncRunStream
 from lavant.client._events import AlertChangedEvent
 
 
-class AsyncAlertStream(AsyncIterator[AlertChangedEvent]):
+class AsyncAlertStream(UsageHints, AsyncIterator[AlertChangedEvent]):
     """Tells when scores leave their bounds and when they are back, each change exactly once; never ends by itself.
 
     Reconnects by itself, unseen. Iterate over it once, in one task. Leaving its `async with` block, or dropping the

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lavant.client import _payloads, _scope
-from lavant.client._async.concurrency import AsyncBlock, monotonic
+from lavant.client._async.concurrency import UsageHints, monotonic
 from lavant.client._async.messages import Messages
 from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lavant.client._async.producer import AsyncRunProducer
 
 
-class _Block(AsyncBlock):
+class _Block(UsageHints):
     """Publishes an event when it is entered and one when it is left; the body's own error comes first.
 
     Leaving never waits, so nothing can cut it short.

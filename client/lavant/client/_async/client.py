@@ -8,7 +8,7 @@ import grpc
 
 from lavant.client._arguments import check_seconds
 from lavant.client._async.calls import Metadata, open_channel
-from lavant.client._async.concurrency import AsyncBlock
+from lavant.client._async.concurrency import UsageHints
 from lavant.client._async.connection import Connection
 from lavant.client._async.evaluations import AsyncEvaluations
 from lavant.client._async.rules import AsyncRules
@@ -19,7 +19,7 @@ from lavant.client._target import ChannelOption, channel_options, resolve_target
 DEFAULT_TIMEOUT = 30.0
 
 
-class AsyncClient(AsyncBlock):
+class AsyncClient(UsageHints):
     """A connection to a lavant server. Use it with `async with`, or make it once for all of a program.
 
     It belongs to the event loop that its first call is made in, and may be made outside of any. Another one raises

@@ -37,6 +37,34 @@ class Clock:
         return asyncio.timeout(seconds)
 
 
+class UsageHints:
+    """Base of what is asynchronous: says so to those who use it as if it were not."""
+
+    if not TYPE_CHECKING:  # To type checkers, it has none of these.
+
+        def __enter__(self) -> NoReturn:
+            raise self._hint("`with`", "`async with`")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __iter__(self) -> NoReturn:
+            raise self._hint("`for`", "`async for`")
+
+        def __await__(self) -> NoReturn:
+            raise self._hint("`await`", "`async with` or `async for`, or await one of its methods")
+
+        def _hint(self, wrong: str, right: str) -> TypeError:
+            name = type(self).__name__
+            blocking = "; code that is not async uses lavant.client.Client, not AsyncClient" * (wrong != "`await`")
+            return TypeError(f"{name} cannot be used with {wrong}: use {right}{blocking}")
+
+
+def current_reader() -> int:
+    """Tell tasks apart."""
+    return id(asyncio.current_task())
+
+
 def is_being_cancelled() -> bool:
     """Tell whether it is the current task that is cancelled, not merely a call that it waits for."""
     task = asyncio.current_task()
@@ -92,18 +120,6 @@ class Home:
             asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout)
         else:
             self._loop.run_until_complete(work())
-
-
-class AsyncBlock:
-    """Base of what is entered with `async with`: raises TypeError where `with` is used instead."""
-
-    if not TYPE_CHECKING:  # Type checkers find the mistake by themselves.
-
-        def __enter__(self) -> NoReturn:
-            raise TypeError(f"{type(self).__name__} is entered with `async with`; in blocking code, use Client's")
-
-        def __exit__(self, *_: object) -> None:
-            raise NotImplementedError
 
 
 class Signal:

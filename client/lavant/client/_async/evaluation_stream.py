@@ -2,18 +2,22 @@
 
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from lavant.client._async.concurrency import UsageHints
 from lavant.client._async.stream import AsyncRunStream
 from lavant.client._evaluations import EvaluationEvent, EvaluationProjection
+from lavant.client._events import Event
 
 
-class AsyncEvaluationStream(AsyncIterator[EvaluationEvent]):
+class AsyncEvaluationStream(UsageHints, AsyncIterator[EvaluationEvent]):
     """What an evaluation tells, in order, each exactly once; reconnects by itself, unseen.
 
-    Iterate over it once, in one task. The last event is `final`, or the `error` of one that did not end well. Leaving
-    its `async with` block, or dropping the last reference to it, ends the call; it never cancels the evaluation.
+    One loop at a time, as over a run's stream; a loop after its end reads the same events again. The last event is
+    `final`, or the `error` of one that did not end well. Leaving its `async with` block, or dropping the last
+    reference to it, ends the call; it never cancels the evaluation.
 
     Example:
         async with client.evaluations.stream(evaluation_id) as stream:
@@ -26,6 +30,7 @@ class AsyncEvaluationStream(AsyncIterator[EvaluationEvent]):
 
     def __init__(self, evaluation_id: str, stream: AsyncRunStream) -> None:
         self._stream = stream
+        self._id = evaluation_id
         self._projection = EvaluationProjection(evaluation_id)
         self._told: deque[EvaluationEvent] = deque()
         self._token_before = ""
@@ -51,11 +56,26 @@ class AsyncEvaluationStream(AsyncIterator[EvaluationEvent]):
     ) -> None:
         await self.aclose()
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[EvaluationEvent]:
+        return self._replay() if self._stream.is_at_end and not self._told else self._loop()
 
     async def __anext__(self) -> EvaluationEvent:
+        return await self._next(self._stream)
+
+    async def _loop(self) -> AsyncIterator[EvaluationEvent]:
+        events = aiter(self._stream)
+        with suppress(StopAsyncIteration):
+            while True:
+                yield await self._next(events)
+
+    async def _next(self, events: AsyncIterator[Event]) -> EvaluationEvent:
         while not self._told:
             self._token_before = self._stream.resume_token
-            self._told.extend(self._projection.add(await anext(self._stream)))
+            self._told.extend(self._projection.add(await anext(events)))
         return self._told.popleft()
+
+    async def _replay(self) -> AsyncIterator[EvaluationEvent]:
+        projection = EvaluationProjection(self._id)
+        async for event in self._stream:
+            for told in projection.add(event):
+                yield told

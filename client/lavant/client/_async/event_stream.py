@@ -1,15 +1,17 @@
 """A run's events, one after the other, and the position in them."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from operator import length_hint
 from types import TracebackType
 from typing import Self
+from weakref import ref
 
-from lavant.client._async.concurrency import call_handler
+from lavant.client._async.concurrency import UsageHints, call_handler, current_reader
 from lavant.client._async.limits import Limits
 from lavant.client._async.subscription import Subscription
+from lavant.client._errors import LavantError, StreamInUse
 from lavant.client._events import Event, views
 from lavant.client._models import Run
 from lavant.client._plan import Handler, split_token
@@ -21,12 +23,41 @@ from lavant.v1.run_pb2 import RunFinished
 _VIEWS_AT_ONCE = 100
 
 
-class EventStream(AsyncIterator[Event]):
-    """Hands out events from a position on, and knows behind which one it is. No events are kept."""
+class _Loop(AsyncIterator[Event]):
+    """One loop over a stream. It is gone as soon as the loop is left: while it is there, the loop goes on."""
+
+    __slots__ = ("__weakref__", "_stream", "reader")
+
+    def __init__(self, stream: "EventStream") -> None:
+        self.reader: int | None = None
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        stream = self._stream
+        if stream._loop is None or stream._loop() is not self:
+            stream._check_unread()
+            self.reader, stream._loop = current_reader(), ref(self)
+        while True:
+            for event in stream._views:
+                if stream._handlers:
+                    await stream._call_handlers(event)
+                return event
+            await stream._fill()
+
+
+class EventStream(UsageHints, AsyncIterator[Event]):
+    """Hands out events from a position on, and knows behind which one it is. No events are kept.
+
+    A loop over a stream that has come to its end reads the same events once more, from the server.
+    """
 
     def __init__(
         self,
         new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
+        get_run: Callable[[float | None], Awaitable[Run]],
         limits: Limits,
         *,
         resume_token: str,
@@ -34,6 +65,11 @@ class EventStream(AsyncIterator[Event]):
         handler_timeout: float,
     ) -> None:
         self.caught_up = False
+        self.is_at_end = False
+        self._get_run = get_run
+        self._found: Run | None = None
+        self._loop: ref[_Loop] | None = None
+        self._is_filling = False
         self._limits = limits
         self._handlers = handlers
         self._handler_timeout = handler_timeout
@@ -49,9 +85,12 @@ class EventStream(AsyncIterator[Event]):
 
     @property
     def run(self) -> Run | None:
-        """The run as it stood when the stream was opened last; None before that, and while it is waited for."""
+        """The run as it stood when the stream was opened last; one that was waited for, as of its first events.
+
+        None before that.
+        """
         frame = self._subscription.opened
-        return Run.from_proto(frame.opened.run) if frame is not None and frame.opened.HasField("run") else None
+        return Run.from_proto(frame.opened.run) if frame is not None and self._is_run_known else self._found
 
     @property
     def resume_token(self) -> str:
@@ -97,10 +136,11 @@ class EventStream(AsyncIterator[Event]):
     ) -> None:
         await self.aclose()
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._replay() if self.is_at_end else _Loop(self)
 
     async def __anext__(self) -> Event:
+        self._check_unread()
         while True:
             for event in self._views:
                 if self._handlers:
@@ -108,17 +148,46 @@ class EventStream(AsyncIterator[Event]):
                 return event
             await self._fill()
 
+    @property
+    def _is_run_known(self) -> bool:
+        frame = self._subscription.opened
+        return frame is not None and frame.opened.HasField("run")
+
+    def _replay(self) -> AsyncIterator[Event]:
+        """Read once more what was handed out, by a stream of its own."""
+        raise NotImplementedError
+
+    def _check_unread(self) -> None:
+        """Raise StreamInUse if somebody else is in the middle of reading."""
+        other = None if self._loop is None else self._loop()
+        if self._is_filling or (other is not None and other.reader != current_reader()):
+            raise StreamInUse("this stream is being read already: open one stream per reader with client.runs.stream()")
+
     async def _call_handlers(self, event: Event) -> None:
         for handler in self._handlers:
             await call_handler(handler, event, self._handler_timeout)
 
     async def _fill(self) -> None:
+        if self._is_filling:
+            self._check_unread()
+        self._is_filling = True
+        try:
+            await self._read_frames()
+        finally:
+            self._is_filling = False
+
+    async def _read_frames(self) -> None:
         self._limits.start()
         while not length_hint(self._unread):
             frame = await self._subscription.next()
             if frame is None:
+                self.is_at_end = True
                 raise StopAsyncIteration
             self._accept(frame)
+        if self._found is None and not self._is_run_known:
+            # It was waited for: the stream was opened before it, and its events tell no more than that it exists.
+            with suppress(LavantError):
+                self._found = await self._get_run(self._limits.left())
         self._views = iter(views(islice(self._unread, _VIEWS_AT_ONCE)))
 
     def _accept(self, frame: StreamEventsResponse) -> None:

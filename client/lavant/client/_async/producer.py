@@ -9,7 +9,7 @@ from lavant.client import _payloads, _scope
 from lavant.client._arguments import check_optional_seconds, choose, step_kind
 from lavant.client._async.backlog import LAST_SECONDS
 from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
-from lavant.client._async.concurrency import AsyncBlock
+from lavant.client._async.concurrency import UsageHints
 from lavant.client._async.connection import Connection
 from lavant.client._async.messages import Messages
 from lavant.client._async.publisher import Publisher
@@ -29,7 +29,7 @@ _Made = TypeVar("_Made")
 _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
 
 
-class AsyncRunProducer(AsyncBlock):
+class AsyncRunProducer(UsageHints):
     """A run that this process executes: `async with client.runs.start(...) as run`.
 
     Leaving the block ends the run: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if

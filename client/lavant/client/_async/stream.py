@@ -6,20 +6,25 @@ from typing import Self
 from lavant.client._async.event_stream import EventStream
 from lavant.client._async.limits import Limits
 from lavant.client._async.subscription import Subscription
+from lavant.client._async.text_chunks import AsyncTextChunks
 from lavant.client._errors import LavantError, RunNotEnded
+from lavant.client._events import Event
 from lavant.client._models import Progress, Run, RunResult, Step, ToolCall
 from lavant.client._plan import Handler
-from lavant.client._projections import TextProjection, ToolCallProjection
+from lavant.client._projections import ProgressProjection, TextProjection, ToolCallProjection
 from lavant.client._recording import Recording, RecordingProjection
 from lavant.client._status import raise_unless_succeeded
 from lavant.client._steps import StepProjection
+from lavant.client._text_chunk import TextChunk
 from lavant.v1.event_service_pb2 import StreamEventsResponse
 
 
 class AsyncRunStream(EventStream):
     """A run's events, in order, each exactly once; reconnects by itself, unseen.
 
-    Iterate over it once, in one task. Leaving its `async with` block cancels the call at once and
+    One loop at a time: a second task that reads it meanwhile gets StreamInUse. A loop that begins after another one
+    was left goes on where that one stopped; once the stream has come to its end, a loop, or any of its methods,
+    reads the same events again, by a stream of its own. Leaving its `async with` block cancels the call at once and
     frees the consumer's place; so does dropping the last reference to it. Ends after the last event
     that was asked for; a run that failed ends it like one that succeeded, so look at `run_finished`,
     or use `result()`, which raises. Raises StreamCut if it cannot be resumed in time, StreamTimeout and
@@ -41,7 +46,7 @@ class AsyncRunStream(EventStream):
         self,
         run_id: str,
         new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
-        get_run: Callable[[str, float | None], Awaitable[Run]],
+        get_run: Callable[[float | None], Awaitable[Run]],
         read_again: "Callable[[str], AsyncRunStream]",
         limits: Limits,
         *,
@@ -50,12 +55,16 @@ class AsyncRunStream(EventStream):
         handler_timeout: float = 30.0,
     ) -> None:
         super().__init__(
-            new_subscription, limits, resume_token=resume_token, handlers=handlers, handler_timeout=handler_timeout
+            new_subscription,
+            get_run,
+            limits,
+            resume_token=resume_token,
+            handlers=handlers,
+            handler_timeout=handler_timeout,
         )
         self._run_id = run_id
-        self._get_run = get_run
         self._read_again = read_again
-        self._text: str | None = None
+        self._texts: dict[bool, str] = {}
 
     @property
     def events(self) -> Self:
@@ -63,18 +72,16 @@ class AsyncRunStream(EventStream):
         return self
 
     @property
-    async def text_chunks(self) -> AsyncIterator[str]:
-        """What the run's assistants say, chunk by chunk; raises at the end as `result` does.
+    def text_chunks(self) -> AsyncTextChunks:
+        """What the run's own agent says, chunk by chunk; raises at the end as `result` does.
+
+        Each is a str that knows its step. `text_chunks(nested=True)` has what nested agents say too.
 
         Example:
             async for chunk in client.runs.stream(run_id).text_chunks:
                 print(chunk, end="", flush=True)
         """
-        text = TextProjection()
-        async for event in self:
-            if chunk := text.add(event):
-                yield chunk
-        await self.result()
+        return AsyncTextChunks(self._read_chunks)
 
     @property
     async def tool_calls(self) -> AsyncIterator[ToolCall]:
@@ -115,47 +122,52 @@ class AsyncRunStream(EventStream):
 
     @property
     async def progress(self) -> AsyncIterator[Progress]:
-        """How far the run is, as it reports it; raises at the end as `result` does.
+        """How far the run and its steps are, as they report it; raises at the end as `result` does.
 
         Example:
             async for progress in client.runs.stream(evaluation_id).progress:
                 print(f"{progress.completed} of {progress.total} {progress.label}")
         """
+        reports = ProgressProjection()
         async for event in self:
-            if event.type == "progress_reported":
-                yield Progress.from_proto(event.proto.progress_reported)
+            if progress := reports.add(event):
+                yield progress
         await self.result()
 
     async def collect(self, *, raise_for_state: bool = True) -> Recording:
         """Read to the end; return all of the run in one value. Holds all of its events in memory.
 
         Raises as `result` does; with raise_for_state=False, a run that ended other than well is returned too.
-        Holds what this call reads, not what the stream has handed out before.
+        Events that the stream has handed out before are read once more.
 
         Example:
             recording = await client.runs.stream(failed_id).collect(raise_for_state=False)
             assert recording.result.error.message == "no such city"
         """
         collected = RecordingProjection()
-        async for event in self:
+        async for event in self._whole():
             collected.add(event)
         result = await self._find_result()
         if raise_for_state:
             raise_unless_succeeded(result)
         return collected.recording(result)
 
-    async def text(self) -> str:
-        """Read to the end; return what the run's assistants said. Raises as `result` does.
+    async def text(self, *, nested: bool = False) -> str:
+        """Read to the end; return what the run's own agent said, with `nested` what nested agents said too.
 
-        That is the text of all events that this stream has handed out, before this call or during it. What
-        was handed out before is read once more, by a stream of its own: a stream keeps no events.
+        Raises as `result` does. That is the text of all events that this stream has handed out, before this call or
+        during it. What was handed out before is read once more, by a stream of its own: a stream keeps no events.
 
         Example:
             assert await client.runs.stream(run_id).text() == "It is cold."
         """
-        if self._text is None:
-            self._text = await self._read_text()
-        return self._text
+        if nested not in self._texts:
+            text = TextProjection(nested=nested)
+            async for event in self._whole():
+                text.add(event)
+            await self.result()
+            self._texts[nested] = text.text
+        return self._texts[nested]
 
     async def result(self) -> RunResult:
         """Read to the end; return the run's result.
@@ -170,33 +182,43 @@ class AsyncRunStream(EventStream):
                 result = failed.result
             assert result.error.type == "LookupError"
         """
-        async for _ in self:
-            pass
+        await self._drain()
         result = await self._find_result()
         raise_unless_succeeded(result)
         return result
 
-    async def _read_text(self) -> str:
-        text = TextProjection()
-        if self._last_sequence == self._begin_sequence:
-            async for event in self:
-                text.add(event)
-            await self.result()
-            return text.text
+    async def _read_chunks(self, nested: bool) -> AsyncIterator[TextChunk]:
+        text = TextProjection(nested=nested)
+        async for event in self:
+            if chunk := text.add_chunk(event):
+                yield chunk
         await self.result()
+
+    async def _drain(self) -> None:
+        if not self.is_at_end:
+            async for _ in self:
+                pass
+
+    async def _whole(self) -> AsyncIterator[Event]:
+        """All events of the stream, those that it has handed out before as well."""
+        if self._last_sequence != self._begin_sequence:
+            await self._drain()
+        async for event in self:
+            yield event
+
+    async def _replay(self) -> AsyncIterator[Event]:
         async with self._read_again(self._begin) as again:
             async for event in again:
                 if event.sequence > self._last_sequence:
                     break
-                text.add(event)
-        return text.text
+                yield event
 
     async def _find_result(self) -> RunResult:
         if self._finished is not None:
             return RunResult.from_proto(self._run_id, self._finished)
         self._limits.start()
         try:
-            run = await self._get_run(self._run_id, self._limits.left())
+            run = await self._get_run(self._limits.left())
         except LavantError:
             self._limits.check()
             raise

@@ -57,10 +57,13 @@ class Streams:
             again = replace(plan, consumer_id="", deltas="none" if plan.deltas == "none" else "all")
             return self.open(again, token, limits=limits, reconnect_timeout=reconnect_timeout)
 
+        async def get_run(timeout: float | None) -> Run:
+            return await self._get_run(plan.run_id, timeout)
+
         return AsyncRunStream(
             plan.run_id,
             subscribe,
-            self._get_run,
+            get_run,
             read_again,
             limits,
             resume_token=resume_token,

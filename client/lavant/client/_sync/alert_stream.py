@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from lavant.client._events import AlertChangedEvent
+from lavant.client._sync.concurrency import UsageHints
 from lavant.client._sync.stream import RunStream
 
 
-class AlertStream(Iterator[AlertChangedEvent]):
+class AlertStream(UsageHints, Iterator[AlertChangedEvent]):
     """Tells when scores leave their bounds and when they are back, each change exactly once; never ends by itself.
 
     Reconnects by itself, unseen. Iterate over it once, in one thread. Leaving its `with` block, or dropping the

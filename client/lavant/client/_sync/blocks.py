@@ -9,7 +9,7 @@ from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
 from lavant.client._message import MessageDraft
 from lavant.client._models import Usage
-from lavant.client._sync.concurrency import Block, monotonic
+from lavant.client._sync.concurrency import UsageHints, monotonic
 from lavant.client._sync.messages import Messages
 from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lavant.client._sync.producer import RunProducer
 
 
-class _Block(Block):
+class _Block(UsageHints):
     """Publishes an event when it is entered and one when it is left; the body's own error comes first.
 
     Leaving never waits, so nothing can cut it short.

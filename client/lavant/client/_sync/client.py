@@ -9,7 +9,7 @@ import grpc
 
 from lavant.client._arguments import check_seconds
 from lavant.client._sync.calls import Metadata, open_channel
-from lavant.client._sync.concurrency import Block
+from lavant.client._sync.concurrency import UsageHints
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.evaluations import Evaluations
 from lavant.client._sync.rules import Rules
@@ -20,7 +20,7 @@ from lavant.client._target import ChannelOption, channel_options, resolve_target
 DEFAULT_TIMEOUT = 30.0
 
 
-class Client(Block):
+class Client(UsageHints):
     """A connection to a lavant server. Use it with `with`, or make it once for all of a program.
 
     It may be used from any thread.

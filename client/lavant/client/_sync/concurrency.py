@@ -31,6 +31,28 @@ class Clock:
         return _alarms.set(seconds, action)
 
 
+class UsageHints:
+    """Base of what blocks: says so to those who use it as if it were asynchronous."""
+
+    if not TYPE_CHECKING:  # To type checkers, it has none of these.
+
+        def __aenter__(self) -> NoReturn:
+            raise self._hint("`async with`", "`with`")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        def __aiter__(self) -> NoReturn:
+            raise self._hint("`async for`", "`for`")
+
+        def _hint(self, wrong: str, right: str) -> TypeError:
+            name = type(self).__name__
+            return TypeError(f"{name} cannot be used with {wrong}: use {right}, or lavant.client.AsyncClient")
+
+
+current_reader = threading.get_ident
+
+
 def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:  # noqa: ARG001
     """Call a handler of the user's. It takes the time that it takes: only asynchronous ones can be bounded."""
     result = handler(argument)
@@ -60,18 +82,6 @@ class Home:
     def run_at_exit(self, work: Callable[[], None], timeout: float) -> None:  # noqa: ARG002
         """Do some work while the process exits; it bounds its time itself."""
         work()
-
-
-class Block:
-    """Base of what is entered with `with`: raises TypeError where `async with` is used instead."""
-
-    if not TYPE_CHECKING:  # Type checkers find the mistake by themselves.
-
-        def __aenter__(self) -> NoReturn:
-            raise TypeError(f"{type(self).__name__} is entered with `with`; in asynchronous code, use AsyncClient's")
-
-        def __aexit__(self, *_: object) -> None:
-            raise NotImplementedError
 
 
 class Signal:

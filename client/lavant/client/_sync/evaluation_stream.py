@@ -3,18 +3,22 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from lavant.client._evaluations import EvaluationEvent, EvaluationProjection
+from lavant.client._events import Event
+from lavant.client._sync.concurrency import UsageHints
 from lavant.client._sync.stream import RunStream
 
 
-class EvaluationStream(Iterator[EvaluationEvent]):
+class EvaluationStream(UsageHints, Iterator[EvaluationEvent]):
     """What an evaluation tells, in order, each exactly once; reconnects by itself, unseen.
 
-    Iterate over it once, in one thread. The last event is `final`, or the `error` of one that did not end well. Leaving
-    its `with` block, or dropping the last reference to it, ends the call; it never cancels the evaluation.
+    One loop at a time, as over a run's stream; a loop after its end reads the same events again. The last event is
+    `final`, or the `error` of one that did not end well. Leaving its `with` block, or dropping the last
+    reference to it, ends the call; it never cancels the evaluation.
 
     Example:
         with client.evaluations.stream(evaluation_id) as stream:
@@ -27,6 +31,7 @@ class EvaluationStream(Iterator[EvaluationEvent]):
 
     def __init__(self, evaluation_id: str, stream: RunStream) -> None:
         self._stream = stream
+        self._id = evaluation_id
         self._projection = EvaluationProjection(evaluation_id)
         self._told: deque[EvaluationEvent] = deque()
         self._token_before = ""
@@ -52,11 +57,26 @@ class EvaluationStream(Iterator[EvaluationEvent]):
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Iterator[EvaluationEvent]:
+        return self._replay() if self._stream.is_at_end and not self._told else self._loop()
 
     def __next__(self) -> EvaluationEvent:
+        return self._next(self._stream)
+
+    def _loop(self) -> Iterator[EvaluationEvent]:
+        events = iter(self._stream)
+        with suppress(StopIteration):
+            while True:
+                yield self._next(events)
+
+    def _next(self, events: Iterator[Event]) -> EvaluationEvent:
         while not self._told:
             self._token_before = self._stream.resume_token
-            self._told.extend(self._projection.add(next(self._stream)))
+            self._told.extend(self._projection.add(next(events)))
         return self._told.popleft()
+
+    def _replay(self) -> Iterator[EvaluationEvent]:
+        projection = EvaluationProjection(self._id)
+        for event in self._stream:
+            for told in projection.add(event):
+                yield told

@@ -17,7 +17,7 @@ from lavant.client._outbox import Kind
 from lavant.client._states import RunState
 from lavant.client._sync.backlog import LAST_SECONDS
 from lavant.client._sync.blocks import MessageBlock, StepBlock, ToolBlock
-from lavant.client._sync.concurrency import Block
+from lavant.client._sync.concurrency import UsageHints
 from lavant.client._sync.connection import Connection
 from lavant.client._sync.messages import Messages
 from lavant.client._sync.publisher import Publisher
@@ -30,7 +30,7 @@ _Made = TypeVar("_Made")
 _ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
 
 
-class RunProducer(Block):
+class RunProducer(UsageHints):
     """A run that this process executes: `with client.runs.start(...) as run`.
 
     Leaving the block ends the run: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
