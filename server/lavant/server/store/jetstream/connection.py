@@ -17,6 +17,7 @@ REQUEST_LIMIT = 2.0  # seconds to an answer; a cluster that elects a leader give
 _CONNECT_LIMIT = 2  # seconds to a server; the next one is tried then
 _PENDING_BYTES = 64 << 20
 _STATUS = "Status"
+_WHOLE = ("204", "404")  # end of a batch, and nothing found
 _NO_RESPONDERS = "503"
 
 _BEGIN_LIMIT = 15.0  # seconds for a cluster that has just begun to find its servers and the streams' leaders
@@ -129,8 +130,9 @@ class Connection:
                 done.set_result(answers)
 
         await self._ask(subject, payload, None, take, done, REQUEST_LIMIT)
-        if status_of(answers[-1]) == _NO_RESPONDERS:
-            raise Unanswered(f"nobody answers {subject}")
+        status = status_of(answers[-1])
+        if status not in _WHOLE:  # a refusal, or nobody is there: no answer is no empty answer
+            raise Unanswered(f"{subject} answered with status {status}")
         return answers
 
     async def api(self, call: str, /, *, limit: float = REQUEST_LIMIT, **body: Any) -> dict[str, Any]:

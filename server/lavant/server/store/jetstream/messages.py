@@ -107,6 +107,8 @@ class Messages:
             if _header(answer, "Nats-Last-Sequence") != before:
                 raise Unanswered("a part of an answer is missing")
             before = _header(answer, "Nats-Sequence")
+        if len(answers) > 1 and _header(answers[-1], "Nats-Last-Sequence") != before:
+            raise Unanswered("the end of an answer is missing")
         return [_message(answer) for answer in answers[:-1]]
 
     async def latest(self, stream: str, subjects: Sequence[str]) -> list[Message]:
