@@ -160,6 +160,7 @@ class Publisher:
         sender, failed = self._sender, self._sender.failed_attempts
         if sender.is_over or (sender.is_parked and sender is not self._connection.backlog.head):
             return False
+        self._connection.redial()
         sender.retry()
         outage = self._connection.outage
         await self.changed.wait_for(

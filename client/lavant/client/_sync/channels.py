@@ -104,6 +104,12 @@ class Channels:
                 self._retired.add(lane)
                 self._lanes = [other for other in self._lanes if other is not lane]
 
+    def redial(self) -> None:
+        """Make further calls over new connections, which are tried at once: the old ones wait before they try again."""
+        with self._lock:
+            self._retired.update(self._lanes)
+            self._lanes = []
+
     def close(self) -> None:
         """Close them; calls under way are cancelled, and no more are made."""
         is_used, self._closed = self.is_used, True

@@ -83,6 +83,10 @@ class Connection:
         """Return where calls are made; None before the first one."""
         return self._channels.current_home()
 
+    def redial(self) -> None:
+        """Make further calls over new connections, which are tried at once."""
+        self._channels.redial()
+
     def close(self) -> None:
         """End the runs that are open, within two seconds; then close the channels: calls under way are cancelled."""
         if self._channels.is_used or self.open_runs:

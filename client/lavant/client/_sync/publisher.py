@@ -161,6 +161,7 @@ class Publisher:
         sender, failed = self._sender, self._sender.failed_attempts
         if sender.is_over or (sender.is_parked and sender is not self._connection.backlog.head):
             return False
+        self._connection.redial()
         sender.retry()
         outage = self._connection.outage
         self.changed.wait_for(lambda: sender.is_over or not outage.is_on or sender.failed_attempts > failed, timeout)
