@@ -71,8 +71,8 @@ async def test_an_evaluation_that_is_completed(server: Server, web: httpx.AsyncC
     assert events[1][1] == {"rows_complete": 0, "rows_total": 2}
     assert events[2][1] == {
         "row": {
-            "id": "case 1", "iteration": 1, "score": 0.75, "prompt": {"city": "Oslo"}, "result": "cold", "truth": True,
-            "duration": 1.5, "metrics": {"tokens": 12.0},
+            "id": "case 1", "iteration": 1, "score": 0.75, "input": {"city": "Oslo"}, "output": "cold",
+            "expected": True, "duration": 1.5, "metrics": {"tokens": 12.0},
             "scores": [
                 {"name": "correct", "value": True, "explanation": "so"},
                 {"name": "similar", "value": 0.5, "explanation": "so"},
@@ -164,8 +164,8 @@ async def test_an_evaluation_that_waits_goes_on_and_fails_in_a_row(server: Serve
         "running", "input_required", "running", "succeeded",
     ]  # fmt: skip
     first, second = (data["row"] for name, data in told if name == "row_complete")
-    assert (first["error"], first["prompt"]) == ({"type": "ValueError", "message": HOSTILE}, HOSTILE)
-    assert first["result"] == [HOSTILE, {"\u2028": "\x85"}]
+    assert (first["error"], first["input"]) == ({"type": "ValueError", "message": HOSTILE}, HOSTILE)
+    assert first["output"] == [HOSTILE, {"\u2028": "\x85"}]
     assert (first["run_id"], first["scores"]) == ("subject", [])
     assert second["scores"] == [
         {"name": "similar", "value": 0.5, "explanation": "so", "evaluator": "judge", "version": "2"},
@@ -181,3 +181,27 @@ async def test_an_evaluation_ends_with_204(server: Server, web: httpx.AsyncClien
     await evaluation(server, row(1, correct=True))
     last = (await read_all(web, STREAM))[-1]
     assert (await web.get(STREAM, headers={"Last-Event-ID": last.last_id})).status_code == 204
+
+
+async def test_a_queued_evaluation_says_so_each_time_that_it_is_opened(server: Server, web: httpx.AsyncClient) -> None:
+    await create(server.stubs, kind=RunKind.RUN_KIND_EVALUATION)
+    last_id = ""
+    for _ in range(2):
+        async with asyncio.timeout(20), web.stream("GET", STREAM, headers={"last-event-id": last_id}) as response:
+            events = read(response)
+            opened, status = await anext(events), await anext(events)
+        assert (opened.name, status.name) == ("opened", "status")
+        assert json.loads(status.data) == {"status": "queued", "state": "queued"}
+        last_id = opened.last_id
+        assert last_id
+
+
+async def test_an_evaluation_can_be_waited_for(server: Server, web: httpx.AsyncClient) -> None:
+    assert (await web.get(STREAM)).status_code == 404
+    assert (await web.get(STREAM, params={"wait_for_run": "perhaps"})).status_code == 400
+    async with asyncio.timeout(20), web.stream("GET", STREAM, params={"wait_for_run": "true"}) as response:
+        events = read(response)
+        assert (await anext(events)).data == "{}"
+        await evaluation(server, row(1, correct=True))
+        names = [event.name async for event in events if event.name != "caught_up"]
+    assert names == ["status", "progress", "row_complete", "progress", "status", "final", "end"]

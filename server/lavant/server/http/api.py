@@ -8,18 +8,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from lavant.server.errors import invalid_field, run_not_found
+from lavant.server.errors import LavantError, invalid_field, run_not_found
 from lavant.server.http import evaluations, queries
 from lavant.server.http.answers import TENANT, answer, caller
 from lavant.server.http.json_text import to_json
-from lavant.server.http.sse import RETRY_MS, EventTexts, SSEFrames, event_of_run
+from lavant.server.http.sse import RETRY_MS, EventTexts, Named, SSEFrames, event_of_run
 from lavant.server.http.streams import EventStreamResponse, HTTPCaller, LastEventId, attempt_now, new_session_id
 from lavant.server.model import RunKey, is_terminal
 from lavant.server.streaming.calls import Caller
 from lavant.server.streaming.frames import Frames
-from lavant.server.streaming.tokens import ResumeTokens
+from lavant.server.streaming.tokens import Position, ResumeTokens
 from lavant.v1 import event_service_pb2, run_service_pb2
-from lavant.v1.event_service_pb2 import StopPosition
+from lavant.v1.error_pb2 import ErrorReason
+from lavant.v1.event_service_pb2 import StopPosition, StreamEventsRequest
 from lavant.v1.run_pb2 import Run, RunKind
 
 _Write = Callable[[bytes], Awaitable[None]]
@@ -103,13 +104,11 @@ class API:
 
     async def stream_run(self, request: Request) -> ASGIApp:
         """A run's events as they come."""
-        run = await self._run(request.path_params["run_id"])
-        return self._stream(request, run, self._run_texts)
+        return await self._stream(request, self._run_texts)
 
     async def stream_evaluation(self, request: Request) -> ASGIApp:
         """An evaluation's status, progress, rows and end as they come."""
-        run = await self._evaluation(request.path_params["run_id"])
-        return self._stream(request, run, self._evaluation_texts)
+        return await self._stream(request, self._evaluation_texts, RunKind.RUN_KIND_EVALUATION, evaluations.state)
 
     async def watch(self, request: Request) -> ASGIApp:
         """Runs as they stand, then each as it changes state."""
@@ -125,25 +124,43 @@ class API:
 
         return _stream_or_head(request, deliver)
 
-    def _stream(self, request: Request, run: Run, texts: EventTexts) -> ASGIApp:
-        asked = queries.stream_events(request.query_params, run.run_id)
+    async def _stream(
+        self,
+        request: Request,
+        texts: EventTexts,
+        kind: "RunKind.ValueType | None" = None,
+        state: Callable[[Run], Named] = lambda _: (),
+    ) -> ASGIApp:
+        asked = queries.stream_events(request.query_params, request.path_params["run_id"])
+        run = await self._awaited(asked, kind)
         last = LastEventId.of(request)
         if last.token:
-            position = self._tokens.read(last.token, RunKey(TENANT, run.run_id))
-            position.check(run.create_time.ToNanoseconds(), run.last_sequence)
-            ends_here = is_terminal(run.state) or asked.stop == StopPosition.STOP_POSITION_HEAD
-            if ends_here and position.sequence >= run.last_sequence:
+            position = self._tokens.read(last.token, RunKey(TENANT, asked.run_id))
+            if last.is_over or (run is not None and _has_read_all(run, position, asked)):
                 return Response(status_code=204)
             asked.resume_token = last.token
             asked.take_over = False
         session_id = last.session_id or asked.session_id or new_session_id()
-        frames = SSEFrames(texts, session_id if asked.consumer_id else "")  # Without a name, nobody is its rival.
+        # Without a name, nobody is its rival.
+        frames = SSEFrames(texts, session_id if asked.consumer_id else "", state)
         asked.session_id = session_id
         asked.consumer_id = asked.consumer_id or f"http-{new_session_id()}"
         asked.attempt = attempt_now()
         return _stream_or_head(
             request, lambda write: self._events.stream_events(asked, HTTPCaller(TENANT, write), frames)
         )
+
+    async def _awaited(self, asked: StreamEventsRequest, kind: "RunKind.ValueType | None") -> Run | None:
+        """The run that is to be streamed; None: there is none yet, and it may be waited for."""
+        try:
+            run = await self._run(asked.run_id)
+        except LavantError as error:
+            if asked.wait_for_run and error.reason == ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
+                return None
+            raise
+        if kind not in (None, run.kind):
+            raise run_not_found(asked.run_id)
+        return run
 
     async def _run(self, run_id: str) -> Run:
         response = await self._runs.get_run(run_service_pb2.GetRunRequest(run_id=run_id), caller())
@@ -154,6 +171,13 @@ class API:
         if run.kind != RunKind.RUN_KIND_EVALUATION:
             raise run_not_found(run_id)
         return run
+
+
+def _has_read_all(run: Run, position: Position, asked: StreamEventsRequest) -> bool:
+    """Return whether nothing follows on a position, or raise RESUME_TOKEN_INVALID if it is not one of this run."""
+    position.check(run.create_time.ToNanoseconds(), run.last_sequence)
+    ends_here = is_terminal(run.state) or asked.stop == StopPosition.STOP_POSITION_HEAD
+    return ends_here and position.sequence >= run.last_sequence
 
 
 def _endpoint(respond: Callable[[Request], Awaitable[ASGIApp]]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lavant.server.http.json_text import quote, to_json
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished, Score
-from lavant.v1.run_pb2 import RunFinished, RunState
+from lavant.v1.run_pb2 import Run, RunFinished, RunState
 
 _NOT_ASCII = re.compile("[^\\x00-\\x7f]+")
 Named = Sequence[tuple[str, str]]
@@ -20,12 +20,17 @@ _STATUSES = {
 }
 
 
+def state(run: Run) -> Named:
+    """Return what a stream begins with: that the evaluation is queued. Later states are events of its own."""
+    return (("status", _status(run.state)),) if run.state == RunState.RUN_STATE_QUEUED else ()
+
+
 def render(event: Event) -> Named:
     """Return the names and the JSON of what an event tells a dashboard; of most events nothing.
 
     `status` {"status": queued, running, completed, failed or cancelled, "state": the run's own};
     `progress` {"rows_complete", "rows_total", "label"}; `row_complete` {"row": {"id", "iteration", "score": the mean of
-    its numbers and verdicts, "scores", "prompt", "result", "truth", "duration" in seconds, "metrics", "error"}};
+    its numbers and verdicts, "scores", "input", "output", "expected", "duration" in seconds, "metrics", "error"}};
     `final` {"result": {"state", "accuracy": the part of all verdicts that passed, "mean_scores", "rows_succeeded",
     "rows_failed", "output", "duration"}} of one that was completed or cancelled, `error` {"error", "result"} of
     one that was not. What is not known is left out.
@@ -79,9 +84,9 @@ def _row(row: RowFinished) -> str:
         run_id=quote(row.subject_run_id) if row.subject_run_id else None,
         score=_number(sum(numbers) / len(numbers)) if numbers else None,
         scores="[" + ", ".join(map(_score, row.scores)) + "]",
-        prompt=_json(row.input_json),
-        result=_json(row.output_json),
-        truth=_json(row.expected_output_json),
+        input=_json(row.input_json),
+        output=_json(row.output_json),
+        expected=_json(row.expected_output_json),
         duration=_number(row.duration.ToNanoseconds() / 1e9) if row.HasField("duration") else None,
         metrics=_object(**{name: _number(row.metrics[name]) for name in row.metrics}) if row.metrics else None,
         error=to_json(row.error) if row.HasField("error") else None,

@@ -14,8 +14,9 @@ _FILTER = {
 }  # fmt: skip
 _STREAM = {
     "consumer", "session", "take_over", "last_event_id", "deltas", "type", "start", "stop", "idle_timeout",
-    "heartbeat_interval",
+    "heartbeat_interval", "wait_for_run",
 }  # fmt: skip
+_YES_OR_NO = {"": False, "false": False, "true": True}
 
 
 def list_runs(query: QueryParams) -> ListRunsRequest:
@@ -50,13 +51,14 @@ def stream_events(query: QueryParams, run_id: str) -> StreamEventsRequest:
         run_id=run_id,
         consumer_id=asked.text("consumer"),
         session_id=asked.text("session"),
-        take_over=asked.choice("take_over", {"": False, "false": False, "true": True}),
+        take_over=asked.choice("take_over", _YES_OR_NO),
         deltas=asked.enum("deltas", DeltaMode.items(), "DELTA_MODE_"),
         types=asked.enums("type", EventType.items(), "EVENT_TYPE_"),
         start=asked.enum("start", StartPosition.items(), "START_POSITION_"),
         stop=asked.enum("stop", StopPosition.items(), "STOP_POSITION_"),
         idle_timeout=asked.duration("idle_timeout"),
         heartbeat_interval=asked.duration("heartbeat_interval"),
+        wait_for_run=asked.choice("wait_for_run", _YES_OR_NO),
     )
 
 

@@ -15,10 +15,12 @@ RETRY_MS = 1_000
 _CACHED_BYTES = 16 << 20
 _END_REASON = "STREAM_END_REASON_"
 _END_OF_ID = b"~\n\n"
+OVER = "~over"  # behind an id: the stream fell idle, as was asked for, and a browser need not open it again
 
 _Key = tuple[bytes, tuple[bytes, int, int]]
 _NONE: _Key = (b"", (b"", 0, 0))
-Render = Callable[[Event], Sequence[tuple[str, str]]]
+Named = Sequence[tuple[str, str]]
+Render = Callable[[Event], Named]
 
 
 def event_of_run(event: Event) -> Sequence[tuple[str, str]]:
@@ -68,14 +70,19 @@ class SSEFrames:
     escapes line breaks, and nothing else of a run gets into a line.
     """
 
-    def __init__(self, texts: EventTexts, session_id: str = "") -> None:
+    def __init__(self, texts: EventTexts, session_id: str = "", state: Callable[[Run], Named] = lambda _: ()) -> None:
+        """Write events as `texts` does; `state` tells what is said of the run each time that the stream is opened."""
         self._texts = texts
+        self._state = state
         self._end_of_id = f"~{session_id}\n\n".encode()
 
     def opened_frame(self, token: bytes, run: Run | None, *_: float) -> bytes:
         """The first frame: the run as it stands."""
         data = f'{{"run": {to_json(run)}}}' if run is not None else "{}"
-        return f"retry: {RETRY_MS}\nevent: opened\ndata: {data}\nid: ".encode() + token + self._end_of_id
+        told = (("opened", data), *(self._state(run) if run is not None else ()))
+        end_of_event = b"id: " + token + self._end_of_id
+        events = [f"event: {name}\ndata: {said}\n".encode() + end_of_event for name, said in told]
+        return f"retry: {RETRY_MS}\n".encode() + b"".join(events)
 
     def events_frame(self, bookmark: Bookmark, _: int, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Events, each by itself."""
@@ -97,8 +104,10 @@ class SSEFrames:
     def end_frame(
         self, token: bytes, reason: "StreamEndReason.ValueType", *, reconnect: bool, retry_delay: float = 0
     ) -> bytes:
-        """The last frame, and when to come back."""
+        """The last frame, and when to come back: not at all after an idle end, which was asked for."""
         name = StreamEndReason.Name(reason).removeprefix(_END_REASON)
+        if reason == StreamEndReason.STREAM_END_REASON_IDLE:
+            return end(name, reconnect=False) + b"id: " + token + self._end_of_id.rstrip() + f"{OVER}\n\n".encode()
         retry = f"retry: {max(RETRY_MS, round(retry_delay * 1000))}\n".encode() if reconnect else b""
         return retry + end(name, reconnect=reconnect) + b"id: " + token + self._end_of_id
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from lavant.server.errors import LavantError
 from lavant.server.http import queries
 from lavant.server.http.errors import name_of, refused, to_response
-from lavant.server.http.sse import end, failure
+from lavant.server.http.sse import OVER, end, failure
 from lavant.server.incidents import report
 from lavant.server.streaming.tokens import token_invalid
 from lavant.v1.error_pb2 import ErrorReason
@@ -47,15 +47,21 @@ class LastEventId:
 
     token: str
     session_id: str
+    is_over: bool = False
 
     @classmethod
     def of(cls, request: Request) -> "LastEventId":
-        """Read the header; else the parameter, for those who cannot set headers."""
-        given = request.headers.get("last-event-id") or queries.last_event_id(request.query_params)
-        token, _, session_id = given.partition("~")
+        """Read the header; else the parameter, for those who cannot set headers.
+
+        Browsers send the header by themselves, also after a stream that fell idle as was asked for: they need
+        an answer that stops them. The parameter is sent on purpose, by those who want to read on.
+        """
+        sent = request.headers.get("last-event-id", "")
+        given = sent or queries.last_event_id(request.query_params)
+        token, _, session_id = given.removesuffix(OVER).partition("~")
         if given and not token:
             raise token_invalid("it is empty")
-        return cls(token, session_id)
+        return cls(token, session_id, is_over=sent.endswith(OVER))
 
 
 def new_session_id() -> str:
