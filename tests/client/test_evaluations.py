@@ -62,7 +62,9 @@ async def test_failures_are_rows_and_cost_no_other_score(client: AsyncClient) ->
     }  # fmt: skip
     [failure] = [score.error for score in oslo.scores if score.error]
     assert (failure.type, failure.message) == ("LookupError", "no judge")
-    assert evaluation.mean_scores == {"EqualsExpected": 1.0, "length": 4.0}
+    assert evaluation.mean_scores == {"EqualsExpected": 0.5, "length": 4.0}
+    assert (evaluation.accuracy, evaluation.score_counts) == (0.5, {"EqualsExpected": 1, "length": 1})
+    assert evaluation.error_counts == {"EqualsExpected": 1, "length": 1, "Broken": 2}
 
 
 async def seen(client: AsyncClient, evaluation_id: str) -> list[EvaluationEvent]:

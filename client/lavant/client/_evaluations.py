@@ -30,9 +30,11 @@ EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelle
 class Evaluation(Frozen):
     """An evaluation: what its rows add up to. `rows` are those that were read.
 
-    `accuracy` is the part that passed of all verdicts of all rows, and None without any; a row whose task failed
-    has none. `mean_scores` has the mean of each number, and of each verdict as 0 and 1. `comparison` is that with
-    the baseline which it was run with, if it was.
+    `accuracy` is the part that passed of all verdicts of all rows, and None without any. `mean_scores` has the mean of
+    each number, and of each verdict as 0 and 1. A row whose task or one of whose evaluators failed counts as not passed
+    in both; `score_counts` and `error_counts` say, by the score's name, how many rows have a number or a verdict and
+    how many failed rows have none. `comparison` is that with the baseline which it was run with, if it was; it is
+    never empty then.
 
     Example:
         evaluation = await client.evaluations.wait(evaluation_id)
@@ -45,6 +47,8 @@ class Evaluation(Frozen):
     rows_failed: int = 0
     accuracy: float | None = None
     mean_scores: Mapping[str, float] = {}
+    score_counts: Mapping[str, int] = {}
+    error_counts: Mapping[str, int] = {}
     output: Any = None
     error: ErrorInfo | None = None
     duration: timedelta | None = None

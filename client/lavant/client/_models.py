@@ -117,6 +117,10 @@ class Usage(Frozen):
 class EvaluationSummary(Frozen):
     """What an evaluation's rows add up to.
 
+    A row whose task or one of whose evaluators failed passes nothing: `accuracy` and the means of verdicts count it as
+    not passed. Means of numbers are those of the rows that have one. `score_counts` is the number of rows with a number
+    or a verdict, `error_counts` that of failed rows without, both by the score's name.
+
     Example:
         summary = EvaluationSummary(rows_succeeded=9, rows_failed=1, mean_scores={"correctness": 0.8}, accuracy=0.9)
         assert summary.mean_scores["correctness"] >= 0.8
@@ -126,6 +130,8 @@ class EvaluationSummary(Frozen):
     rows_failed: int
     mean_scores: Mapping[str, float]
     accuracy: float | None = None
+    score_counts: Mapping[str, int] = {}
+    error_counts: Mapping[str, int] = {}
 
     @classmethod
     def from_proto(cls, proto: run_pb2.EvaluationSummary) -> Self:
@@ -135,6 +141,8 @@ class EvaluationSummary(Frozen):
             rows_failed=proto.rows_failed,
             mean_scores=dict(proto.mean_scores),
             accuracy=proto.accuracy if proto.HasField("accuracy") else None,
+            score_counts=dict(proto.score_counts),
+            error_counts=dict(proto.error_counts),
         )
 
     def to_proto(self) -> run_pb2.EvaluationSummary:

@@ -7,6 +7,7 @@ from typing import Any, Self
 from lavant.client import _json
 from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, EvaluationSummary, to_timedelta
+from lavant.contract.summary import Sums
 from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
 
@@ -113,24 +114,11 @@ class Row(Frozen):
 
 
 def summary_of(rows: Iterable[Row]) -> EvaluationSummary:
-    """Add up rows: their accuracy is the part of all verdicts that passed."""
-    all_rows = list(rows)
-    failed = sum(row.has_failed for row in all_rows)
-    return EvaluationSummary(
-        rows_succeeded=len(all_rows) - failed,
-        rows_failed=failed,
-        mean_scores=_mean_scores(all_rows),
-        accuracy=_mean(score.number for row in all_rows for score in row.scores if isinstance(score.value, bool)),
-    )
-
-
-def _mean_scores(rows: Iterable[Row]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+    """Add up rows, as `lavant.contract.summary` defines."""
+    sums = Sums()
     for row in rows:
-        for score in row.scores:
-            if score.number is not None:
-                found.setdefault(score.name, []).append(score.number)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+        sums.add(failed=row.has_failed, values=((score.name, score.value) for score in row.scores))
+    return EvaluationSummary.from_proto(sums.summary())
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -345,7 +345,11 @@ Global___TokenUsage: _TypeAlias = TokenUsage  # noqa: Y015
 
 @_typing.final
 class EvaluationSummary(_message.Message):
-    """What an evaluation's rows add up to."""
+    """What an evaluation's rows add up to.
+
+    A row whose task or one of whose evaluators failed passes nothing: it counts as not passed for every pass/fail score
+    that the evaluation has and the row has not.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,19 +373,73 @@ class EvaluationSummary(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ScoreCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ErrorCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROWS_SUCCEEDED_FIELD_NUMBER: _builtins.int
     ROWS_FAILED_FIELD_NUMBER: _builtins.int
     MEAN_SCORES_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
+    SCORE_COUNTS_FIELD_NUMBER: _builtins.int
+    ERROR_COUNTS_FIELD_NUMBER: _builtins.int
     rows_succeeded: _builtins.int
     """Rows that were scored without an error."""
     rows_failed: _builtins.int
     """Rows whose task or evaluators failed."""
     accuracy: _builtins.float
-    """Mean of all passed/failed scores of all rows (as 0 and 1): the part that passed. Not set if there are none."""
+    """Part of all pass/fail scores that passed, those that failed rows do not have included. 0 if all rows failed; not
+    set if there are no pass/fail scores otherwise.
+    """
     @_builtins.property
     def mean_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Mean of each numeric score and of each passed/failed score (as 0 and 1), by its name."""
+        """Mean of each score by its name: of a pass/fail score as 0 and 1 over score_counts and error_counts, of a numeric
+        score over score_counts. At most 1,000 names.
+        """
+
+    @_builtins.property
+    def score_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Number of rows that have a number or a verdict, by the score's name."""
+
+    @_builtins.property
+    def error_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Number of failed rows that have none, by the score's name. Absent: 0."""
 
     def __init__(
         self,
@@ -390,10 +448,12 @@ class EvaluationSummary(_message.Message):
         rows_failed: _builtins.int = ...,
         mean_scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         accuracy: _builtins.float | None = ...,
+        score_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        error_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "mean_scores", b"mean_scores", "rows_failed", b"rows_failed", "rows_succeeded", b"rows_succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "error_counts", b"error_counts", "mean_scores", b"mean_scores", "rows_failed", b"rows_failed", "rows_succeeded", b"rows_succeeded", "score_counts", b"score_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015

@@ -25,7 +25,11 @@ async def test_evaluations_are_listed(client: AsyncClient, lavant: Lavant) -> No
         (["--min-score", "correct=0.5"], 0, ""),
         (["--min-score", "accuracy=0.6"], 20, "lavant: accuracy is 0.5, less than 0.6\n"),
         (["--min-score", "correct=0.8"], 20, "lavant: correct is 0.5, less than 0.8\n"),
-        (["--min-score", "correct=0.1", "--min-score", "clear=0.1"], 20, "lavant: clear is missing, less than 0.1\n"),
+        (
+            ["--min-score", "correct=0.1", "--min-score", "clear=0.1"],
+            20,
+            "lavant: clear is missing, at least 0.1 is wanted\n",
+        ),
     ],
 )
 async def test_one_is_judged(client: AsyncClient, lavant: Lavant, flags: list[str], status: int, said: str) -> None:

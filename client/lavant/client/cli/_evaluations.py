@@ -1,8 +1,9 @@
 """`lavant evaluations`: which evaluations there are, and whether one is good enough."""
 
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -29,6 +30,15 @@ def evaluations(
             "--min-score", metavar="NAME=NUMBER", help="The least accuracy, or mean of a score; may be repeated."
         ),
     ] = None,
+    max_failed_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--max-failed-rows",
+            min=0,
+            metavar="NUMBER",
+            help="The most rows whose task or evaluators may have failed; 0 with --min-score.",
+        ),
+    ] = None,
     timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer.")] = None,
     state: States = None,
     name: Names = None,
@@ -41,18 +51,42 @@ def evaluations(
 ) -> None:
     """List evaluations, the newest first; or wait for one, and show what its rows add up to.
 
-    Exit status of one: 0 it succeeded, and no score is below its --min-score; 20 one is, or is missing; 10 failed,
-    11 cancelled, 12 timed out, 13 abandoned; 124 not ended within --timeout; 1 lavant could not tell, 2 wrong usage.
+    A row whose task or evaluators failed did not pass: accuracy and means of verdicts count it so. Means of numbers are
+    those of the rows that have one: raise --max-failed-rows only if that is good enough.
+
+    Exit status of one: 0 it succeeded, and is within all bounds; 20 a score is below its --min-score or missing, or
+    more rows failed than --max-failed-rows; 10 failed, 11 cancelled, 12 timed out, 13 abandoned; 124 not ended within
+    --timeout; 1 lavant could not tell, 2 wrong usage.
     """
     least = dict(map(_least, min_score or ()))
+    bounds = _Bounds(least, 0 if least and max_failed_rows is None else max_failed_rows)
 
     async def work(client: AsyncClient) -> None:
         if evaluation is None:
             await _list(client, Selection.of(state, ["evaluation"], name, label, since), limit, json)
         else:
-            raise typer.Exit(await _judge(client, evaluation, least, timeout, json))
+            raise typer.Exit(await _check(client, evaluation, bounds, timeout, json))
 
     _session.run(work, target, api_key)
+
+
+class _Bounds(NamedTuple):
+    """What an evaluation must reach: `least` of each score, `max_failed` rows; None: any number."""
+
+    least: dict[str, float]
+    max_failed: int | None
+
+    def broken(self, evaluation: Evaluation) -> Iterator[str]:
+        """Say which bounds the evaluation does not keep."""
+        if self.max_failed is not None and evaluation.rows_failed > self.max_failed:
+            total = evaluation.rows_succeeded + evaluation.rows_failed
+            yield f"{evaluation.rows_failed:,} of {total:,} rows failed, more than {self.max_failed:,}"
+        found = measures(evaluation)
+        for name, number in self.least.items():
+            if name not in found:
+                yield f"{name} is missing, at least {number:g} is wanted"
+            elif not found[name] >= number:
+                yield f"{name} is {found[name]:.4g}, less than {number:g}"
 
 
 def _least(given: str) -> tuple[str, float]:
@@ -86,24 +120,20 @@ async def _list(client: AsyncClient, selection: Selection, limit: int, json: boo
     Console().print(table)
 
 
-async def _judge(
-    client: AsyncClient, evaluation_id: str, least: dict[str, float], timeout: float | None, json: bool
-) -> int:
+async def _check(client: AsyncClient, evaluation_id: str, bounds: _Bounds, timeout: float | None, json: bool) -> int:
     try:
         await client.runs.wait(evaluation_id, timeout)
     except WaitTimeout as error:
         typer.echo(f"lavant: {error}: it goes on, wait again or longer", err=True)
         return NOT_ENDED
     ended = await client.evaluations.get(evaluation_id)
-    print(_json.encode(ended.model_dump(exclude={"rows", "comparison"})) if json else _summary(ended, least))
+    print(_json.encode(ended.model_dump(exclude={"rows", "comparison"})) if json else _summary(ended, bounds.least))
     if status := status_of(ended.state):
         return status
-    found = measures(ended)
-    low = [name for name, number in least.items() if not found.get(name, -float("inf")) >= number]
-    for name in low:
-        has = f"{found[name]:.4g}" if name in found else "missing"
-        typer.echo(one_line(f"lavant: {name} is {has}, less than {least[name]:g}"), err=True)
-    return TOO_LOW if low else 0
+    broken = list(bounds.broken(ended))
+    for reason in broken:
+        typer.echo(one_line(f"lavant: {reason}"), err=True)
+    return TOO_LOW if broken else 0
 
 
 def _summary(evaluation: Evaluation, least: dict[str, float]) -> str:
@@ -115,7 +145,9 @@ def _summary(evaluation: Evaluation, least: dict[str, float]) -> str:
     width = max((len(one_line(name)) for name in found), default=0)
     for name, mean in found.items():
         wanted = f"  (at least {least[name]:g})" if name in least else ""
-        lines.append(f"  {one_line(name):{width}}  {mean:.4g}{wanted}")
+        errors = evaluation.error_counts.get(name, 0)
+        without = f"  ({errors:,} failed rows without)" if errors else ""
+        lines.append(f"  {one_line(name):{width}}  {mean:.4g}{wanted}{without}")
     return "\n".join(lines)
 
 

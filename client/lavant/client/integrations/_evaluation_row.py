@@ -8,12 +8,12 @@ from pydantic_evals.evaluators import EvaluationResult
 from pydantic_evals.evaluators.evaluator import EvaluatorFailure
 from pydantic_evals.reporting import ReportCase, ReportCaseFailure
 
-from lavant.client import _json
 from lavant.client._arguments import duration
 from lavant.client._models import ErrorInfo
 from lavant.client._payloads import MAX_ERROR_MESSAGE
 from lavant.client._rows import Score
 from lavant.client.integrations._evaluation_plan import PlannedRow, value_text
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import RowFinished
 
@@ -51,13 +51,22 @@ def row_of(planned: PlannedRow, report: Report) -> RowFinished:
 
 
 def _score(result: EvaluationResult[Any]) -> event_pb2.Score:
-    value = result.value if isinstance(result.value, bool | str) else float(result.value)
+    """Return a score; an error for a value that is none, such as NaN or a number that is too large."""
+    value, error = result.value, None
+    if isinstance(value, str):
+        value = _short(value)
+    elif not isinstance(value, bool):
+        number = _finite(value)
+        if number is None:
+            error = _error(f"{value!r:.100} is no finite number", "ValueError")
+        value = number
     return Score(
         name=result.name,
-        value=_short(value) if isinstance(value, str) else value,
+        value=value,
         explanation=_short(result.reason or ""),
         evaluator=result.source.name,
         version=result.evaluator_version or "",
+        error=error,
     ).to_proto()
 
 
@@ -76,8 +85,27 @@ def _error(message: str, kind: str) -> ErrorInfo:
 
 
 def _metrics(report: ReportCase[Any, Any, Any]) -> Iterator[tuple[str, float]]:
-    return ((_json.valid_text(name), float(value)) for name, value in report.metrics.items() if isfinite(value))
+    for name, value in report.metrics.items():
+        if (number := _finite(value)) is not None:
+            yield to_text(name), number
+
+
+def drop_odd_numbers(report: Report) -> None:
+    """Take out of a report the numbers that pydantic-evals cannot average, for it averages all of them at its end."""
+    if isinstance(report, ReportCase):
+        for name in [name for name, result in report.scores.items() if _finite(result.value) is None]:
+            del report.scores[name]
+        for name in [name for name, value in report.metrics.items() if _finite(value) is None]:
+            del report.metrics[name]
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isfinite(number) else None
 
 
 def _short(text: str) -> str:
-    return _json.valid_text(text)[:MAX_ERROR_MESSAGE]
+    return to_text(text)[:MAX_ERROR_MESSAGE]

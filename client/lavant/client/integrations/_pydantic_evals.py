@@ -21,7 +21,7 @@ from lavant.client._requests import create_request
 from lavant.client._rows import Row, summary_of
 from lavant.client.integrations._evaluation_lives import find_lives, next_life, overtaken, read_lives
 from lavant.client.integrations._evaluation_plan import Key, PlannedRow, Stored, check_unchanged, plan_of, plan_rows
-from lavant.client.integrations._evaluation_row import Report, row_of
+from lavant.client.integrations._evaluation_row import Report, drop_odd_numbers, row_of
 from lavant.client.integrations._first_failure import first_failure
 from lavant.client.integrations._tool_stubs import begin_row, stubbed
 from lavant.v1.event_pb2 import EvaluationPlan, Event, RowFinished
@@ -77,6 +77,8 @@ class Work:
         run = await runs.get(life)
         done = [rows[row.key] for row in planned if row.key in rows]
         made = Evaluation.from_result(run.result or RunResult(run_id=life, state=run.state), done)
+        if self.baseline is None:
+            return made
         return made.model_copy(update={"comparison": compare(done, compared_with.rows.values())})
 
     @property
@@ -177,6 +179,7 @@ class _RowLifecycle(CaseLifecycle[Any, Any, Any]):
         try:
             if result is not None:  # None: it was cancelled, and is to be run again.
                 await self._recorder.record(row_of(self._row, result))
+                drop_odd_numbers(result)
         finally:
             if self._own is not None:
                 await self._own.teardown(result)

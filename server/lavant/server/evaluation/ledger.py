@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from lavant.contract.summary import Sums
 from lavant.server.evaluation.feed import Gap, Look, Window
-from lavant.server.evaluation.summary import Sums
 from lavant.v1.event_pb2 import Event, RowFinished, SampleReturned, SamplesDrawn, SamplesLeased
 from lavant.v1.rule_pb2 import RuleProgress
 from lavant.v1.run_pb2 import Error
@@ -237,7 +237,7 @@ class Ledger:
     def _finished(self, row: RowFinished) -> None:
         self._let_go(self.samples.pop(row.row_id))
         self.rows += 1
-        self.sums.add(row)
+        self.sums.add_row(row)
         if row.HasField("error"):
             self.failed += 1
             self.last_error = row.error

@@ -1,7 +1,7 @@
 """An evaluation's events as dashboards know them: status, progress, row_complete, final, error."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavant.server.http.json_text import quote, to_json
@@ -31,9 +31,9 @@ def render(event: Event) -> Named:
     `status` {"status": queued, running, completed, failed or cancelled, "state": the run's own};
     `progress` {"rows_complete", "rows_total", "label"}; `row_complete` {"row": {"id", "iteration", "score": the mean of
     its numbers and verdicts, "scores", "input", "output", "expected", "duration" in seconds, "metrics", "error"}};
-    `final` {"result": {"state", "accuracy": the part of all verdicts that passed, "mean_scores", "rows_succeeded",
-    "rows_failed", "output", "duration"}} of one that was completed or cancelled, `error` {"error", "result"} of
-    one that was not. What is not known is left out.
+    `final` {"result": {"state", "accuracy", "mean_scores", "rows_succeeded", "rows_failed", "score_counts",
+    "error_counts", "output", "duration"}} of one that was completed or cancelled, `error` {"error", "result"} of
+    one that was not; the contract's EvaluationSummary defines the sums. What is not known is left out.
     """
     match event.WhichOneof("payload"):
         case "run_started":
@@ -120,6 +120,8 @@ def _result(finished: RunFinished) -> str:
         mean_scores=_object(**{name: _number(means[name]) for name in means}),
         rows_succeeded=str(finished.evaluation.rows_succeeded),
         rows_failed=str(finished.evaluation.rows_failed),
+        score_counts=_counts(finished.evaluation.score_counts),
+        error_counts=_counts(finished.evaluation.error_counts),
         output=_json(finished.output_json),
         duration=_number(finished.duration.ToNanoseconds() / 1e9) if finished.HasField("duration") else None,
     )
@@ -136,6 +138,10 @@ def _object(**members: str | None) -> str:
 
 def _count(value: int | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _counts(counts: Mapping[str, int]) -> str | None:
+    return _object(**{name: str(counts[name]) for name in counts}) if counts else None
 
 
 def _number(value: float) -> str:
