@@ -1,5 +1,7 @@
 """The dashboard in a real browser: Debian's Chromium."""
 
+import re
+
 from playwright.async_api import expect
 
 from lavant.client import AsyncRunProducer, Usage
@@ -142,6 +144,39 @@ async def test_steps_are_nested_and_walked_with_the_keyboard(site: Site) -> None
     await page.keyboard.press("ArrowDown")
     await page.keyboard.press("Enter")
     await expect(page.locator(".timeline .details")).to_contain_text("inner's output")
+
+
+async def test_the_timeline_shows_tool_calls_in_steps_and_beside_them(site: Site) -> None:
+    """Each with its arguments, its result or error, its outcome and how long it took, also while it is at work."""
+    async with site.client.runs.start("agent") as run:
+        page = await site.open(f"runs/{run.id}")
+        rows, details = page.get_by_role("treeitem"), page.locator(".timeline .details")
+        async with run.step("think", "agent"):
+            async with run.tool("search", {"q": "Oslo"}) as search:
+                await expect(rows.filter(has_text="search")).to_have_attribute("data-state", "running")
+                await rows.filter(has_text="search").click()
+                await expect(details).to_contain_text("Oslo")
+                search.result = ["-3 °C"]
+            await expect(details).to_contain_text("-3 °C")
+            try:
+                async with run.tool("post", {"to": "Bergen"}):
+                    raise PermissionError("nobody may post")
+            except PermissionError:
+                pass
+        async with run.tool("alone", {"n": 1}) as alone:
+            alone.result = {"n": 2}
+        async with run.step("own", "tool"), run.tool("own", {"whole": True}) as own:
+            own.result = "all of its step"
+    await expect(rows).to_have_count(5)
+    found = [[await row.get_attribute(name) for name in ("aria-level", "data-state")] for row in await rows.all()]
+    assert found == [["1", "succeeded"], ["2", "succeeded"], ["2", "failed"], ["1", "succeeded"], ["1", "succeeded"]]
+    shown = {"post": ["Bergen", "nobody may post"], "alone": ['"n": 1', '"n": 2'], "own": ["whole", "all of its step"]}
+    for name, texts in shown.items():
+        await rows.filter(has_text=name).click()
+        for text in texts:
+            await expect(details).to_contain_text(text)
+    for row in await rows.all():
+        await expect(row.locator(".took")).to_have_text(re.compile(r"\d+ ?m?s"))
 
 
 async def test_fifty_thousand_events(site: Site) -> None:

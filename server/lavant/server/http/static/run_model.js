@@ -1,7 +1,8 @@
 // A run, made of its events. Pure: knows nothing of the page.
 //
 // Entries are what a transcript shows, in the order in which they began: messages, tool calls, errors,
-// questions, artifacts. Steps are a tree. `apply` returns the entry or step that an event changed.
+// questions, artifacts. Steps and tool calls are a tree, over time. `apply` returns the entry or step that an event
+// changed. A tool call that is all that a step is for, of its name, is that step's `call`; any other is a leaf of its own.
 
 import { hasEnded, milliseconds, seconds, stateName } from "./format.js";
 
@@ -19,6 +20,7 @@ export class RunModel {
     this.events = 0;
     this.entries = [];
     this.steps = [];
+    this.leaves = []; // tool calls without a step of their own
     this.progress = undefined;
     this.result = undefined;
     this.started = undefined;
@@ -81,7 +83,7 @@ export class RunModel {
     Object.assign(step, {
       name: started.name, stepKind: started.kind, input: started.input_json, attempt: started.attempt ?? 1, parent,
       began: milliseconds(event.event_time), ended: undefined, state: "running",
-      output: undefined, error: undefined, usage: undefined,
+      output: undefined, error: undefined, usage: undefined, call: undefined,
     });
     if (!before) {
       this.byStep.set(step.id, step);
@@ -135,6 +137,7 @@ export class RunModel {
     const call = started.call ?? {};
     const entry = this.#call(call.tool_call_id, event);
     Object.assign(entry, { name: call.tool_name, arguments: call.arguments_json, began: milliseconds(event.event_time) });
+    this.#place(entry, event);
     return entry;
   }
 
@@ -151,6 +154,9 @@ export class RunModel {
       outcome: (finished.outcome ?? "").replace("TOOL_CALL_OUTCOME_", "").toLowerCase().replaceAll("_", " "),
       took: seconds(finished.duration), done: true,
     });
+    this.#place(entry, event);
+    entry.state = entry.outcome || "done";
+    entry.ended = entry.took === undefined ? milliseconds(event.event_time) : entry.began + entry.took * 1000;
     return entry;
   }
 
@@ -196,10 +202,21 @@ export class RunModel {
   #call(id, event) {
     let call = this.byCall.get(id);
     if (!call) {
-      call = this.#add({ kind: "call", name: "tool", output: "", stepId: event.step_id });
+      call = this.#add({ kind: "call", name: "tool", output: "", stepId: event.step_id, state: "running" });
       this.byCall.set(id, call);
     }
     return call;
+  }
+
+  // Gives a tool call its place in the tree, once it is known by name.
+  #place(call, event) {
+    if (call.parent || call.depth !== undefined) return;
+    call.began ??= milliseconds(event.event_time);
+    call.parent = this.byStep.get(call.stepId);
+    call.depth = call.parent ? call.parent.depth + 1 : 0;
+    const step = call.parent;
+    if (step?.stepKind === "STEP_KIND_TOOL" && step.name === call.name && !step.call) step.call = call;
+    else this.leaves.push(call);
   }
 
   #add(entry) {

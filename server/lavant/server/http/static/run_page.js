@@ -1,4 +1,4 @@
-// One run: its text as it streams, its steps over time.
+// One run: its text as it streams, its steps and tool calls over time.
 
 import { follow } from "./api.js";
 import { h, perFrame, replace } from "./dom.js";
@@ -44,10 +44,11 @@ export function runPage(main, id, setState) {
   function touch(changed) {
     if (changed?.kind === "step") {
       timeline.touch(changed);
-      for (const step of model.steps) if (step.superseded) timeline.touch(step);
+      for (const one of [...model.steps, ...model.leaves]) if (one.superseded) timeline.touch(one);
       if (changed.attempt > 1) for (const entry of model.entries) if (entry.superseded) transcript.touch(entry);
     } else if (changed) {
       transcript.touch(changed);
+      if (changed.kind === "call" && changed.depth !== undefined) timeline.touch(changed);
     }
   }
 

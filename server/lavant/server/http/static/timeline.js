@@ -1,4 +1,4 @@
-// A run's steps as a tree with bars over time. Arrow keys move, Enter shows a step.
+// A run's steps and tool calls as a tree with bars over time. Arrow keys move, Enter shows one.
 
 import { h, replace } from "./dom.js";
 import { count, cost, pretty, shortName, span, tokens } from "./format.js";
@@ -13,14 +13,15 @@ export class Timeline {
     this.rows = new Map();
     this.changed = new Set();
     this.selected = undefined;
-    this.list = h("div", { class: "steps", role: "tree", "aria-label": "Steps", onkeydown: (event) => this.#onKey(event) });
+    this.list = h("div", { class: "steps", role: "tree", "aria-label": "Steps and tool calls", onkeydown: (event) => this.#onKey(event) });
     this.more = h("button", { class: "more", type: "button", hidden: true, onclick: () => this.#showMore() });
     this.details = h("div", { class: "details", "aria-live": "polite" });
     this.element = h("section", { class: "timeline", "aria-label": "Timeline" }, h("h2", {}, "Timeline"), this.list, this.more, this.details);
   }
 
-  touch(step) {
-    this.changed.add(step);
+  // A step or a tool call has changed. One that is all of a step is shown by the step's row.
+  touch(one) {
+    this.changed.add(one.parent?.call === one ? one.parent : one);
   }
 
   draw() {
@@ -29,10 +30,11 @@ export class Timeline {
     if (began !== undefined) this.list.style.setProperty("--whole", String(Math.max(1, (now ?? began) - began)));
     for (const step of this.changed) this.#update(step);
     this.changed.clear();
-    const hidden = this.model.steps.length - this.rows.size;
+    const all = this.model.steps.length + this.model.leaves.length;
+    const hidden = all - this.rows.size;
     this.more.hidden = hidden <= 0;
-    this.more.textContent = `Show more of ${count(hidden)} steps`;
-    this.element.classList.toggle("empty", this.model.steps.length === 0);
+    this.more.textContent = `Show more of ${count(hidden)} steps and tool calls`;
+    this.element.classList.toggle("empty", all === 0);
   }
 
   #update(step) {
@@ -63,7 +65,8 @@ export class Timeline {
 
   #showMore() {
     this.limit += SHOWN;
-    for (const step of this.model.steps) if (!this.rows.has(step)) this.#update(step);
+    const all = [...this.model.steps, ...this.model.leaves].sort((one, other) => one.began - other.began);
+    for (const step of all) if (!this.rows.has(step)) this.#update(step);
     this.draw();
   }
 
@@ -81,9 +84,10 @@ export class Timeline {
       this.details,
       h("h3", {}, step.name || step.id),
       h("p", {}, notes(kindOf(step), step.state, span(tookOf(step)), used, cost(step.usage))),
-      fault(step.error),
+      fault(step.error ?? step.call?.error),
       field("Input", pretty(step.input)),
-      field("Output", pretty(step.output)),
+      ...callFields(step.kind === "call" ? step : step.call),
+      field("Output", pretty(step.kind === "call" ? undefined : step.output)),
     );
   }
 
@@ -121,7 +125,9 @@ class Row {
   }
 }
 
-const kindOf = (step) => shortName(step.stepKind, "STEP_KIND_") || "step";
+const kindOf = (step) => (step.kind === "call" ? "tool call" : shortName(step.stepKind, "STEP_KIND_") || "step");
+const callFields = (call) =>
+  call ? [field("Arguments", pretty(call.arguments)), field("Output so far", call.done ? "" : call.output), field("Result", pretty(call.result))] : [];
 const tookOf = (step) => (step.ended === undefined ? undefined : (step.ended - step.began) / 1000);
 
 function focusOn(row, last) {
