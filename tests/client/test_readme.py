@@ -4,16 +4,22 @@ import ast
 import asyncio
 import itertools
 import re
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from client import offline
 from lavant.client import AsyncClient, RunState
 from support.calls import until
 from support.server import Server
+from support.web import serving_web
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -35,7 +41,7 @@ async def nothing() -> None:
 
 
 def test_every_block_is_here() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 async def test_publish_and_read(server: Server, client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +76,33 @@ async def test_frameworks(client: AsyncClient) -> None:
     await names["agent"].run("Plan the day.", deps=names["DeepAgentDeps"]())
     states = [run.state async for run in client.runs.list()]
     assert states == [RunState.SUCCEEDED] * 4
+
+
+class Routes:
+    """FastAPI's way to declare a route, as far as the block goes."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+
+    def get(self, path: str) -> Callable[[Any], None]:
+        async def answer(request: Request) -> Response:
+            return cast("Response", await self._endpoint(**request.path_params, request=request))
+
+        def declare(endpoint: Any) -> None:
+            self._endpoint = endpoint
+            self.routes.append(Route(path, answer))
+
+        return declare
+
+
+async def test_server_sent_events(client: AsyncClient) -> None:
+    async with client.runs.start("agent") as run:
+        await run.text("cold")
+    app = Routes()
+    await execute(block("import sse"), {"app": app, "client": client, "Request": Request, "nothing": nothing})
+    async with serving_web(Starlette(routes=app.routes)) as web:
+        assert "event: run_finished" in (await web.get(f"/chat/{run.id}/events")).text
+        assert (await web.get("/chat/nope/events")).status_code == 404
 
 
 async def test_evaluate(client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:

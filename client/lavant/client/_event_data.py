@@ -312,16 +312,23 @@ class SamplesLeased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReturned:
-    """A sample that was returned: with an error if it could not be evaluated, without one if its worker left."""
+    """A sample that was returned: with an error if it could not be evaluated, without one if its worker left.
+
+    `uncounted` attempts are those at which the evaluators were down.
+    """
 
     run_id: str
     error: ErrorInfo | None = None
     retry_time: datetime | None = None
+    uncounted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertChanged:
-    """An alert that fires, or no longer does; `value` is what was compared with `threshold`, over `count` scores."""
+    """An alert that fires, or no longer does; `value` is what was compared with `threshold`, over `count` scores.
+
+    `error_count` is how many scores of the window are failures of their evaluators.
+    """
 
     rule_id: str
     alert: str
@@ -329,6 +336,7 @@ class AlertChanged:
     value: float
     threshold: float
     count: int
+    error_count: int
     message: str
 
 

@@ -53,11 +53,12 @@ def _plain(value: object) -> Any:
 class _EventView(Generic[_Data]):
     """One record of a run's log. Nothing is copied or decoded before it is read."""
 
-    # Without an __init__ of its own, which would be most of what a view costs: `views` sets `proto`.
-    __slots__ = ("_read", "proto")
+    # Without an __init__ of its own, which would be most of what a view costs: `views` sets what it has.
+    __slots__ = ("_read", "_token", "proto")
     type: str
     proto: event_pb2.Event
     _read: _Data
+    _token: str
 
     @property
     def data(self) -> _Data:
@@ -88,6 +89,11 @@ class _EventView(Generic[_Data]):
     def time(self) -> datetime:
         """When it happened, by the producer's clock, in UTC."""
         return to_datetime(self.proto.event_time)
+
+    @property
+    def resume_token(self) -> str:
+        """Where a stream continues behind this very event; empty if no stream handed it out."""
+        return f"{self._token}~{self.proto.sequence}" if self._token else ""
 
     @property
     def attributes(self) -> Mapping[str, str]:
@@ -126,11 +132,11 @@ class _EventView(Generic[_Data]):
     def __hash__(self) -> int:
         return hash((self.proto.sequence, self.proto.event_id))
 
-    def __getstate__(self) -> event_pb2.Event:
-        return self.proto
+    def __getstate__(self) -> tuple[event_pb2.Event, str]:
+        return self.proto, self._token
 
-    def __setstate__(self, proto: event_pb2.Event) -> None:
-        self.proto = proto
+    def __setstate__(self, state: tuple[event_pb2.Event, str]) -> None:
+        self.proto, self._token = state
 
     def __repr__(self) -> str:
         payload = ", ".join(_shown_fields(getattr(self.proto, self.type))) if self.type in _DATA else ""
@@ -379,8 +385,8 @@ _VIEWS: dict[str | None, type[Event]] = {view.type: view for view in get_args(Ev
 _VIEWS[None] = UnknownEvent
 
 
-def views(protos: Iterable[event_pb2.Event]) -> list[Event]:
-    """Return the views that fit the events' payloads."""
+def views(protos: Iterable[event_pb2.Event], token: str = "") -> list[Event]:
+    """Return the views that fit the events' payloads. `token` is where the frame that they came in began."""
     wrapped: list[Event] = []
     kind, last_name = _VIEWS[None], None
     for proto in protos:
@@ -388,7 +394,7 @@ def views(protos: Iterable[event_pb2.Event]) -> list[Event]:
         if name != last_name:  # Neighbours are mostly of a kind, and a new string is dear to look up.
             kind, last_name = _VIEWS[name], name
         view = kind()
-        view.proto = proto
+        view.proto, view._token = proto, token
         wrapped.append(view)
     return wrapped
 

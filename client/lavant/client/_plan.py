@@ -1,13 +1,12 @@
 """What a reader asks of a stream."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavant.client._arguments import check_seconds, choose, duration
-from lavant.client._errors import ResumeTokenInvalid
 from lavant.client._events import Event
+from lavant.client._last_event_id import LastEventId
 from lavant.v1.event_pb2 import EventType
 from lavant.v1.event_service_pb2 import DeltaMode, StartPosition, StopPosition, StreamEventsRequest
 
@@ -30,7 +29,6 @@ _DELTAS: "dict[str, DeltaMode.ValueType]" = {
     "none": DeltaMode.DELTA_MODE_NONE,
 }
 _SHORTEST_HEARTBEAT, _LONGEST_HEARTBEAT = 1.0, 60.0
-_PARTIAL = re.compile(r"([^~]+)~([1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +85,7 @@ class StreamPlan:
 def split_token(token: str) -> tuple[str, int]:
     """Split a stream's token into the server's and the sequence up to which events are left out; 0: none.
 
-    Raises ResumeTokenInvalid for one that no stream gave.
+    The id of a server-sent event is such a token too. Raises ResumeTokenInvalid for one that no stream gave.
     """
-    if "~" not in token:
-        return token, 0
-    partial = _PARTIAL.fullmatch(token)
-    if partial is None:
-        raise ResumeTokenInvalid("the resume token cannot be used: it is damaged; begin anew")
-    return partial[1], int(partial[2])
+    place = LastEventId.parse(token)
+    return place.token, place.sequence

@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lavant.server.http.json_text import to_json
+from lavant.contract.json_text import to_json
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import ListEventsResponse
 from lavant.v1.run_pb2 import Run

@@ -36,6 +36,16 @@ class AsyncEvaluationStream(UsageHints, AsyncIterator[EvaluationEvent]):
         self._token_before = ""
 
     @property
+    def run_stream(self) -> AsyncRunStream:
+        """The stream of the evaluation's run that this one reads."""
+        return self._stream
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether all is handed out that the last event of the run told."""
+        return not self._told
+
+    @property
     def resume_token(self) -> str:
         """Where a new stream continues: behind the last event handed out; empty before the first.
 

@@ -45,7 +45,7 @@ class AsyncRunStream(EventStream):
     def __init__(
         self,
         run_id: str,
-        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
+        new_subscription: Callable[[str, str], Subscription[StreamEventsResponse]],
         get_run: Callable[[float | None], Awaitable[Run]],
         read_again: "Callable[[str], AsyncRunStream]",
         limits: Limits,

@@ -11,6 +11,7 @@ from weakref import ref
 
 from lavant.client._errors import LavantError, StreamInUse
 from lavant.client._events import Event, views
+from lavant.client._last_event_id import LastEventId
 from lavant.client._models import Run
 from lavant.client._plan import Handler, split_token
 from lavant.client._sync.concurrency import UsageHints, call_handler, current_reader
@@ -18,6 +19,7 @@ from lavant.client._sync.limits import Limits
 from lavant.client._sync.subscription import Subscription
 from lavant.v1 import event_pb2
 from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
+from lavant.v1.run_pb2 import Run as RunProto
 from lavant.v1.run_pb2 import RunFinished
 
 # Many more, alive at once, would cost as much again in garbage collection.
@@ -57,7 +59,7 @@ class EventStream(UsageHints, Iterator[Event]):
 
     def __init__(
         self,
-        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
+        new_subscription: Callable[[str, str], Subscription[StreamEventsResponse]],
         get_run: Callable[[float | None], Run],
         limits: Limits,
         *,
@@ -78,7 +80,8 @@ class EventStream(UsageHints, Iterator[Event]):
         self._frame_token = self._token  # behind it
         self._begin = resume_token  # before all that is handed out
         self._begin_sequence = self._last_sequence = self._skipped
-        self._subscription = new_subscription(self._token)
+        self._new_subscription = new_subscription
+        self._subscription = new_subscription(self._token, "")
         self._frame: Sequence[event_pb2.Event] = ()
         self._unread: Iterator[event_pb2.Event] = iter(())
         self._views: Iterator[Event] = iter(())
@@ -113,13 +116,60 @@ class EventStream(UsageHints, Iterator[Event]):
         left = length_hint(self._views) + length_hint(self._unread)
         token, handed_out = self._frame_token, self._skipped
         if left:
-            token, handed_out = self._token, self._frame[-left - 1].sequence
+            token = self._token
+            handed_out = self._frame[-left - 1].sequence if left < len(self._frame) else self._frame[0].sequence - 1
         return f"{token}~{handed_out}" if handed_out else token
 
     @property
     def last_sequence(self) -> int:
         """The sequence of the last event received, handed out or not."""
         return self._last_sequence
+
+    @property
+    def last_event_id(self) -> str:
+        """The same for server-sent events: with the stream's session, by which its reader is known when it is back."""
+        token, _, sequence = self.resume_token.partition("~")
+        return f"{token}~{sequence or 0}~{self._subscription.session_id}" if token else ""
+
+    @property
+    def run_proto(self) -> RunProto | None:
+        """The run as it stood when the stream was opened last, as the contract has it."""
+        frame = self._subscription.opened
+        return frame.opened.run if frame is not None and self._is_run_known else None
+
+    @property
+    def has_read_end(self) -> bool:
+        """Whether the run's last event was received."""
+        return self._finished is not None
+
+    def open(self, last: LastEventId | None = None) -> None:
+        """Open the stream now, without reading an event: raises what the server refuses with.
+
+        `last` is where to begin instead, of a stream that was not opened yet.
+
+        Example:
+            stream = client.runs.stream(run_id)
+            stream.open()
+            assert stream.run.id == run_id
+        """
+        if last is not None and last.token:
+            if self._subscription.opened is not None:
+                raise StreamInUse("this stream was read already: give a stream that nothing was read of")
+            self._token = self._frame_token = self._begin = last.token
+            self._begin_sequence = self._last_sequence = self._skipped = last.sequence
+            self._subscription = self._new_subscription(last.token, last.session_id)
+        self._limits.start()
+        while self._subscription.opened is None and (frame := self._subscription.next()) is not None:
+            self._accept(frame)
+
+    def has_next(self) -> bool:
+        """Wait for the next event without handing it out; return whether there is one: False at the end."""
+        if not length_hint(self._views):
+            try:
+                self._fill()
+            except StopIteration:
+                return False
+        return True
 
     def close(self) -> None:
         """End the stream: cancels the call at once. May be called again."""
@@ -189,7 +239,7 @@ class EventStream(UsageHints, Iterator[Event]):
             # It was waited for: the stream was opened before it, and its events tell no more than that it exists.
             with suppress(LavantError):
                 self._found = self._get_run(self._limits.left())
-        self._views = iter(views(islice(self._unread, _VIEWS_AT_ONCE)))
+        self._views = iter(views(islice(self._unread, _VIEWS_AT_ONCE), self._token))
 
     def _accept(self, frame: StreamEventsResponse) -> None:
         """Take a frame, once all of the last one is handed out."""

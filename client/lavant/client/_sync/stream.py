@@ -46,7 +46,7 @@ class RunStream(EventStream):
     def __init__(
         self,
         run_id: str,
-        new_subscription: Callable[[str], Subscription[StreamEventsResponse]],
+        new_subscription: Callable[[str, str], Subscription[StreamEventsResponse]],
         get_run: Callable[[float | None], Run],
         read_again: "Callable[[str], RunStream]",
         limits: Limits,

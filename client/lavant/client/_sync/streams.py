@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import time_ns
 
 from lavant.client._ids import new_id
 from lavant.client._models import Run
@@ -37,7 +38,10 @@ class Streams:
         """Make a stream; a plan without a consumer gets one of its own. No call is made yet."""
         session = self._sessions.begin(plan.run_id, plan.consumer_id)
 
-        def subscribe(token: str) -> Subscription[StreamEventsResponse]:
+        def subscribe(token: str, session_id: str) -> Subscription[StreamEventsResponse]:
+            if session_id and plan.consumer_id:
+                # Its earlier attempts may be another process's: of attempts by the clock, the later one is the newer.
+                session.id, session.attempt = session_id, time_ns()
             own = replace(plan, consumer_id=plan.consumer_id or f"anonymous-{new_id()}", session_id=session.id)
 
             def open_call(attempt: int, token: str, opened: bool) -> Call[StreamEventsResponse]:

@@ -50,6 +50,11 @@ class Subscription(Generic[_Frame]):
         self._call: Call[_Frame] | None = None
         self._ended = self._closed = False
 
+    @property
+    def session_id(self) -> str:
+        """The session that its calls are of; empty for an unnamed consumer, which has no others."""
+        return self._session.id if self._session.key is not None else ""
+
     def next(self) -> _Frame | None:
         """Return the next frame, or None after the last one that was asked for.
 

@@ -3,7 +3,7 @@
 from google.protobuf.message import Message
 from starlette.responses import Response
 
-from lavant.server.http.json_text import to_json
+from lavant.contract.json_text import to_json
 from lavant.server.http.streams import HTTPCaller
 
 TENANT = "default"

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from lavant.contract.json_text import to_json
 from lavant.server.errors import LavantError, invalid_field, run_not_found
 from lavant.server.http import evaluations, queries
 from lavant.server.http.answers import TENANT, answer, caller
-from lavant.server.http.json_text import to_json
 from lavant.server.http.sse import RETRY_MS, EventTexts, Named, SSEFrames, event_of_run
 from lavant.server.http.streams import EventStreamResponse, HTTPCaller, LastEventId, attempt_now, new_session_id
 from lavant.server.model import RunKey, is_terminal

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lavant.server.http.json_text import quote, to_json
+from lavant.contract.json_text import quote, to_json
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished, Score
 from lavant.v1.run_pb2 import Run, RunFinished, RunState
 

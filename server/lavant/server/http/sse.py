@@ -3,9 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from lavant.contract.json_text import quote, to_json
 from lavant.server.errors import LavantError
 from lavant.server.http.errors import name_of
-from lavant.server.http.json_text import quote, to_json
 from lavant.server.streaming.tokens import Bookmark
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import EventBatch, StreamEndReason
