@@ -9,6 +9,9 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 monotonic = time.monotonic
+# Seconds after which gRPC has reported the end of a call that was cancelled. Where the event loop is closed by then,
+# it logs an error.
+_AFTERMATH = 0.02
 
 
 class Lock:
@@ -128,6 +131,10 @@ class Signal:
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
+    def renew(self) -> None:
+        """Forget who waits, in a process that was forked from theirs."""
+        self._waiters = set()
+
     def notify(self) -> None:
         """Tell all who wait to look again. Never blocks."""
         if self._waiters:
@@ -208,7 +215,12 @@ class Background:
         try:
             await self._work()
         except asyncio.CancelledError:
-            if self._stopped or (seconds := self._persistence()) <= 0:
+            if self._stopped:
+                raise
+            seconds = self._persistence()
+            if seconds <= 0:
+                _forget_cancellation()
+                await asyncio.sleep(_AFTERMATH)
                 raise
         else:
             return
@@ -216,6 +228,7 @@ class Background:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._work()
+        await asyncio.sleep(_AFTERMATH)
 
 
 async def shielded(work: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:

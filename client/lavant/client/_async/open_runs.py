@@ -59,7 +59,7 @@ class OpenRuns:
             uncreated = list(self._uncreated)
         deadline = monotonic() + LAST_SECONDS
         for publisher in uncreated:
-            await publisher.wait_known(deadline - monotonic())
+            await publisher.delivery.wait_known(deadline - monotonic())
 
     async def flush(self, timeout: float) -> bool:
         """Wait until all that was queued by now is durable; return whether it is."""
@@ -79,7 +79,7 @@ class OpenRuns:
         self._connection.backlog.resume()
         await self._probe(publishers, deadline - monotonic())
         for publisher in publishers:
-            await publisher.wait_over(deadline - monotonic(), patient=False)
+            await publisher.delivery.wait_over(deadline - monotonic(), patient=False)
 
     def hang_up(self) -> None:
         """Give up what is not durable by now, and count it."""
@@ -97,10 +97,13 @@ class OpenRuns:
         home = self._connection.current_home()
         if home is not None:
             home.run_at_exit(lambda: self.finish(seconds, "the process exited"), seconds)
+        for publisher in self._all():
+            publisher.count_lost()
+        self._connection.outage.close()
 
     async def _probe(self, publishers: "list[Publisher]", seconds: float) -> None:
         for publisher in publishers:
-            if self._connection.outage.is_on and await publisher.probe(max(0.0, seconds)):
+            if self._connection.outage.is_on and await publisher.delivery.probe(seconds):
                 return
 
     def disown(self) -> None:

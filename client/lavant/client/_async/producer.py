@@ -78,6 +78,7 @@ class AsyncRunProducer(UsageHints):
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
         self._raises = on_error == "raise"
+        self._timeout = connection.timeout
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -304,10 +305,10 @@ class AsyncRunProducer(UsageHints):
         self.begin()
         if self._raises:
             try:
-                await self._publisher.wait_created()
+                await self._publisher.delivery.wait_created(self._timeout)
             except BaseException as error:
                 self.end(error)
-                await self._publisher.wait_over(LAST_SECONDS, patient=False)
+                await self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
                 raise
         self._scope = _scope.enter(self)
         return self
@@ -318,7 +319,7 @@ class AsyncRunProducer(UsageHints):
         _scope.leave(self._scope)
         self.end(error)
         try:
-            await self._publisher.wait_ended(None)
+            await self._publisher.wait_ended()
         except Exception as failure:
             if error is None:
                 raise

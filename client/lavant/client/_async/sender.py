@@ -81,7 +81,11 @@ class Sender:
     def start(self) -> None:
         """Begin to send, where nothing is sent."""
         self.has_ended = self._hurried = False
-        self._work = Background(self._run, self._persistence)
+        try:
+            self._work = Background(self._run, self._persistence)
+        except RuntimeError:  # No thread can be started.
+            self.has_ended = True
+            raise
 
     def finish(self, *, parks: bool) -> None:
         """End once all is durable. If it `parks`, it joins the client's backlog while the server is out of reach."""

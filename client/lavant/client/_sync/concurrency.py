@@ -90,6 +90,10 @@ class Signal:
     def __init__(self) -> None:
         self._changed = threading.Condition()
 
+    def renew(self) -> None:
+        """Forget who waits, in a process that was forked from theirs."""
+        self._changed = threading.Condition()
+
     def notify(self) -> None:
         """Tell all who wait to look again."""
         with self._changed:

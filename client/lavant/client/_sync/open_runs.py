@@ -60,7 +60,7 @@ class OpenRuns:
             uncreated = list(self._uncreated)
         deadline = monotonic() + LAST_SECONDS
         for publisher in uncreated:
-            publisher.wait_known(deadline - monotonic())
+            publisher.delivery.wait_known(deadline - monotonic())
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was queued by now is durable; return whether it is."""
@@ -80,7 +80,7 @@ class OpenRuns:
         self._connection.backlog.resume()
         self._probe(publishers, deadline - monotonic())
         for publisher in publishers:
-            publisher.wait_over(deadline - monotonic(), patient=False)
+            publisher.delivery.wait_over(deadline - monotonic(), patient=False)
 
     def hang_up(self) -> None:
         """Give up what is not durable by now, and count it."""
@@ -98,10 +98,13 @@ class OpenRuns:
         home = self._connection.current_home()
         if home is not None:
             home.run_at_exit(lambda: self.finish(seconds, "the process exited"), seconds)
+        for publisher in self._all():
+            publisher.count_lost()
+        self._connection.outage.close()
 
     def _probe(self, publishers: "list[Publisher]", seconds: float) -> None:
         for publisher in publishers:
-            if self._connection.outage.is_on and publisher.probe(max(0.0, seconds)):
+            if self._connection.outage.is_on and publisher.delivery.probe(seconds):
                 return
 
     def disown(self) -> None:

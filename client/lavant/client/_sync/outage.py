@@ -69,11 +69,11 @@ class Outage:
             self._runs.add(run_id)
 
     def close(self) -> None:
-        """Log what is lost now that the client is closed."""
+        """Log what is lost now that the client is closed, or the process exits."""
         with self._lock:
             lost, self._events, self._runs = self._lost(), 0, set()
         if lost:
-            _log.warning("the client is closed before all could be sent: %s are lost", lost)
+            _log.warning("not all could be sent before the client was closed: %s are lost", lost)
 
     def _lost(self) -> str:
         return f"{self._events} events of {len(self._runs)} runs" if self._events else ""

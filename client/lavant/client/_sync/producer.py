@@ -79,6 +79,7 @@ class RunProducer(UsageHints):
         self._publisher = Publisher(connection, create, options, on_error)
         self._messages = Messages(self, self._publisher, started.run_started.model)
         self._raises = on_error == "raise"
+        self._timeout = connection.timeout
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -305,10 +306,10 @@ class RunProducer(UsageHints):
         self.begin()
         if self._raises:
             try:
-                self._publisher.wait_created()
+                self._publisher.delivery.wait_created(self._timeout)
             except BaseException as error:
                 self.end(error)
-                self._publisher.wait_over(LAST_SECONDS, patient=False)
+                self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
                 raise
         self._scope = _scope.enter(self)
         return self
@@ -319,7 +320,7 @@ class RunProducer(UsageHints):
         _scope.leave(self._scope)
         self.end(error)
         try:
-            self._publisher.wait_ended(None)
+            self._publisher.wait_ended()
         except Exception as failure:
             if error is None:
                 raise

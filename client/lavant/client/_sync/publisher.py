@@ -14,7 +14,6 @@ from lavant.client._errors import (
     ProducerOverloaded,
     QuotaExceeded,
     RunCancelled,
-    Unavailable,
 )
 from lavant.client._fitting import CHANGED
 from lavant.client._models import ErrorInfo, FieldViolation, Receipt, RunResult
@@ -22,9 +21,9 @@ from lavant.client._options import OnError, ProducerOptions
 from lavant.client._outbox import Kind, Outbox
 from lavant.client._payloads import error_of
 from lavant.client._states import RunState
-from lavant.client._sync.backlog import LAST_SECONDS
 from lavant.client._sync.concurrency import Home, Lock, Signal, monotonic
 from lavant.client._sync.connection import Connection
+from lavant.client._sync.delivery import Delivery
 from lavant.client._sync.sender import HEARTBEAT, MISSED_HEARTBEATS, Sender
 from lavant.client._trace import TraceSource, trace_source
 from lavant.v1.event_pb2 import Event, RunStarted
@@ -73,6 +72,7 @@ class Publisher:
             on_failure=self._on_failure,
             on_over=self._on_over,
         )
+        self.delivery = Delivery(connection, self._outbox, self._sender, self.changed)
         self._home: Home | None = None
         self._trace: TraceSource = trace_source()
         self._numbers = count(1)
@@ -80,8 +80,8 @@ class Publisher:
         self._make_last: MakeLast | None = None
         self._end_error: Exception | None = None
         self._began = 0.0
-        self._dropped = 0
-        self._has_begun = self._has_logged = self._has_reported_change = self._gave_up = False
+        self._dropped = self._dropped_alone = 0
+        self._has_begun = self._has_ended = self._has_logged = self._has_reported_change = self._gave_up = False
 
     @property
     def last_receipt(self) -> Receipt | None:
@@ -124,7 +124,7 @@ class Publisher:
             try:
                 self._put_first(first)
             finally:
-                self._sender.start()
+                self._send()
 
     def _put_first(self, first: Event) -> None:
         self._first = first
@@ -140,33 +140,6 @@ class Publisher:
                 raise InvalidField(message, violations=getattr(error, "violations", ())) from None
             self.refuse(error)
 
-    def wait_created(self) -> None:
-        """Wait until the run exists. Raises what prevents it, after the client's timeout if the server is gone."""
-        sender, timeout = self._sender, self._connection.timeout
-        self.changed.wait_for(lambda: sender.is_created or self._outbox.failure is not None, timeout)
-        if self._outbox.failure is not None:
-            raise self._outbox.failure
-        if not sender.is_created:
-            raise sender.trouble or Unavailable(f"run {self.run_id} was not created within {timeout:g} s")
-
-    def wait_known(self, timeout: float) -> None:
-        """Wait until readers find the run, or know that they do not."""
-        sender, outage = self._sender, self._connection.outage
-        self.changed.wait_for(
-            lambda: sender.is_created or sender.is_over or self._outbox.failure is not None or outage.is_on, timeout
-        )
-
-    def probe(self, timeout: float) -> bool:
-        """Make an attempt to send now, and wait for what becomes of it; tell whether it was made here."""
-        sender, failed = self._sender, self._sender.failed_attempts
-        if sender.is_over or (sender.is_parked and sender is not self._connection.backlog.head):
-            return False
-        self._connection.redial()
-        sender.retry()
-        outage = self._connection.outage
-        self.changed.wait_for(lambda: sender.is_over or not outage.is_on or sender.failed_attempts > failed, timeout)
-        return True
-
     def publish(self, event: Event) -> None:
         """Queue an event, waiting for room if need be."""
         self.wait_for_room()
@@ -174,12 +147,8 @@ class Publisher:
 
     def wait_for_room(self) -> None:
         """Wait until an event can be queued, or for too long: then `enqueue` raises or drops it."""
-        if not self._outbox.has_room() and not self._gives_up_waiting():
-            began = monotonic()
-            self.changed.wait_for(
-                lambda: self._outbox.has_room() or self._gives_up_waiting(), self._options.block_timeout
-            )
-            self._connection.outage.note_silence(began)
+        if not self._outbox.has_room() and (self.raises or not self._dropped):
+            self.delivery.wait_for_room(self._options.block_timeout, patient=self.raises)
 
     def admits(self) -> bool:
         """Tell whether an event would be queued now; raise what queueing it would raise, or count it as dropped."""
@@ -224,13 +193,14 @@ class Publisher:
         Only the first call counts.
         """
         with self._lock:
-            if self._make_last is not None or not self._has_begun:
+            if self._has_ended or not self._has_begun:
                 return
             self._make_last = make_last
             if self._outbox.failure is None:
                 self._put_last(None)
             else:
                 self._give_up_refused()
+            self._has_ended = True  # Only now: an interrupt may have come, and what ends open runs does it again.
             self._sender.finish(parks=not self.raises)
             if self._outbox.failure is None:
                 self._send()
@@ -252,25 +222,10 @@ class Publisher:
         if self._outbox.failure is None:
             self._send()
 
-    def wait_over(self, timeout: float, *, patient: bool) -> bool:
-        """Wait until nothing more is sent; tell whether that is so. Not `patient`: not during an outage.
-
-        Whoever is cancelled meanwhile waits two seconds more.
-        """
-        sender, outage, began = self._sender, self._connection.outage, monotonic()
-        is_over = self.changed.wait_for(
-            lambda: sender.is_over or (not patient and outage.is_on), max(0.0, timeout), shield=LAST_SECONDS
-        )
-        if sender.is_over:
-            sender.join()
-        elif not is_over and not patient:
-            outage.note_silence(began)
-        return sender.is_over
-
-    def wait_ended(self, timeout: float | None) -> None:
-        """Wait until the run's end is durable. Raises what prevents it if the run is strict."""
-        patience = timeout if timeout is not None else self._options.close_seconds(raises=self.raises)
-        is_over = self.wait_over(patience, patient=self.raises)
+    def wait_ended(self) -> None:
+        """Wait until the run's end is durable, as long as the options say. Raises what prevents it if it is strict."""
+        patience = self._options.close_seconds(raises=self.raises)
+        is_over = self.delivery.wait_over(patience, patient=self.raises)
         if self.raises and self.failure is not None:
             raise self.failure
         if self.raises and not is_over:
@@ -278,7 +233,10 @@ class Publisher:
             raise self._not_durable(patience)
 
     def flush(self, timeout: float | None) -> bool:
-        """Wait until everything queued is durable; tell whether it is. Raises what prevents it if the run is strict."""
+        """Wait until everything queued is durable; tell whether it is. Raises what prevents it if the run is strict.
+
+        Unless the run is strict or there is a timeout, the wait ends when the server is known to be out of reach.
+        """
         is_durable = self.wait_durable(timeout)
         if self.raises and self._outbox.failure is not None:
             raise self._outbox.failure
@@ -287,37 +245,31 @@ class Publisher:
         return is_durable
 
     def wait_durable(self, timeout: float | None) -> bool:
-        """Wait until everything queued is durable; tell whether it is.
-
-        Unless the run is strict or there is a timeout, the wait ends when the server is known to be out of reach.
-        """
-        outbox, outage, patient = self._outbox, self._connection.outage, self.raises or timeout is not None
-        deadline = None if timeout is None else monotonic() + timeout
+        """Wait until everything queued is durable; tell whether it is."""
         with self._lock:
-            if self._has_begun and outbox.failure is None and not outbox.is_empty:
+            if self._has_begun and self._outbox.failure is None and not self._outbox.is_empty:
                 self._send()
-        if outage.is_on and not outbox.is_empty:
-            self.probe(LAST_SECONDS if timeout is None else timeout)
-        return self.changed.wait_for(
-            lambda: outbox.is_empty or outbox.failure is not None or (outage.is_on and not patient),
-            None if deadline is None else max(0.0, deadline - monotonic()),
-        ) and (outbox.is_empty and outbox.failure is None)
+        return self.delivery.wait_durable(timeout, patient=self.raises or timeout is not None)
 
     def disown(self) -> None:
         """Leave the run to the process that this one was forked from: it is sent, and ended, there."""
         # Threads that exist there alone may have held these.
-        self._lock, self.changed = Lock(), Signal()
+        self._lock = Lock()
+        self.changed.renew()
         self._outbox.fail(ProducerError(f"run {self.run_id} belongs to the process that began it, not to a fork of it"))
-        self._make_last = lambda _: ()
+        self._has_ended, self._make_last = True, lambda _: ()
         self._sender.disown()
 
     def hang_up(self) -> None:
         """Give up what is not durable by now, and count it. Nothing is taken any more."""
-        lost = self._outbox.count
-        if lost:
-            self._connection.outage.drop(self.run_id, lost)
+        self.count_lost()
         self._outbox.fail(ProducerError(f"run {self.run_id}: the client is closed"))
         self._sender.hang_up()
+
+    def count_lost(self) -> None:
+        """Count what is not durable by now as lost."""
+        if lost := self._outbox.count:
+            self._connection.outage.drop(self.run_id, lost)
 
     def close(self) -> None:
         """Wait until nothing is sent any more."""
@@ -336,11 +288,6 @@ class Publisher:
             self._has_logged = True
             _log.warning(message)
 
-    def _gives_up_waiting(self) -> bool:
-        if self.raises:
-            return self._outbox.failure is not None
-        return self._dropped > 0 or self._connection.outage.is_on or self._outbox.failure is not None
-
     def _check_open(self) -> None:
         if not self._has_begun:
             raise RuntimeError("enter the run's block or call its begin: `with client.runs.start(...) as run`")
@@ -353,17 +300,22 @@ class Publisher:
         """Raise ProducerOverloaded, or drop events for want of room."""
         if self.raises:
             self._outbox.check()
-        outage = self._connection.outage
-        if not outage.is_on and not self._dropped:
-            self._log(f"run {self.run_id}: its queue is full, events are dropped; ProducerOptions has queue_bytes")
         self._dropped += number
-        outage.drop(self.run_id, number)
+        if self._connection.outage.is_on:
+            self._connection.outage.drop(self.run_id, number)
+        else:
+            self._dropped_alone += number
 
     def _report_dropped(self) -> None:
+        """Mark in the log that events were dropped; log those that the end of an outage does not report."""
         if self._dropped:
             number, self._dropped = self._dropped, 0
-            message = f"{number} events were dropped here: the queue was full while the server was out of reach"
+            message = f"{number} events were dropped here: the queue was full"
             self._put((_payloads.error_reported(_payloads.error_said(message)),))
+        if self._dropped_alone:
+            number, self._dropped_alone = self._dropped_alone, 0
+            message = "run %s: %d events were dropped: its queue was full; ProducerOptions has queue_bytes"
+            _log.warning(message, self.run_id, number)
 
     def _put(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -398,14 +350,14 @@ class Publisher:
             self._put_last(error)
 
     def _send(self) -> None:
-        """Send again where nothing is sent: where the sender was cancelled, or its event loop is closed."""
-        if self._sender.is_over:
-            with suppress(
-                RuntimeError
-            ):  # Elsewhere than in an event loop: what is queued waits for the process's exit.
-                if self._home is None or self._home.is_gone:
-                    self._home = self._connection.home()
-                self._home.call(self._sender.start)
+        """Send where nothing is sent: at first, where the sender was cancelled, or its event loop is closed."""
+        if not self._sender.is_over:
+            return
+        # Outside of an event loop, or where no thread can be started, what is queued waits for the process's exit.
+        with suppress(RuntimeError, LavantError):
+            if self._home is None or self._home.is_gone:
+                self._home = self._connection.home()
+            self._home.call(self._sender.start)
 
     def _on_failure(self, failure: LavantError) -> bool:
         """Log a failure for good; tell whether the run's end can be sent in spite of it."""
