@@ -40,7 +40,11 @@ class Hostile:
 
 
 class Empty(Exception):
-    """An error that is false."""
+    """An error that is false, and has a status that it does not want to be asked for."""
+
+    @property
+    def status_code(self) -> int:
+        raise RuntimeError("asked")
 
     def __len__(self) -> int:
         return 0

@@ -37,7 +37,7 @@ def error_of(error: BaseException) -> run_pb2.Error:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     described = run_pb2.Error(message=_message_of(error) or kind.__name__, type=to_text(name))
     # As the clients of providers call it; read past properties, which are code.
-    status = getattr(error, "__dict__", {}).get("status_code")
+    status = vars(error).get("status_code") if isinstance(error, BaseException) else None
     if type(status) is int and 400 <= status < 600:
         described.details_json = _json.encode({"status_code": status})
         described.retryable = status in _RETRYABLE or status >= 500

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 monotonic = time.monotonic
 # Seconds after which gRPC has reported the end of a call that was cancelled. Where the event loop is closed by then,
 # it logs an error.
-_AFTERMATH = 0.02
+_AFTERMATH = 0.05
 
 
 class Lock:

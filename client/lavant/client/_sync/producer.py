@@ -23,7 +23,7 @@ from lavant.client._sync.messages import Messages
 from lavant.client._sync.publisher import Publisher
 from lavant.contract.text import to_id
 from lavant.v1.event_pb2 import Event, Role, StepKind
-from lavant.v1.run_pb2 import RUN_STATE_FAILED
+from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
 _Made = TypeVar("_Made")
@@ -189,7 +189,7 @@ class RunProducer(UsageHints):
 
     def error(self, error: BaseException | str) -> None:
         """Tell what went wrong without ending the run."""
-        described = _payloads.error_said(error) if isinstance(error, str) else _payloads.error_of(error)
+        described = self._made(_payloads.error_said if isinstance(error, str) else _payloads.error_of, error)
         self._publish_made(_payloads.error_reported, described)
 
     def state(self, value: object, name: str = "") -> None:
@@ -329,7 +329,7 @@ class RunProducer(UsageHints):
     def _last_events(self, error: BaseException | None, refused: Exception | None) -> list[Event]:
         """Make the run's last events; nothing of what may have been refused if something was."""
         seconds = self._publisher.seconds
-        state, described = _payloads.state_of(error), None if error is None else _payloads.error_of(error)
+        state, described = _payloads.state_of(error), None if error is None else _described(error)
         if described is not None and self.cancelled:
             described.message = self.cancel_reason or described.message
         if refused is None:
@@ -339,5 +339,12 @@ class RunProducer(UsageHints):
                 finished.run_finished.evaluation.CopyFrom(summary)
             return [*self._messages.last(), finished]
         if error is None and self._raises:
-            state, described = RUN_STATE_FAILED, _payloads.error_of(refused)
+            state, described = RUN_STATE_FAILED, _described(refused)
         return [_payloads.run_finished(state, None, described, None, seconds)]
+
+
+def _described(error: BaseException) -> Error:
+    try:
+        return _payloads.error_of(error)
+    except Exception:  # A run ends whatever its error does when it is asked what it is.
+        return Error(message=type(error).__name__)
