@@ -155,7 +155,7 @@ async def test_a_failure_that_is_tried_again_at_once_is_judged_again() -> None:
 
     script = SampleScript(acting, unreadable=["a"], answers_after=answers)
     async with played(script) as client:
-        assert await judged_by(client) == ProcessedSamples(judged=0, failed=2, lost=0)
+        assert await judged_by(client) == ProcessedSamples(failed=1, returned=1)
 
 
 async def test_a_failure_that_is_tried_again_is_waited_for() -> None:
@@ -172,7 +172,7 @@ async def test_a_failure_that_is_tried_again_is_waited_for() -> None:
     failed = asyncio.Event()
     script = SampleScript(acting, unreadable=["a"])
     async with played(script) as client:
-        assert await judged_by(client, on_judged=lambda _: failed.set()) == ProcessedSamples(judged=0, failed=2, lost=0)
+        assert await judged_by(client, on_judged=lambda _: failed.set()) == ProcessedSamples(failed=1, returned=1)
 
 
 async def test_what_comes_once_all_was_handed_out_is_judged_too() -> None:
@@ -205,7 +205,7 @@ async def test_a_stream_that_ends_for_good_ends_the_work() -> None:
     script = SampleScript(playing(opened(), samples("a", "b"), end(reconnect=False)), unreadable=["a"])
     async with played(script) as client:
         done = await judged_by(client, until_caught_up=False)
-    assert done == ProcessedSamples(judged=1, failed=1, lost=0)
+    assert done == ProcessedSamples(judged=1, returned=1)
 
 
 async def test_a_worker_that_is_cancelled_gives_its_samples_back() -> None:

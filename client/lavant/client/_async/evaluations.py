@@ -126,9 +126,13 @@ class AsyncEvaluations:
 
         Needs `pip install 'lavant[evals]'`. Any number of workers share a rule: a sample is one worker's at a time,
         and its scores are recorded exactly once. `max_concurrency` samples are judged at once. An evaluator that
-        raises, or takes longer than `timeout` seconds, gives a score with an error. A run that cannot be read is
-        tried again later. `labels` are added to the scores, beside the rule's. `on_judged` is called with each run,
-        once its scores are durable.
+        raises gives a score with an error. If it cannot be reached (connection errors, `timeout` seconds, statuses
+        such as 429 and 503, missing API keys, EvaluatorUnavailable), the sample is returned, and tried again after a
+        delay; after the rule's `max_attempts` it is recorded as failed. While all evaluators are unavailable, this
+        worker pauses, for 1 s to 60 s, and attempts do not count. With `until_caught_up`, it ends after 10 s of
+        pauses, or when the samples left are delayed by more than 30 s, and returns how many are `waiting`. A run that
+        cannot be read is tried again later. `labels` are added to the scores, beside the rule's. `on_judged` is
+        called with each run, once its scores are durable.
 
         Reconnects by itself, for `reconnect_timeout` seconds after a cut. When the call ends or is cancelled, the
         samples that are not done are given back. If the process dies, they come back after `lease` seconds.

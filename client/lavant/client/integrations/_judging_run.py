@@ -5,6 +5,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import isawaitable, iscoroutinefunction
+from itertools import chain
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -16,11 +17,13 @@ from lavant.client._models import ErrorInfo, Run
 from lavant.client._rows import Score
 from lavant.client.integrations._judging_context import Recorded, context_of
 from lavant.client.integrations._judging_described import Described, describe
+from lavant.client.integrations._judging_outages import is_outage, retry_after
 from lavant.client.integrations._judging_thread import in_thread
 
 _Evaluator: TypeAlias = Evaluator[Any, Any, Any]
 _Context: TypeAlias = EvaluatorContext[Any, Any, Any]
-_LONGEST_NAME = 256
+RETRY_AFTER = "retry_after"  # in an error's details: seconds
+_LONGEST_NAME = 128  # the names of a rule's scores are no longer
 _LONGEST_TEXT = 8_192
 
 
@@ -38,7 +41,9 @@ async def judge(
     `recorded`, `run` and `expected_output` are as in `context_of`. An evaluator gives as many scores as it has
     results. One that raises, that takes longer than `timeout` seconds, or whose answer is no bool, finite number or
     text, gives a score with an `error`, and touches no other's: each has a context of its own, apart from the span
-    tree and the expected output. A score whose name was given before has a number behind it, as in `Contains_2`.
+    tree and the expected output. The error is `retryable` if the evaluator, or what it asks, cannot be reached now:
+    connection errors, time limits, statuses such as 429 and 503, missing API keys, and `EvaluatorUnavailable`. A score
+    whose name was given before has a number behind it, as in `Contains_2`.
 
     At most `max_concurrency` evaluators are at work at once. One with a plain `evaluate` works in a thread of its own:
     timed out or cancelled, it goes on there until it returns. Cancelling the call cancels all evaluators.
@@ -56,6 +61,13 @@ async def judge(
     if max_concurrency < 1:
         raise ValueError(f"max_concurrency must be 1 or more, not {max_concurrency}")
     context = await context_of(recorded, run=run, expected_output=expected_output)
+    return named_apart(await ask_all(context, evaluators, timeout, max_concurrency))
+
+
+async def ask_all(
+    context: _Context, evaluators: Sequence[_Evaluator], timeout: float | None, max_concurrency: int = 5
+) -> list[list[Score]]:
+    """Ask evaluators about a run; return the scores of each, in their order, with names as they gave them."""
     free = asyncio.Semaphore(max_concurrency)
 
     async def work(evaluator: _Evaluator) -> list[Score]:
@@ -64,7 +76,7 @@ async def judge(
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work(evaluator)) for evaluator in evaluators]
-    return list(_named_apart(score for task in tasks for score in task.result()))
+    return [task.result() for task in tasks]
 
 
 async def _ask(evaluator: _Evaluator, context: _Context, timeout: float | None) -> list[Score]:
@@ -131,16 +143,30 @@ def _failure(name: str, who: Described, error: BaseException) -> Score:
         evaluator=who.name,
         version=who.version,
         config=who.config,
-        error=ErrorInfo.from_proto(_payloads.error_of(error)),
+        error=_described(error),
     )
+
+
+def _described(error: BaseException) -> ErrorInfo:
+    """Describe what an evaluator raised; an outage may be over if it is asked again."""
+    described = ErrorInfo.from_proto(_payloads.error_of(error))
+    if not is_outage(error):
+        return described
+    seconds = retry_after(error)
+    details = described.details if seconds is None else {RETRY_AFTER: seconds}
+    return described.model_copy(update={"retryable": True, "details": details})
 
 
 def _text(text: str, longest: int = _LONGEST_TEXT) -> str:
     return _json.valid_text(text)[:longest]
 
 
-def _named_apart(scores: Iterable[Score]) -> Iterator[Score]:
-    """Number scores of one name as pydantic-evals does."""
+def named_apart(scores: Iterable[Iterable[Score]]) -> list[Score]:
+    """Return the scores of several evaluators, those of one name numbered as pydantic-evals does."""
+    return list(_numbered(chain.from_iterable(scores)))
+
+
+def _numbered(scores: Iterable[Score]) -> Iterator[Score]:
     seen: set[str] = set()
     for score in scores:
         name, number = score.name, 1

@@ -1,5 +1,6 @@
 """The samples that a worker holds."""
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -57,6 +58,18 @@ class HeldSamples:
             return None
         self._again[run_id] = None
         return again
+
+    async def return_each(self) -> None:
+        """Let others have what the session holds, which may hold more later; bounded as `give_back` is."""
+        held, self._again = [*self._again], {}
+        try:
+            async with asyncio.timeout(_PARTING):
+                for run_id in held:
+                    with suppress(LavantError):
+                        request = self._request(run_id, returned=SampleReturn())
+                        await self._connection.call(lambda lane: lane.evaluation.CompleteSample, request, _PARTING)
+        except TimeoutError:
+            pass  # they come back with the lease's end, or to the next stream of the session
 
     async def give_back(self) -> None:
         """Let others have all that the session holds, also what is on its way, if that can be told in a few seconds."""

@@ -5,10 +5,12 @@ Any evaluators of pydantic-evals will do. Needs `pip install 'lavant[evals]'`.
 
 from lavant.client.integrations._judging_context import context_of
 from lavant.client.integrations._judging_llm import RunJudge
+from lavant.client.integrations._judging_outages import EvaluatorUnavailable
 from lavant.client.integrations._judging_rubrics import clearness, completeness, correctness, efficiency, success
 from lavant.client.integrations._judging_run import judge
 
 __all__ = [
+    "EvaluatorUnavailable",
     "RunJudge",
     "clearness",
     "completeness",

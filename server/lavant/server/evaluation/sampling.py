@@ -68,7 +68,7 @@ class SampleStream(HeldStream):
         self._owed: deque[Sample] = deque()
         self._fetched: deque[tuple[Sample, Run]] = deque()
         self._sent = options.position.sequence
-        self._told: frozenset[tuple[str, int]] | None = None  # the delayed samples when all else was caught up
+        self._told: tuple[int, frozenset[tuple[str, int]]] | None = None  # failures and delayed samples, caught up
 
     async def deliver(self) -> None:
         """Stream until a planned end, told by a StreamEnd, or raise what ended it."""
@@ -130,10 +130,11 @@ class SampleStream(HeldStream):
         elif self.has_room() and ledger.has_free(now_ns):
             return await self._take()
         elif self._counter.drawer.caught_up and ledger.waiting == len(ledger.retries):
-            delayed = frozenset(ledger.retries.items())
-            if self._told == delayed:
+            # Also after a failure that was the last: its worker waits to hear that nothing is left.
+            told = (ledger.failed, frozenset(ledger.retries.items()))
+            if self._told == told:
                 return False
-            self._told = delayed
+            self._told = told
             await self._send(place, sample_frames.caught_up(ledger.progress(), ledger.delay_ns(now_ns)))
         else:
             self._told = None
