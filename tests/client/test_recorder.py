@@ -133,12 +133,21 @@ def test_end_all_ends_each_once(log: ListLog) -> None:
     assert log.ended() == [("search", "CANCELLED"), ("agent", "CANCELLED"), ("other", "CANCELLED")]
 
 
-def test_call_ids_of_different_steps_differ(log: ListLog) -> None:
+def test_deep_nesting_ends_from_the_innermost(log: ListLog) -> None:
     recorder = Recorder(log)
-    recorder.begin_step(1, "a")
-    recorder.begin_step(2, "b")
-    assert recorder.call_id(1, "call-0") != recorder.call_id(2, "call-0")
-    assert recorder.call_id(None, "call-0") == "call-0"
+    for key in range(3_000):
+        recorder.begin_step(key, str(key), parent=key - 1)
+    recorder.end(0)
+    assert log.ended()[:2] == [("2999", "FAILED"), ("2998", "FAILED")]
+    assert log.ended()[-1] == ("0", "SUCCEEDED")
+
+
+def test_the_steps_of_tools_have_their_arguments_and_results(log: ListLog) -> None:
+    recorder = Recorder(log)
+    recorder.begin_tool(1, "search", '{"q": 1}', call_id="c")
+    recorder.end(1, output=["x"])
+    (started,), (finished,) = log.payloads("step_started"), log.payloads("step_finished")
+    assert (started.input_json, finished.output_json) == ('{"q": 1}', '["x"]')
 
 
 async def test_a_server_takes_all_that_it_publishes(client: AsyncClient) -> None:
@@ -150,13 +159,12 @@ async def test_a_server_takes_all_that_it_publishes(client: AsyncClient) -> None
         message.reasoning("hm \ud800")
         message.text("long " * 100_000)
         for name in ("search", "fail", "cut"):
-            message.tool_arguments(recorder.call_id("request", name), name, '{"n": ')
-            message.tool_call(recorder.call_id("request", name), name, "{malformed")
-        ids = {name: recorder.call_id("request", name) for name in ("search", "fail", "cut")}
+            message.tool_arguments(f"call {name}", name, '{"n": ')
+            message.tool_call(f"call {name}", name, "{malformed")
         message.finish("tool_calls", Usage(requests=1))
         recorder.end("request", usage=Usage(requests=1))
-        for name, call_id in ids.items():
-            recorder.begin_tool(name, name, {"n": "x" * 1_000_000}, call_id=call_id, parent="agent")
+        for name in ("search", "fail", "cut"):
+            recorder.begin_tool(name, name, {"n": "x" * 1_000_000}, call_id=f"call {name}", parent="agent")
         recorder.end("fail", error=ValueError("\ud800"))
         recorder.end("search", output=["x" * 1_000_000])
         recorder.end("agent", output=object())

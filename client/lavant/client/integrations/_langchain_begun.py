@@ -1,19 +1,20 @@
-"""What LangChain says when something begins, read into one shape."""
+"""What LangChain reports when something begins, in one shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 from uuid import UUID
 
+from lavant.client.integrations._usage import field
+from lavant.contract.text import to_name, to_text
+
 Kind = Literal["chain", "model_request", "tool", "retrieval"]
 
 _HIDDEN_TAG = "langsmith:hidden"
 _PLUMBING = ("prompt", "parser")
-# What stands for an input that is not known yet, because it streams in.
-_STREAMED_INPUT = {"input": ""}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Begun:
     """A runnable, model, tool or retriever that began; `key` is LangChain's run id."""
 
@@ -28,35 +29,40 @@ class Begun:
     conversation_id: str = ""
 
     @classmethod
-    def read(cls, kind: Kind, serialized: Mapping[str, Any] | None, given: object, said: Mapping[str, Any]) -> Self:
-        """Read the arguments of an `on_..._start`."""
-        metadata = said.get("metadata") or {}
+    def read(cls, kind: Kind, serialized: object, given: object, said: Mapping[str, Any]) -> Self:
+        """Read the arguments of an `on_..._start`. Never raises."""
+        metadata = said.get("metadata")
         model = _model(metadata, said) if kind == "model_request" else ""
-        name = model or said.get("name") or (serialized or {}).get("name") or kind
+        name = model or to_name(said.get("name")) or to_name(field(serialized, "name")) or kind
         return cls(
             key=said["run_id"],
             parent=said.get("parent_run_id"),
             kind=kind,
-            name=str(name),
+            name=name,
             input=None if kind == "chain" and _is_untold(given, said) else given,
-            is_shown=kind != "chain" or _is_shown(str(name), said),
+            is_shown=kind != "chain" or _is_shown(name, said),
             model=model,
-            call_id=said.get("tool_call_id") or "",
-            conversation_id=str(metadata.get("thread_id") or ""),
+            call_id=to_text(said.get("tool_call_id")),
+            conversation_id=to_text(field(metadata, "thread_id")),
         )
 
 
 def _is_shown(name: str, said: Mapping[str, Any]) -> bool:
     """Tell whether a reader wants to see a chain: a graph's node, a function, one with a name of its own."""
-    is_hidden = _HIDDEN_TAG in (said.get("tags") or ())
-    return not is_hidden and said.get("run_type") not in _PLUMBING and not name.startswith("Runnable")
+    tags = said.get("tags")
+    is_hidden = type(tags) is list and any(to_text(tag) == _HIDDEN_TAG for tag in tags)
+    return not is_hidden and to_text(said.get("run_type")) not in _PLUMBING and not name.startswith("Runnable")
 
 
 def _is_untold(given: object, said: Mapping[str, Any]) -> bool:
     """Tell whether an input says nothing: one that streams in, or a graph's whole state, which outputs make up."""
-    return "langgraph_node" in (said.get("metadata") or {}) or ("defers_inputs" in said and given == _STREAMED_INPUT)
+    if field(said.get("metadata"), "langgraph_node") is not None:
+        return True
+    # LangChain's stand-in for an input that is not known yet is {"input": ""}.
+    is_stand_in = type(given) is dict and len(given) == 1 and field(given, "input") is not None
+    return "defers_inputs" in said and is_stand_in and to_text(field(given, "input")) == ""
 
 
-def _model(metadata: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    parameters = said.get("invocation_params") or {}
-    return str(metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name") or "")
+def _model(metadata: object, said: Mapping[str, Any]) -> str:
+    asked = field(said.get("invocation_params"), "model", "model_name")
+    return to_name(field(metadata, "ls_model_name")) or to_name(asked)

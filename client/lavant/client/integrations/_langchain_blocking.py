@@ -6,12 +6,13 @@ from contextvars import copy_context
 from threading import Lock
 from uuid import UUID
 
-from lavant.client import Client, ProducerOptions, RunProducer, _json, _scope
+from lavant.client import Client, ProducerOptions, RunProducer, _scope
 from lavant.client._options import OnError
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_recorder import RootRecorder, value_of
 from lavant.client.integrations._langchain_root import Action
 from lavant.client.integrations._langchain_scopes import ToolScopes
+from lavant.client.integrations._pydantic_ai_guard import Guard
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class BlockingRoot:
         self.run = run
         self._owns_run = owns_run
         self._strict = strict
-        self._recorder = RootRecorder(run, outer_step_id, is_step=not owns_run)
+        guard = Guard("raise" if strict else "log", f"the chain {begun.name}")
+        self._recorder = RootRecorder(run, guard, outer_step_id, is_step=not owns_run)
         self._lock = Lock()
         self.record(lambda recorder: recorder.begin(begun))
 
@@ -48,7 +50,7 @@ class BlockingRoot:
         """End it, and its run with it."""
         self.record(lambda recorder: recorder.end(self.key, output, error))
         if self._owns_run:
-            self.run.output = _json.bounded(value_of(output))
+            self.run.output = value_of(output)
             traceback = error.__traceback__ if error else None
             self.run.__exit__(type(error) if error else None, error, traceback)
 
@@ -116,7 +118,7 @@ class BlockingRoots:
         try:
             run = self._client.runs.start(
                 name,
-                input=_json.bounded(begun.input),
+                input=begun.input,
                 run_id=str(begun.key),
                 labels=self._labels,
                 conversation_id=begun.conversation_id,

@@ -1,118 +1,233 @@
-"""A model's answer as LangChain tells of it, token by token or whole, as one message."""
+"""A model's answer as LangChain reports it, token by token or whole, as one message."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, GenerationChunk, LLMResult
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from lavant.client import Usage
-from lavant.client.integrations._message_recorder import MessageRecorder
+from lavant.client.integrations._message_recorder import Kind, MessageRecorder
+from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
+from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._usage import count, field
+from lavant.contract.text import to_text
 
-if TYPE_CHECKING:
-    from langchain_protocol.protocol import MessagesData
+_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
+_DELTAS: dict[str, tuple[Kind, str]] = {
+    "text-delta": ("text", "text"),
+    "reasoning-delta": ("reasoning", "reasoning"),
+}
+
+
+class _Call:
+    """A tool call of the answer: the model's name for it and the run's."""
+
+    __slots__ = ("call_id", "given", "is_whole", "name")
+
+    def __init__(self, given: str, call_id: str, name: str) -> None:
+        self.given = given
+        self.call_id = call_id
+        self.name = name
+        self.is_whole = False
 
 
 class AnswerRecorder:
     """Publishes one answer's message, from its first token to `finish`. Only queues, never waits.
 
-    What was streamed is not said again when the whole arrives. Of several candidates, only the first is recorded.
-    `call_id` renames the tool calls; `calls` tells the new name of each.
+    What was streamed is not repeated when the whole arrives. Of several candidates, only the first is recorded. What
+    of an answer cannot be read is lost alone: the message finishes in any case.
     """
 
-    def __init__(self, message: MessageRecorder, call_id: Callable[[str], str]) -> None:
-        self.calls: dict[str, str] = {}
+    def __init__(self, message: MessageRecorder, ids: ToolCallIds, guard: Guard) -> None:
         self._message = message
-        self._call_id = call_id
-        self._speaks: str | None = None
-        self._called: dict[object, tuple[str, str]] = {}
+        self._ids = ids
+        self._guard = guard
+        self._source: str | None = None
+        self._calls: list[_Call] = []
+        self._by_index: dict[str, _Call] = {}
 
-    def token(self, text: object, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
+    def token(self, text: object, chunk: object) -> None:
         """Publish a token, or the parts of a chunk."""
         if not self._is_from("tokens"):
             return
-        if isinstance(chunk, ChatGenerationChunk):
-            self._say(chunk.message)
-            if isinstance(chunk.message, AIMessageChunk):
-                for call in chunk.message.tool_call_chunks:
-                    self._arguments(call.get("index"), call.get("id"), call.get("name"), call.get("args"))
-        elif isinstance(text, str):
+        if not issubclass(type(chunk), ChatGenerationChunk):
             self._message.text(text)
+            return
+        message = chunk.message  # type: ignore[attr-defined]
+        for kind, said in _said(message):
+            self._say(kind, said)
+        for call in _items(message, "tool_call_chunks"):
+            self._add_arguments(call)
 
-    def event(self, event: "MessagesData") -> None:
+    def event(self, event: Mapping[str, Any]) -> None:
         """Publish the text and the reasoning of a protocol event, the other way in which LangChain streams."""
-        if event["event"] == "content-block-delta" and self._is_from("events"):
-            delta = event["delta"]
-            if delta["type"] == "text-delta":
-                self._message.text(delta["text"])
-            elif delta["type"] == "reasoning-delta":
-                self._message.reasoning(delta["reasoning"])
+        if event.get("event") == "content-block-delta" and self._is_from("events"):
+            delta = event.get("delta")
+            kind, name = _DELTAS.get(to_text(field(delta, "type")), ("text", ""))
+            self._say(kind, field(delta, name))
 
-    def finish(self, result: LLMResult | None) -> Usage:
+    def finish(self, result: object) -> Usage:
         """Publish the whole: of an answer that did not come, what there was of it."""
-        usage = Usage(requests=1)
-        if result is None:
-            self._message.finish("error")
-            return usage
-        message = message_of(result)
-        if self._message.is_empty:
-            self._say(message)
-        if isinstance(message, AIMessage):
-            usage = usage_of(message)
-            for call in (*message.tool_calls, *message.invalid_tool_calls):
-                self._message.tool_call(self._rename(call["id"] or ""), call["name"] or "", call["args"] or {})
-        self._message.finish(_finish_reason(result, message), usage)
+        usage, reason = Usage(requests=1), "error"
+        if issubclass(type(result), LLMResult):
+            reason = ""
+            message = message_of(result)
+            with self._guard:
+                self._message.complete(_said(message))
+            for call in _items(message, "tool_calls", "invalid_tool_calls"):
+                with self._guard:
+                    self._set_call(call)
+            with self._guard:
+                usage = usage_of(message, result)
+            with self._guard:
+                reason = _finish_reason(result, message)
+        with self._guard:
+            self._message.finish(reason, usage)
         return usage
 
+    def calls(self) -> dict[str, deque[str]]:
+        """Return the ids in the run of the calls that the model asked for, under what `call_key` makes of each."""
+        found: dict[str, deque[str]] = {}
+        for call in self._calls:
+            found.setdefault(call_key(call.given, call.name), deque()).append(call.call_id)
+        return found
+
     def _is_from(self, source: str) -> bool:
-        # Some models tell of each chunk in both ways; the first to speak goes on.
-        self._speaks = self._speaks or source
-        return self._speaks == source
+        # Some models report each chunk in both ways; the first one that is used counts.
+        self._source = self._source or source
+        return self._source == source
 
-    def _say(self, message: BaseMessage) -> None:
-        for block in message.content_blocks:
-            if block["type"] == "text":
-                self._message.text(block["text"])
-            elif block["type"] == "reasoning":
-                self._message.reasoning(block.get("reasoning", ""))
+    def _say(self, kind: Kind, said: object) -> None:
+        if kind == "text":
+            self._message.text(said)
+        else:
+            self._message.reasoning(said)
 
-    def _arguments(self, index: object, given: str | None, name: str | None, chunk: str | None) -> None:
-        if given:
-            self._called[index] = self._rename(given), name or ""
-        if index in self._called:
-            self._message.tool_arguments(*self._called[index], chunk)
+    def _add_arguments(self, chunk: object) -> None:
+        index, given, name = (to_text(field(chunk, part)) for part in ("index", "id", "name"))
+        call = self._by_index.get(index)
+        # Some providers repeat the id in each chunk, others have no index and send whole calls.
+        if call is None or (given and given != call.given) or (name and not index):
+            call = self._by_index[index] = self._begin_call(given, name)
+        call.name = name or call.name
+        self._message.tool_arguments(call.call_id, call.name, field(chunk, "args"))
 
-    def _rename(self, given: str) -> str:
-        return self.calls.setdefault(given, self._call_id(given or str(len(self.calls))))
+    def _set_call(self, made: object) -> None:
+        given, name = (to_text(field(made, part)) for part in ("id", "name"))
+        streamed = (call for call in self._calls if not call.is_whole and call.given == given)
+        call = next(streamed, None) or self._begin_call(given, name)
+        call.is_whole, call.name = True, name
+        self._message.tool_call(call.call_id, name, field(made, "args"), given or None)
+
+    def _begin_call(self, given: str, name: str) -> _Call:
+        call = _Call(given, self._ids.new(given), name)
+        self._calls.append(call)
+        return call
 
 
-def message_of(result: LLMResult) -> BaseMessage:
+def call_key(given: object, name: object) -> str:
+    """Return what a call and its tool at work have in common: the model's id, else the tool's name."""
+    return to_text(given) or f"\0{to_text(name)}"
+
+
+def message_of(result: object) -> BaseMessage:
     """Return the first candidate: of a model that only completes text, as a message with that text."""
-    candidate = next((some[0] for some in result.generations if some), None)
-    if isinstance(candidate, ChatGeneration):
-        return candidate.message
-    return AIMessage(candidate.text if candidate else "")
+    candidate = _first_candidate(result)
+    if issubclass(type(candidate), ChatGeneration):
+        message: BaseMessage = candidate.message  # type: ignore[attr-defined]
+        return message
+    return AIMessage(to_text(getattr(candidate, "text", None)))
 
 
-def usage_of(message: AIMessage) -> Usage:
+def described(message: object) -> Iterator[dict[str, Any]]:
+    """Return what a message says, as `{"role": "user", "content": ...}`; a tool call as one of its own."""
+    if not issubclass(type(message), BaseMessage):
+        yield {"role": "user", "content": message}
+        return
+    kind, content = to_text(field(message, "type")), field(message, "content")
+    role = _ROLES.get(kind) or to_text(field(message, "role")) or kind
+    if issubclass(type(message), ToolMessage):
+        name, call_id = field(message, "name"), field(message, "tool_call_id")
+        yield {"role": "tool", "tool_name": name, "content": content, "tool_call_id": call_id}
+        return
+    calls = list(_items(message, "tool_calls", "invalid_tool_calls"))
+    if not calls or (issubclass(type(content), str) and content):
+        yield {"role": role, "content": content}
+    for call in calls:
+        name, call_id = field(call, "name"), field(call, "id")
+        yield {"role": role, "tool_call": name, "arguments": field(call, "args"), "tool_call_id": call_id}
+
+
+def usage_of(message: object, result: object) -> Usage:
     """Translate a request's usage."""
-    counted = message.usage_metadata
+    counted = field(message, "usage_metadata")
     if counted is None:
-        return Usage(requests=1)
-    given, made = counted.get("input_token_details", {}), counted.get("output_token_details", {})
+        counted = field(field(result, "llm_output"), "token_usage", "usage")
+    given = count(field(counted, "input_tokens", "prompt_tokens"))
+    made = count(field(counted, "output_tokens", "completion_tokens"))
+    details, made_details = field(counted, "input_token_details"), field(counted, "output_token_details")
     return Usage(
-        input_tokens=counted["input_tokens"],
-        output_tokens=counted["output_tokens"],
-        cache_read_input_tokens=given.get("cache_read") or 0,
-        cache_creation_input_tokens=given.get("cache_creation") or 0,
-        reasoning_output_tokens=made.get("reasoning") or 0,
+        input_tokens=given,
+        output_tokens=made,
+        cache_read_input_tokens=count(field(details, "cache_read")),
+        cache_creation_input_tokens=count(field(details, "cache_creation")),
+        reasoning_output_tokens=count(field(made_details, "reasoning")),
         requests=1,
     )
 
 
-def _finish_reason(result: LLMResult, message: BaseMessage) -> str:
-    told = message.response_metadata
-    for candidate in (some[0] for some in result.generations if some):
-        told = {**(candidate.generation_info or {}), **told}
-    reason = told.get("finish_reason") or told.get("stop_reason") or ""
-    return reason if isinstance(reason, str) else ""
+def _said(message: object) -> Iterator[tuple[Kind, str]]:
+    """Return the text and the reasoning of a message; what a model refused with is text."""
+    content, more = field(message, "content"), field(message, "additional_kwargs")
+    if issubclass(type(content), str):
+        found = [("reasoning", field(more, "reasoning_content")), ("text", content)]
+    else:
+        found = [said for block in _blocks(message) for said in _said_in(block)]
+    found.append(("text", field(more, "refusal")))
+    for kind, text in found:
+        if issubclass(type(text), str):
+            yield kind, text  # type: ignore[misc]
+
+
+def _said_in(block: object) -> Iterator[tuple[Kind, object]]:
+    kind = to_text(field(block, "type"))
+    if kind == "non_standard":
+        yield from _said_in(field(block, "value"))
+    elif kind == "refusal":
+        yield "text", field(block, "refusal")
+    elif kind in {"text", "output_text"}:
+        yield "text", field(block, "text")
+    elif kind in {"reasoning", "thinking"}:
+        yield "reasoning", field(block, "reasoning", "thinking", "text")
+        for thought in _items(block, "summary"):
+            yield "reasoning", field(thought, "text")
+
+
+def _blocks(message: object) -> list[object]:
+    try:
+        return list(message.content_blocks)  # type: ignore[attr-defined]
+    except Exception:  # its translators expect whole blocks
+        return [
+            {"type": "text", "text": item} if issubclass(type(item), str) else item
+            for item in _items(message, "content")
+        ]
+
+
+def _items(holder: object, *names: str) -> Iterator[object]:
+    for name in names:
+        items = field(holder, name)
+        if issubclass(type(items), list):
+            yield from list.__iter__(items)  # type: ignore[arg-type]
+
+
+def _first_candidate(result: object) -> object:
+    candidates = (some for some in _items(result, "generations") if issubclass(type(some), list))
+    return next((candidate for some in candidates for candidate in some), None)  # type: ignore[attr-defined]
+
+
+def _finish_reason(result: object, message: object) -> str:
+    info, metadata = field(_first_candidate(result), "generation_info"), field(message, "response_metadata")
+    reasons = (field(told, "finish_reason", "stop_reason") for told in (metadata, info))
+    return next((reason for reason in reasons if isinstance(reason, str) and reason), "")

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from lavant.client import AsyncRunProducer, _json
+from langchain_core.callbacks.manager import ahandle_event
+
+from lavant.client import AsyncRunProducer
 from lavant.client._async.concurrency import Background
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_recorder import RootRecorder, value_of
+from lavant.client.integrations._pydantic_ai_guard import Guard
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +42,11 @@ class Root:
         self._owns_run = owns_run
         self._strict = strict
         self._on_lost = on_lost
-        self._recorder = RootRecorder(run, outer_step_id, is_step=not owns_run)
+        guard = Guard("raise" if strict else "log", f"the chain {begun.name}")
+        self._recorder = RootRecorder(run, guard, outer_step_id, is_step=not owns_run)
         self._loop = asyncio.get_running_loop()
         self._actions: deque[Action] = deque()
-        self._task = asyncio.current_task()
+        self._task = _calling_task()
         self._was_cancelling = self._task.cancelling() if self._task else 0
         self._has_cancelled = self._has_ended = False
         self._watching = Background(self._cancel_when_asked)
@@ -71,7 +75,7 @@ class Root:
         await self._watching.stop()
         self.record(lambda recorder: recorder.end(self.key, output, error))
         if self._owns_run:
-            self.run.output = _json.bounded(value_of(output))
+            self.run.output = value_of(output)
             await self.run.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
         if self._has_cancelled and self._task is not None and not self._task.done():
             others = self._task.uncancel() > self._was_cancelling
@@ -98,6 +102,14 @@ class Root:
                 if self._strict:
                     raise
                 _log.warning("run %s: something could not be recorded", self.run.id, exc_info=True)
+
+
+def _calling_task() -> "asyncio.Task[object] | None":
+    task = asyncio.current_task()
+    code = getattr(task.get_coro(), "cr_code", None) if task else None
+    # LangChain reports the beginning of models that complete text from tasks of its own, which end at once.
+    is_reporting = code is not None and code.co_filename == ahandle_event.__code__.co_filename
+    return None if is_reporting else task
 
 
 def is_running(loop: asyncio.AbstractEventLoop) -> bool:

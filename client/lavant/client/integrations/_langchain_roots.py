@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from uuid import UUID
 
-from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
+from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
 from lavant.client._options import OnError
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import Action, Root, is_running
@@ -90,7 +90,7 @@ class Roots:
         try:
             run = self._client.runs.start(
                 begun.name,
-                input=_json.bounded(begun.input),
+                input=begun.input,
                 run_id=str(begun.key),
                 labels=self._labels,
                 conversation_id=begun.conversation_id,

@@ -3,9 +3,9 @@
 Only queues, never waits: what a framework calls back must not slow it.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 
-from lavant.client import LavantError, Usage, _json, _payloads
+from lavant.client import LavantError, Usage, _payloads
 from lavant.client._arguments import step_kind
 from lavant.client._async.concurrency import monotonic
 from lavant.client._ids import new_id
@@ -16,18 +16,19 @@ from lavant.v1.event_pb2 import Event, ToolCall, ToolCallOutcome
 class _Work:
     """A step that has begun and not ended."""
 
-    __slots__ = ("began", "call", "parent", "parent_step_id", "step_id")
+    __slots__ = ("began", "call", "inner", "parent", "parent_step_id", "step_id")
 
-    def __init__(self, parent: Hashable | None, parent_step_id: str, call: ToolCall | None) -> None:
+    def __init__(self, parent: Hashable | None, parent_step_id: str) -> None:
         self.step_id = new_id()
         self.parent = parent
         self.parent_step_id = parent_step_id
-        self.call = call
+        self.call: ToolCall | None = None
+        self.inner: dict[Hashable, None] = {}
         self.began = monotonic()
 
 
 class Recorder:
-    """Steps and tools at work, nested as their keys say; values that are too large are recorded in part.
+    """Steps and tools at work, nested as their keys say; each has its input, its output and its own usage.
 
     What has no known parent belongs to `outer_step_id`; empty: the run itself. A key is free again once
     its work has ended, and an end without a beginning is ignored. Work ends after all that was begun in it.
@@ -43,35 +44,43 @@ class Recorder:
         work = self._open.get(key)
         return work.step_id if work else self._outer_step_id
 
-    def call_id(self, key: Hashable | None, given: str) -> str:
-        """Name a tool call made within `key` apart from those of the run's other agents, which may count alike."""
-        step_id = self.step_of(key)
-        return f"{step_id[-12:]}.{given}" if step_id else given
-
     def begin_step(
         self,
         key: Hashable,
-        name: str,
+        name: object,
         kind: str = "workflow",
         *,
         parent: Hashable | None = None,
         input: object = None,  # noqa: A002
+        input_json: str = "",
     ) -> None:
-        """Begin a step. Kinds are the contract's: agent, model_request, retrieval ..."""
-        work = self._begin(key, parent, None)
-        self._log.enqueue(
-            _payloads.step_started(
-                work.step_id, work.parent_step_id, name, step_kind(kind), _json.bounded(input), attempt=1
-            )
-        )
+        """Begin a step. Kinds are the contract's: agent, model_request, retrieval ... `input_json` replaces `input`."""
+        work = self._begin(key, parent)
+        started = _payloads.step_started(work.step_id, work.parent_step_id, name, step_kind(kind), input, attempt=1)
+        if input_json:
+            started.step_started.input_json = input_json
+        self._log.enqueue(started)
 
     def begin_tool(
-        self, key: Hashable, name: str, arguments: object, *, call_id: str, parent: Hashable | None = None
+        self,
+        key: Hashable,
+        name: object,
+        arguments: object,
+        *,
+        call_id: str,
+        original_id: object = None,
+        parent: Hashable | None = None,
     ) -> None:
-        """Begin a step for a tool at work, with its call in it. `call_id` is unique within the run: see `call_id`."""
-        call = _payloads.recorded_call(call_id, name, arguments)
-        work = self._begin(key, parent, call)
-        self._log.enqueue(_payloads.step_started(work.step_id, work.parent_step_id, name, step_kind("tool"), None, 1))
+        """Begin a step for a tool at work, with its call in it; the arguments are the input of both.
+
+        `call_id` is unique within the run; `original_id` is what the model named the call, if that is another id.
+        """
+        call = _payloads.tool_call(call_id, name, arguments, original_id=original_id)
+        work = self._begin(key, parent)
+        work.call = call
+        started = _payloads.step_started(work.step_id, work.parent_step_id, name, step_kind("tool"), None, attempt=1)
+        started.step_started.input_json = call.arguments_json
+        self._log.enqueue(started)
         self._enqueue(work.step_id, _payloads.tool_call_started(call))
 
     def message(self, key: Hashable | None, model: str = "") -> MessageRecorder:
@@ -91,33 +100,55 @@ class Recorder:
 
         `outcome` of a tool that was neither well nor failed: denied, or asked to be called again.
         """
-        work = self._open.get(key)
-        if work is None:
+        if key not in self._open:
             return
-        for within in list(self._within(key)):
-            self.end(within, error=error or _unreported())
-        del self._open[key]
-        output, seconds = _json.bounded(output), monotonic() - work.began
-        if work.call is not None:
-            failure = _payloads.error_of(error) if error else None
-            chosen = outcome or ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{'FAILED' if error else 'SUCCEEDED'}")
-            self._enqueue(work.step_id, _payloads.tool_call_finished(work.call, chosen, output, failure, seconds))
-            output = None
-        self._log.enqueue(_payloads.step_finished(work.step_id, work.parent_step_id, output, error, usage, seconds))
+        for within in self._within(key):
+            self._end(within, error=error or _unreported())
+        self._end(key, output, error, usage, outcome)
 
     def end_all(self, error: BaseException | None = None) -> None:
         """End all that is still at work: the framework will not speak of it any more."""
         for key in list(self._open):
             self.end(key, error=error or _unreported())
 
-    def _begin(self, key: Hashable, parent: Hashable | None, call: ToolCall | None) -> _Work:
+    def _begin(self, key: Hashable, parent: Hashable | None) -> _Work:
         self.end(key, error=_unreported())
-        parent = parent if parent in self._open else None
-        work = self._open[key] = _Work(parent, self.step_of(parent), call)
+        around = self._open.get(parent)
+        work = self._open[key] = _Work(parent if around else None, self.step_of(parent))
+        if around is not None:
+            around.inner[key] = None
         return work
 
-    def _within(self, key: Hashable) -> Iterator[Hashable]:
-        return (inner for inner, work in self._open.items() if work.parent == key and inner != key)
+    def _within(self, key: Hashable) -> list[Hashable]:
+        """Return all that is at work within a key, the innermost first; however deep it is nested."""
+        found = [key]
+        for around in found:
+            found.extend(self._open[around].inner)
+        return found[:0:-1]
+
+    def _end(
+        self,
+        key: Hashable,
+        output: object = None,
+        error: BaseException | None = None,
+        usage: Usage | None = None,
+        outcome: "ToolCallOutcome.ValueType | None" = None,
+    ) -> None:
+        work = self._open.pop(key)
+        if (around := self._open.get(work.parent)) is not None:
+            around.inner.pop(key, None)
+        seconds = monotonic() - work.began
+        if work.call is None:
+            finished = _payloads.step_finished(work.step_id, work.parent_step_id, output, error, usage, seconds)
+        else:
+            failure = _payloads.error_of(error) if error else None
+            chosen = outcome or ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{'FAILED' if error else 'SUCCEEDED'}")
+            answered = _payloads.tool_call_finished(work.call, chosen, output, failure, seconds)
+            self._enqueue(work.step_id, answered)
+            finished = _payloads.step_finished(work.step_id, work.parent_step_id, None, error, usage, seconds)
+            if output is not None:
+                finished.step_finished.output_json = answered.tool_call_finished.result_json
+        self._log.enqueue(finished)
 
     def _enqueue(self, step_id: str, event: Event) -> None:
         event.step_id = step_id
