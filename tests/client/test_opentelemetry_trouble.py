@@ -32,7 +32,7 @@ async def test_a_full_queue_ends_the_run_it_has_no_room_for(
     waiting, flooding = tracer.start_span("waiting"), tracer.start_span("flooding")
     assert provider.force_flush()
     await server_process.kill()
-    waiting.end()  # From here on the worker waits for the server.
+    waiting.end()
     for _ in range(20):
         tracer.start_span("child", set_span_in_context(flooding)).end()
     flooding.end()
@@ -53,10 +53,13 @@ def test_the_application_works_without_a_server(caplog: pytest.LogCaptureFixture
         provider = provider_of(LavantSpanProcessor(nowhere))
         with provider.get_tracer("test").start_as_current_span("root"):
             pass
-        assert provider.force_flush()
+        assert not provider.force_flush()
+        assert not provider.force_flush()
         provider.shutdown()
-    begun, lost = [record.message for record in caplog.records]
+        provider.shutdown()
+    begun, *left, lost = [record.message for record in caplog.records]
     assert "the server is out of reach" in begun
+    assert [message for message in left if "not all spans are durable" in message] == left
     assert "2 events of 1 runs are lost" in lost
 
 

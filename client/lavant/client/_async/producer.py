@@ -73,6 +73,8 @@ class AsyncRunProducer(UsageHints):
         self.id = create.run_id
         self.output: Any = None
         self.usage: Usage | None = None
+        # In seconds, of work that is recorded after it was done; None: the time since the run has begun.
+        self.duration: float | None = None
         self.summary: EvaluationSummary | None = None
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
@@ -327,7 +329,7 @@ class AsyncRunProducer(UsageHints):
 
     def _last_events(self, error: BaseException | None, refused: Exception | None) -> list[Event]:
         """Make the run's last events; nothing of what may have been refused if something was."""
-        seconds = self._publisher.seconds
+        seconds = self._publisher.seconds if self.duration is None else self.duration
         state, described = _payloads.state_of(error), None if error is None else _described(error)
         if described is not None and self.cancelled:
             described.message = self.cancel_reason or described.message

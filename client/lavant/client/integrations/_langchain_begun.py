@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from lavant.client.integrations._usage import field
+from lavant.client.integrations._reading import field
 from lavant.contract.text import to_name, to_text
 
 Kind = Literal["chain", "model_request", "tool", "retrieval"]

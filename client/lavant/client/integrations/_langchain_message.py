@@ -1,6 +1,5 @@
 """A model's answer as LangChain reports it, token by token or whole, as one message."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,10 +7,11 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from lavant.client import Usage
+from lavant.client.integrations._answer_calls import AnswerCalls
 from lavant.client.integrations._message_recorder import Kind, MessageRecorder
 from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._pydantic_ai_guard import Guard
-from lavant.client.integrations._usage import count, field
+from lavant.client.integrations._reading import count, field, items
 from lavant.contract.text import to_text
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
@@ -19,18 +19,6 @@ _DELTAS: dict[str, tuple[Kind, str]] = {
     "text-delta": ("text", "text"),
     "reasoning-delta": ("reasoning", "reasoning"),
 }
-
-
-class _Call:
-    """A tool call of the answer: the model's name for it and the run's."""
-
-    __slots__ = ("call_id", "given", "is_whole", "name")
-
-    def __init__(self, given: str, call_id: str, name: str) -> None:
-        self.given = given
-        self.call_id = call_id
-        self.name = name
-        self.is_whole = False
 
 
 class AnswerRecorder:
@@ -41,12 +29,10 @@ class AnswerRecorder:
     """
 
     def __init__(self, message: MessageRecorder, ids: ToolCallIds, guard: Guard) -> None:
+        self.calls = AnswerCalls(message, ids)
         self._message = message
-        self._ids = ids
         self._guard = guard
         self._source: str | None = None
-        self._calls: list[_Call] = []
-        self._by_index: dict[str, _Call] = {}
 
     def token(self, text: object, chunk: object) -> None:
         """Publish a token, or the parts of a chunk."""
@@ -58,8 +44,8 @@ class AnswerRecorder:
         message = chunk.message  # type: ignore[attr-defined]
         for kind, said in _said(message):
             self._say(kind, said)
-        for call in _items(message, "tool_call_chunks"):
-            self._add_arguments(call)
+        for call in items(message, "tool_call_chunks"):
+            self.calls.add_arguments(*(field(call, part) for part in ("index", "id", "name", "args")))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Publish the text and the reasoning of a protocol event, the other way in which LangChain streams."""
@@ -76,9 +62,9 @@ class AnswerRecorder:
             message = message_of(result)
             with self._guard:
                 self._message.complete(_said(message))
-            for call in _items(message, "tool_calls", "invalid_tool_calls"):
+            for call in items(message, "tool_calls", "invalid_tool_calls"):
                 with self._guard:
-                    self._set_call(call)
+                    self.calls.set_whole(*(field(call, part) for part in ("id", "name", "args")))
             with self._guard:
                 usage = usage_of(message, result)
             with self._guard:
@@ -86,13 +72,6 @@ class AnswerRecorder:
         with self._guard:
             self._message.finish(reason, usage)
         return usage
-
-    def calls(self) -> dict[str, deque[str]]:
-        """Return the ids in the run of the calls that the model asked for, under what `call_key` makes of each."""
-        found: dict[str, deque[str]] = {}
-        for call in self._calls:
-            found.setdefault(call_key(call.given, call.name), deque()).append(call.call_id)
-        return found
 
     def _is_from(self, source: str) -> bool:
         # Some models report each chunk in both ways; the first one that is used counts.
@@ -104,32 +83,6 @@ class AnswerRecorder:
             self._message.text(said)
         else:
             self._message.reasoning(said)
-
-    def _add_arguments(self, chunk: object) -> None:
-        index, given, name = (to_text(field(chunk, part)) for part in ("index", "id", "name"))
-        call = self._by_index.get(index)
-        # Some providers repeat the id in each chunk, others have no index and send whole calls.
-        if call is None or (given and given != call.given) or (name and not index):
-            call = self._by_index[index] = self._begin_call(given, name)
-        call.name = name or call.name
-        self._message.tool_arguments(call.call_id, call.name, field(chunk, "args"))
-
-    def _set_call(self, made: object) -> None:
-        given, name = (to_text(field(made, part)) for part in ("id", "name"))
-        streamed = (call for call in self._calls if not call.is_whole and call.given == given)
-        call = next(streamed, None) or self._begin_call(given, name)
-        call.is_whole, call.name = True, name
-        self._message.tool_call(call.call_id, name, field(made, "args"), given or None)
-
-    def _begin_call(self, given: str, name: str) -> _Call:
-        call = _Call(given, self._ids.new(given), name)
-        self._calls.append(call)
-        return call
-
-
-def call_key(given: object, name: object) -> str:
-    """Return what a call and its tool at work have in common: the model's id, else the tool's name."""
-    return to_text(given) or f"\0{to_text(name)}"
 
 
 def message_of(result: object) -> BaseMessage:
@@ -152,7 +105,7 @@ def described(message: object) -> Iterator[dict[str, Any]]:
         name, call_id = field(message, "name"), field(message, "tool_call_id")
         yield {"role": "tool", "tool_name": name, "content": content, "tool_call_id": call_id}
         return
-    calls = list(_items(message, "tool_calls", "invalid_tool_calls"))
+    calls = list(items(message, "tool_calls", "invalid_tool_calls"))
     if not calls or (issubclass(type(content), str) and content):
         yield {"role": role, "content": content}
     for call in calls:
@@ -201,7 +154,7 @@ def _said_in(block: object) -> Iterator[tuple[Kind, object]]:
         yield "text", field(block, "text")
     elif kind in {"reasoning", "thinking"}:
         yield "reasoning", field(block, "reasoning", "thinking", "text")
-        for thought in _items(block, "summary"):
+        for thought in items(block, "summary"):
             yield "reasoning", field(thought, "text")
 
 
@@ -211,19 +164,12 @@ def _blocks(message: object) -> list[object]:
     except Exception:  # its translators expect whole blocks
         return [
             {"type": "text", "text": item} if issubclass(type(item), str) else item
-            for item in _items(message, "content")
+            for item in items(message, "content")
         ]
 
 
-def _items(holder: object, *names: str) -> Iterator[object]:
-    for name in names:
-        items = field(holder, name)
-        if issubclass(type(items), list):
-            yield from list.__iter__(items)  # type: ignore[arg-type]
-
-
 def _first_candidate(result: object) -> object:
-    candidates = (some for some in _items(result, "generations") if issubclass(type(some), list))
+    candidates = (some for some in items(result, "generations") if issubclass(type(some), list))
     return next((candidate for some in candidates for candidate in some), None)  # type: ignore[attr-defined]
 
 

@@ -11,9 +11,10 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tools import ToolException
 
 from lavant.client import LavantError, Usage, _payloads
+from lavant.client.integrations._answer_calls import call_key
 from lavant.client.integrations._conversation import asked
 from lavant.client.integrations._langchain_begun import Begun
-from lavant.client.integrations._langchain_message import AnswerRecorder, call_key, described, message_of
+from lavant.client.integrations._langchain_message import AnswerRecorder, described, message_of
 from lavant.client.integrations._message_recorder import Log
 from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._pydantic_ai_guard import Guard
@@ -169,7 +170,7 @@ class RootRecorder:
         with self._guard:
             said = list(described(message_of(output))) if issubclass(type(output), LLMResult) else None
         self._steps.end(key, output=said, error=error, usage=usage)
-        for call, ids in answer.calls().items():
+        for call, ids in answer.calls.by_key().items():
             around = opened.parent
             while around is not None:
                 # One queue for all around: a call is executed once.

@@ -5,7 +5,6 @@ not in one that the SDK makes of them. So a tool is the scope of whatever runs i
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -28,11 +27,10 @@ from agents.run_context import AgentHookContext
 from agents.tool_context import ToolContext
 from typing_extensions import override
 
-from lavant.client import LavantError, _scope
+from lavant.client import _scope
 from lavant.client.integrations._openai_agents_failure import failure_of
 from lavant.client.integrations._openai_agents_recorder import Run, RunRecorder, ToolAtWork
-
-_log = logging.getLogger(__name__)
+from lavant.contract.text import to_name
 
 Done = Coroutine[Any, Any, None]
 
@@ -48,24 +46,12 @@ class Place:
     recorder: RunRecorder
     tool: ToolAtWork | None = None
     model: str | Model | None = None
-    strict: bool = False
 
     def record(self, action: Callable[[RunRecorder], object]) -> None:
-        """Record something, unless the run is over. What cannot be recorded is logged, unless `strict`."""
-        if self.recorder.is_finished:
-            return
-        try:
-            action(self.recorder)
-        except LavantError:
-            if self.strict:
-                raise
-            # What comes next would refer to what is missing now.
-            self.recorder.is_finished = True
-            _log.warning("run %s: an agent is not recorded any further", self.run.id, exc_info=True)
-        except Exception:
-            if self.strict:
-                raise
-            _log.warning("run %s: something could not be recorded", self.run.id, exc_info=True)
+        """Record something, unless the run is over. What cannot be recorded is lost alone: see Guard."""
+        if not self.recorder.is_finished:
+            with self.recorder.guard:
+                action(self.recorder)
 
     def run_within(self, context: object) -> "Place":
         """Return the place of the run with this context, which is this one or has been begun in it."""
@@ -74,7 +60,7 @@ class Place:
         within = self.tool.inner if self.tool else self.recorder.inner
         found = next((inner for inner in within if inner.context is context), None)
         if found is None:
-            found = RunRecorder(self.run, _scope.current_step(self.run))
+            found = RunRecorder(self.run, self.recorder.guard, _scope.current_step(self.run))
             found.context = context
             within.append(found)
         config = context.run_config if isinstance(context, ToolContext) else None
@@ -115,7 +101,7 @@ class RecordingHooks(RunHooks[Any]):
         if at := self.find(agent, context):
             place.set(at)
             name = model_name(agent, at.model)
-            at.record(lambda recorder: recorder.begin_request(agent, name, input_items))
+            at.record(lambda recorder: recorder.begin_request(agent, name, input_items, system_prompt))
         return self._others.on_llm_start(context, agent, system_prompt, input_items)
 
     @override
@@ -157,8 +143,10 @@ class RecordingHooks(RunHooks[Any]):
 
 def model_name(agent: Agent[Any], configured: str | Model | None) -> str:
     """Return the name of the model that an agent asks."""
-    model = configured or agent.model or get_default_model()
-    return model if isinstance(model, str) else str(getattr(model, "model", "") or type(model).__name__)
+    model = agent.model if configured is None or configured == "" else configured
+    if model is None or model == "":
+        model = get_default_model()
+    return to_name(model if isinstance(model, str) else getattr(model, "model", None), default=type(model).__name__)
 
 
 def _key(context: RunContextWrapper[Any], tool: Tool) -> Hashable:

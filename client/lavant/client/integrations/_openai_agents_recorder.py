@@ -5,15 +5,20 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agents import Agent, ModelResponse, TResponseInputItem
-from agents.items import TResponseStreamEvent
-from openai.types.responses import ResponseFunctionToolCall
+from agents import Agent
 
-from lavant.client import LavantError, Usage, _json, _payloads
+from lavant.client import LavantError, Usage, _payloads
 from lavant.client._ids import new_id
+from lavant.client.integrations._answer_calls import AnswerCall
+from lavant.client.integrations._conversation import asked
 from lavant.client.integrations._message_recorder import Log
-from lavant.client.integrations._openai_agents_answer import AnswerRecorder, usage_of
+from lavant.client.integrations._openai_agents_answer import AnswerRecorder, described, usage_of
+from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
+from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._reading import field as read
+from lavant.client.integrations._reading import items
 from lavant.client.integrations._recorder import Recorder
+from lavant.contract.text import to_text
 from lavant.v1.event_pb2 import Event, ToolCallOutcome
 
 
@@ -37,22 +42,23 @@ class ToolAtWork:
 class RunRecorder:
     """Records one `Runner.run` as steps: its agents one after the other, in them their requests and tools.
 
-    They belong to `outer_step_id`; empty: the run itself. After `finish`, nothing is recorded any more.
+    They belong to `outer_step_id`; empty: the run itself. After `finish`, nothing is recorded any more. What of it
+    all cannot be recorded is lost alone: see Guard.
     """
 
-    def __init__(self, run: Run, outer_step_id: str = "") -> None:
+    def __init__(self, run: Run, guard: Guard, outer_step_id: str = "") -> None:
         self.context: object = None
         self.has_output = self.is_finished = False
         self.agent: Agent[Any] | None = None
         self.inner: list[RunRecorder] = []
+        self.guard = guard
         self._run = run
         self._steps = Recorder(run, outer_step_id)
         self._agent_key: Hashable = None
-        self._usage = Usage()
         self._answers: list[AnswerRecorder] = []
         self._read = 0
-        self._asked: dict[str, ResponseFunctionToolCall] = {}
-        self._call_ids: dict[str, str] = {}
+        # The calls of the last response that no tool has executed yet, and their arguments.
+        self._asked: list[tuple[AnswerCall, object]] = []
         self._tools: dict[Hashable, ToolAtWork] = {}
 
     def begin_agent(self, agent: Agent[Any], given: object = None) -> None:
@@ -64,45 +70,59 @@ class RunRecorder:
         self.agent, self._agent_key = agent, object()
         self._steps.begin_step(self._agent_key, agent.name, "agent", input=given)
 
-    def begin_request(self, agent: Agent[Any], model: str, given: Iterable[TResponseInputItem]) -> None:
+    def begin_request(self, agent: Agent[Any], model: str, given: object, instructions: object = None) -> None:
         """A model is asked."""
-        self._settle(given)
+        conversation = given if type(given) is list else []
+        with self.guard:
+            self._settle(conversation)
         self.begin_agent(agent)
         self._cut_answer(None)
         key = ("request", len(self._answers))
-        self._steps.begin_step(key, model, "model_request", parent=self._agent_key)
-        self._answers.append(AnswerRecorder(self._steps.message(key, model), self._call_id))
+        messages = ""
+        with self.guard:
+            messages = asked(conversation, described, instructions)
+        self._steps.begin_step(key, model, "model_request", parent=self._agent_key, input_json=messages)
+        ids = ToolCallIds(self._steps.step_of(key))
+        self._answers.append(AnswerRecorder(self._steps.message(key, model), ids, self.guard))
 
-    def stream(self, event: TResponseStreamEvent) -> None:
+    def stream(self, event: object) -> None:
         """A reader of the stream has got to this event: maybe long after the response was whole."""
         if self._read < len(self._answers) and not self.is_finished:
             self._answers[self._read].add(event)
-        self._read += event.type == "response.completed"
+        self._read += read(event, "type") == "response.completed"
 
-    def end_request(self, response: ModelResponse) -> None:
+    def end_request(self, response: object) -> None:
         """The model has answered."""
-        usage = usage_of(response)
-        for item in response.output:
-            if isinstance(item, ResponseFunctionToolCall):
-                self._asked[item.call_id] = item
-        self._answers[-1].finish(response)
-        self._steps.end(("request", len(self._answers) - 1), usage=usage)
-        self._usage += usage
+        if not self._answers or self._answers[-1].is_finished:
+            return
+        self._asked += self._answers[-1].finish(response)
+        usage = Usage(requests=1)
+        with self.guard:
+            usage = usage_of(response)
+        said = None
+        with self.guard:
+            said = [part for item in items(response, "output") for part in described(item)]
+        self._steps.end(("request", len(self._answers) - 1), output=said, usage=usage)
         self._run.usage = usage + (self._run.usage or Usage())
         self._tell(_payloads.progress("", None, None, len(self._answers), self._run.usage))
 
     def hand_over(self, to: Agent[Any], call_name: str) -> None:
         """An agent hands over to another one, which the model asked for by a tool call."""
-        called = next((call for call in self._asked.values() if call.name == call_name), None)
-        called = called or next(iter(self._asked.values()), None)
+        called = next((call for call, _ in self._asked if call.name == call_name), None)
+        called = called or next((call for call, _ in self._asked), None)
         if called is not None:
             self._answer_call(called, {"assistant": to.name}, ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED)
 
-    def begin_tool(self, key: Hashable, name: str, arguments: object = None, given: str = "") -> ToolAtWork:
+    def begin_tool(self, key: Hashable, name: str, arguments: object = None, given: object = None) -> ToolAtWork:
         """A tool is called; `given` is what the model calls the call."""
-        self._asked.pop(given, None)
-        call_id = self._call_ids.pop(given, "") or new_id()
-        self._steps.begin_tool(key, name, arguments, call_id=call_id, parent=self._agent_key)
+        call_id, original = new_id(), to_text(given)
+        for call, _ in self._asked if original else ():
+            if call.given == original and call.name in ("", name):
+                call_id = self._taken(call).call_id
+                break
+        self._steps.begin_tool(
+            key, name, arguments, call_id=call_id, original_id=original or None, parent=self._agent_key
+        )
         tool = self._tools[key] = ToolAtWork(key, self._steps.step_of(key))
         return tool
 
@@ -111,9 +131,9 @@ class RunRecorder:
         tool = self._tools.pop(key, None)
         if tool is None:
             return
-        error = tool.error or error
+        error = error if tool.error is None else tool.error
         for inner in tool.inner:
-            inner.finish(error=error or LavantError("its end was not reported"))
+            inner.finish(error=LavantError("its end was not reported") if error is None else error)
         self._steps.end(key, output=result, error=error)
 
     def put_off_tool(self, key: Hashable) -> None:
@@ -136,41 +156,35 @@ class RunRecorder:
         self._end_agent(output, error)
 
     def _end_agent(self, output: object, error: BaseException | None = None) -> None:
-        self._steps.end(self._agent_key, output=output, error=error, usage=self._usage)
-        self._usage = Usage()
+        self._steps.end(self._agent_key, output=output, error=error)
 
     def _cut_answer(self, error: BaseException | None) -> None:
         if self._answers:
             self._answers[-1].finish(None)
-            cut = error or asyncio.CancelledError("cut off")
+            cut = asyncio.CancelledError("cut off") if error is None else error
             self._steps.end(("request", len(self._answers) - 1), error=cut, usage=Usage(requests=1))
 
-    def _settle(self, given: Iterable[TResponseInputItem]) -> None:
+    def _settle(self, given: Iterable[object]) -> None:
         """Record the calls that were answered without the tool's being run: refused by a guardrail, or by a person."""
-        for item in given:
-            if not isinstance(item, dict) or item.get("type") != "function_call_output":
-                continue
-            if call := self._asked.get(str(item.get("call_id"))):
-                self._answer_call(call, item.get("output"), ToolCallOutcome.TOOL_CALL_OUTCOME_DENIED)
+        for item in given if self._asked else ():
+            if read(item, "type") == "function_call_output":
+                given_id = to_text(read(item, "call_id"))
+                call = next((call for call, _ in self._asked if call.given == given_id), None)
+                if call is not None:
+                    self._answer_call(call, read(item, "output"), ToolCallOutcome.TOOL_CALL_OUTCOME_DENIED)
         self._asked.clear()
-        self._call_ids.clear()
 
-    def _answer_call(
-        self, call: ResponseFunctionToolCall, result: object, outcome: "ToolCallOutcome.ValueType"
-    ) -> None:
-        del self._asked[call.call_id]
-        call_id = self._call_ids.pop(call.call_id, "") or new_id()
-        described = _payloads.recorded_call(call_id, call.name, call.arguments)
-        self._tell(_payloads.tool_call_started(described))
-        self._tell(_payloads.tool_call_finished(described, outcome, _json.bounded(result)))
+    def _answer_call(self, call: AnswerCall, result: object, outcome: "ToolCallOutcome.ValueType") -> None:
+        arguments = next(arguments for other, arguments in self._asked if other is call)
+        self._taken(call)
+        made = _payloads.tool_call(call.call_id, call.name, arguments, original_id=call.given or None)
+        self._tell(_payloads.tool_call_started(made))
+        self._tell(_payloads.tool_call_finished(made, outcome, result))
+
+    def _taken(self, call: AnswerCall) -> AnswerCall:
+        self._asked = [(other, arguments) for other, arguments in self._asked if other is not call]
+        return call
 
     def _tell(self, event: Event) -> None:
         event.step_id = self._steps.step_of(self._agent_key)
         self._run.enqueue(event)
-
-    def _call_id(self, given: str) -> str:
-        """Name a call apart from those of other requests, which may count alike."""
-        request = ("request", len(self._answers) - 1)
-        if given not in self._call_ids:
-            self._call_ids[given] = self._steps.call_id(request, given)
-        return self._call_ids[given]

@@ -11,11 +11,12 @@ from agents import Agent, Model, RunHooks, RunResultStreaming, StreamEvent
 from agents.run import RunOptions
 from typing_extensions import override
 
-from lavant.client import AsyncRunProducer, _json
+from lavant.client import AsyncRunProducer
 from lavant.client._async.concurrency import Background, is_being_cancelled
 from lavant.client.integrations._openai_agents_failure import listening
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
+from lavant.client.integrations._pydantic_ai_guard import Guard
 
 _Result = TypeVar("_Result")
 
@@ -28,9 +29,10 @@ class Recording:
     ) -> None:
         self.output: object = None
         self._run = run
-        self._recorder = RunRecorder(run, outer_step_id)
+        guard = Guard("raise" if strict else "log", f"run {run.id}")
+        self._recorder = RunRecorder(run, guard, outer_step_id)
         self._seen: Exception | None = None
-        self._place = Place(run, self._recorder, model=configured_model(options), strict=strict)
+        self._place = Place(run, self._recorder, model=configured_model(options))
         self.options: RunOptions[Any] = {
             **options,
             "hooks": _Hooks(self._place, options.get("hooks")),
@@ -50,7 +52,6 @@ class Recording:
     ) -> None:
         with suppress(ValueError):  # left in another context than it was entered in
             place.reset(self._token)
-        self.output = _json.bounded(self.output)
         try:
             self._place.record(lambda recorder: recorder.finish(self.output, error))
         except Exception:

@@ -4,89 +4,148 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, use_span
 
-from lavant.client import Client, ProducerOptions, RunProducer, Usage, _json
+from lavant.client import Client, ProducerOptions, RunProducer, Usage, _payloads
 from lavant.client._arguments import duration
 from lavant.client._options import OnError
 from lavant.client.integrations._message_recorder import MessageRecorder
 from lavant.client.integrations._otel_span import Moment
+from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._recorder import Recorder
+from lavant.contract.text import to_text
 from lavant.v1.event_pb2 import Event
 
 
 class SpanRun:
-    """Records a root span as a run, and the spans within it as its steps, with their times and trace contexts."""
+    """Records a root span as a run, and the spans within it as its steps, with their times and trace contexts.
+
+    A span that has begun is recorded only when it is shown: applications set names, kinds and arguments after the
+    beginning. It is shown when another one begins in it, when it ends, or by `show`. A tool's call is recorded with
+    its arguments: at the end of the tool if the span does not have them before.
+    """
 
     def __init__(
         self,
         client: Client,
-        root: Moment,
+        root: ReadableSpan,
         labels: Mapping[str, str] | None,
         producer_timeout: float | None,
         options: ProducerOptions | None,
         on_error: OnError,
     ) -> None:
+        self._start = _Start(client, labels, producer_timeout, options or ProducerOptions(), on_error)
+        self._root = root
         self._root_id = root.context.span_id
-        self._now = root.time
+        self._run: RunProducer | None = None
+        self._now = 0
+        self._hidden: dict[int, ReadableSpan] = {}
         self._parents: dict[int, int] = {}
         self._told: set[int] = set()
-        self._usage: Usage | None = None
-        self._run: RunProducer = client.runs.start(
-            root.name,
-            input=_json.bounded(root.input),
-            labels=labels,
-            producer_timeout=producer_timeout,
-            conversation_id=str(root.attributes.get("gen_ai.conversation.id", "")),
-            model=root.model,
-            options=replace(options or ProducerOptions(), clock=lambda: self._now),
-            on_error=on_error,
-        )
-        self._recorder = Recorder(_SpanLog(self._run, lambda: self._now))
-        with use_span(NonRecordingSpan(root.context)):
-            self._run.__enter__()
+        self._ids: dict[int, ToolCallIds] = {}
+        self._calls: dict[int, int] = {}
 
-    def begin(self, span: Moment) -> None:
-        """Begin a span's step."""
-        key, parent = span.context.span_id, span.parent.span_id if span.parent else self._root_id
-        self._now = span.time
-        self._parents[key] = parent
-        with use_span(NonRecordingSpan(span.context)):
-            if span.kind == "tool":
-                call_id = self._recorder.call_id(parent, span.call_id)
-                self._recorder.begin_tool(key, span.tool_name, span.arguments, call_id=call_id, parent=parent)
-            else:
-                self._recorder.begin_step(key, span.name, span.kind, parent=parent, input=span.input)
+    def begin(self, span: ReadableSpan) -> None:
+        """Note that a span has begun in the root, and show those around it."""
+        parent = span.parent.span_id if span.parent else self._root_id
+        self.show(parent)
+        self._hidden[span.context.span_id] = span
+
+    def show(self, key: int) -> None:
+        """Record the beginning of a span as the span is now, if that is still to be done."""
+        if self._run is None:
+            self._open(Moment.of(self._root))
+        if (span := self._hidden.pop(key, None)) is not None:
+            self._begin(Moment.of(span))
 
     def end(self, span: Moment) -> None:
-        """End a span's step."""
+        """End a span's step. What was begun in it and is still at work goes on."""
         key = span.context.span_id
-        self._now = span.time
+        self.show(self._root_id)
+        if self._hidden.pop(key, None) is not None:
+            self._begin(span)
+        if key not in self._parents:
+            return
+        self._now = span.ended
         with use_span(NonRecordingSpan(span.context)):
             self._say(span)
-            usage = self._count(span, self._parents.pop(key, self._root_id))
+            parent = self._parents.pop(key)
+            usage = self._count(span, parent)
+            self._call_late(span, parent)
+            self._recorder.leave(key)
             self._recorder.end(key, output=span.output, error=span.error, usage=usage)
+        self._calls.pop(key, None)
+        self._ids.pop(key, None)
 
     def finish(self, span: Moment) -> None:
-        """End the run as its root span ended, and what is still open in it. Waits until all is durable."""
-        self._now = span.time
+        """End the run as its root span ended, and what is still open in it."""
+        if self._run is None:
+            self._open(span)
+        for key in list(self._hidden):
+            self.show(key)
+        self._now = span.ended
         with use_span(NonRecordingSpan(span.context)):
             try:
                 self._say(span)
                 self._count(span, 0)
-                self._run.output = _json.bounded(span.output)
-                self._run.usage = self._usage
-            except Exception as unreadable:
-                self.leave(span.error or unreadable)
-                raise
-            self.leave(span.error)
+            finally:
+                assert self._run is not None  # noqa: S101
+                self._run.output = span.output
+                self._run.duration = (span.ended - span.began) / 1e9
+                self._close(span.error)
 
-    def leave(self, error: Exception | None) -> None:
-        """End the run, failed if there is an error."""
+    def leave(self, error: Exception) -> None:
+        """End the run as failed."""
+        self.show(self._root_id)
+        self._close(error)
+
+    def _open(self, root: Moment) -> None:
+        self._now = root.began
+        run = self._run = self._start.run(root, lambda: self._now)
+        self._log = _SpanLog(run, lambda: self._now)
+        self._recorder = Recorder(self._log)
+        with use_span(NonRecordingSpan(root.context)):
+            self._start.begin(run)
+
+    def _close(self, error: Exception | None) -> None:
+        assert self._run is not None  # noqa: S101
         try:
             self._recorder.end_all()
         finally:
-            self._run.__exit__(type(error) if error else None, error, None)
+            self._start.end(self._run, error)
+
+    def _begin(self, span: Moment) -> None:
+        key, parent = span.context.span_id, span.parent.span_id if span.parent else self._root_id
+        self._now = span.began
+        self._parents[key] = parent
+        with use_span(NonRecordingSpan(span.context)):
+            if span.kind == "tool" and span.arguments is not None:
+                self._calls[key] = parent
+                call_id, given = self._take(span, parent), span.call_id or None
+                self._recorder.begin_tool(
+                    key, span.tool_name, span.arguments, call_id=call_id, original_id=given, parent=parent
+                )
+            else:
+                name = span.tool_name if span.kind == "tool" else span.name
+                self._recorder.begin_step(key, name, span.kind, parent=parent, input=span.input)
+
+    def _call_late(self, span: Moment, parent: int) -> None:
+        """Record the call of a tool that was not known to be one, or not with what, when it began."""
+        key = span.context.span_id
+        if span.kind != "tool" or key in self._calls:
+            return
+        call_id, given = self._take(span, parent), span.call_id or None
+        call = _payloads.tool_call(call_id, span.tool_name, span.arguments, original_id=given)
+        self._recorder.add_call(key, call, span.began)
+
+    def _take(self, span: Moment, parent: int) -> str:
+        return self._ids_in(parent).take(span.call_id or span.tool_name)
+
+    def _ids_in(self, parent: int) -> ToolCallIds:
+        if (ids := self._ids.get(parent)) is None:
+            ids = self._ids[parent] = ToolCallIds(self._recorder.step_of(parent))
+        return ids
 
     def _count(self, span: Moment, parent: int) -> Usage | None:
         """Add up what spans tell, but not what one tells of those within it once more."""
@@ -96,7 +155,8 @@ class SpanRun:
             self._told.add(parent)
         if within_told or usage is None:
             return None
-        self._usage = self._usage + usage if self._usage else usage
+        if self._run is not None:
+            self._run.usage = self._run.usage + usage if self._run.usage else usage
         return usage
 
     def _say(self, span: Moment) -> None:
@@ -104,24 +164,71 @@ class SpanRun:
             return
         for said in span.messages:
             message = self._recorder.message(span.context.span_id, span.model)
-            parts = said.get("parts") or [{"type": "text", "content": said.get("content")}]
+            parts = said.get("parts")
+            if not isinstance(parts, list):
+                parts = [{"type": "text", "content": said.get("content")}]
             for part in parts:
                 if isinstance(part, dict):
                     self._say_part(span, message, part)
-            message.finish(str(said.get("finish_reason") or ""), span.usage)
+            message.finish(to_text(said.get("finish_reason")), span.usage)
 
     def _say_part(self, span: Moment, message: MessageRecorder, part: dict[str, object]) -> None:
-        content = part.get("content")
-        if part.get("type") == "text" and isinstance(content, str):
-            message.text(content)
-        elif part.get("type") in {"thinking", "reasoning"} and isinstance(content, str):
-            message.reasoning(content)
-        elif part.get("type") == "tool_call":
+        kind = to_text(part.get("type"))
+        if kind == "text":
+            message.text(part.get("content"))
+        elif kind in {"thinking", "reasoning"}:
+            message.reasoning(part.get("content"))
+        elif kind == "tool_call":
             # Named as the tool at work will be, which is a sibling of this request.
-            call_id = self._recorder.call_id(
-                self._parents.get(span.context.span_id), str(part.get("id") or span.call_id)
-            )
-            message.tool_call(call_id, str(part.get("name") or "tool"), part.get("arguments"))
+            ids = self._ids_in(self._parents.get(span.context.span_id, 0))
+            given, name = to_text(part.get("id")), to_text(part.get("name"))
+            call_id = ids.begin(given or name)
+            message.tool_call(call_id, name or "tool", part.get("arguments"), given or None)
+
+
+class _Start:
+    """How runs are begun and ended: without waiting, unless errors are to be raised."""
+
+    def __init__(
+        self,
+        client: Client,
+        labels: Mapping[str, str] | None,
+        producer_timeout: float | None,
+        options: ProducerOptions,
+        on_error: OnError,
+    ) -> None:
+        self._client = client
+        self._labels = labels
+        self._producer_timeout = producer_timeout
+        self._options = options
+        self._on_error = on_error
+
+    def run(self, root: Moment, clock: Callable[[], int]) -> RunProducer:
+        """Return the run of a root span, which has not begun."""
+        return self._client.runs.start(
+            root.name,
+            input=root.input,
+            labels=self._labels,
+            producer_timeout=self._producer_timeout,
+            conversation_id=to_text(root.attributes.get("gen_ai.conversation.id")),
+            model=root.model,
+            options=replace(self._options, clock=clock),
+            on_error=self._on_error,
+        )
+
+    def begin(self, run: RunProducer) -> None:
+        """Begin it."""
+        if self._on_error == "raise":
+            run.__enter__()
+        else:
+            run.begin()
+
+    def end(self, run: RunProducer, error: Exception | None) -> None:
+        """End it; failed, if there is an error."""
+        if self._on_error == "raise":
+            run.__exit__(type(error) if error else None, error, None)
+        else:
+            run.end(error)
 
 
 class _SpanLog:
@@ -143,4 +250,4 @@ class _SpanLog:
         self._run.enqueue(event)
 
     def _since(self, began: int | None) -> Duration:
-        return duration(max(0, self._now() - (began or self._now())) / 1e9)
+        return duration(max(0, self._now() - (self._now() if began is None else began)) / 1e9)

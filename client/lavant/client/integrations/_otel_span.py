@@ -1,5 +1,6 @@
 """Reads a span by OpenTelemetry's GenAI conventions. Pure."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 
 from lavant.client import ErrorInfo, RunCancelled, RunFailed, RunResult, RunState, Usage, _json
+from lavant.client.integrations._reading import count
+from lavant.contract.limits import NANOS, YEAR_9999
+from lavant.contract.text import to_name, to_text
 
 _KINDS = {
     "chat": "model_request",
@@ -15,51 +19,45 @@ _KINDS = {
     "execute_tool": "tool",
     "invoke_agent": "agent",
 }
-_OUTPUTS = ("gen_ai.output.messages", "gen_ai.completion", "final_result")
+_OUTPUTS = ("gen_ai.output.messages", "gen_ai.completion")
 _USAGE = {
     "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
     "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
     "cache_read_input_tokens": ("gen_ai.usage.cache_read.input_tokens",),
     "cache_creation_input_tokens": ("gen_ai.usage.cache_creation.input_tokens",),
 }
-_LONGEST_NAME = 200
+_OWN_PACKAGE = "lavant.v1."
 
 
 class Moment(NamedTuple):
-    """A span as it was when it began or ended: what the application does to it later is not seen."""
+    """A span as it is now: what the application does to it later is not seen. Times are in nanoseconds."""
 
     context: SpanContext
     parent: SpanContext | None
     name: str
     attributes: Mapping[str, Any]
-    time: int
+    began: int
+    ended: int
     error: Exception | None = None
 
     @classmethod
-    def begun(cls, span: ReadableSpan) -> "Moment":
-        """Take a span that has just begun."""
-        return cls(span.context, span.parent, _name(span), dict(span.attributes or {}), span.start_time or 0)
-
-    @classmethod
-    def ended(cls, span: ReadableSpan) -> "Moment":
-        """Take a span that has just ended."""
-        attributes = dict(span.attributes or {})
-        return cls(span.context, span.parent, _name(span), attributes, span.end_time or 0, _error(span))
-
-    @property
-    def is_call_to_lavant(self) -> bool:
-        """Whether it is about recording rather than about what is recorded, which would have no end."""
-        return str(self.attributes.get("rpc.service", "")).startswith("lavant.")
+    def of(cls, span: ReadableSpan) -> "Moment":
+        """Take a span that is at work or has ended. Never raises."""
+        began = _time(span.start_time, time.time_ns())
+        attributes = _attributes(span)
+        name = to_name(span.name, default="span")
+        ended = max(began, _time(span.end_time, time.time_ns()))
+        return cls(span.context, span.parent, name, attributes, began, ended, _error(span, attributes))
 
     @property
     def kind(self) -> str:
         """The kind of step that it is."""
-        return _KINDS.get(str(self.attributes.get("gen_ai.operation.name", "")), "workflow")
+        return _KINDS.get(to_text(self.attributes.get("gen_ai.operation.name")), "workflow")
 
     @property
     def model(self) -> str:
         """The model that answered, else the one that was asked."""
-        return self._text("gen_ai.response.model", "gen_ai.request.model")
+        return to_name(self._text("gen_ai.response.model", "gen_ai.request.model"))
 
     @property
     def tool_name(self) -> str:
@@ -68,18 +66,18 @@ class Moment(NamedTuple):
 
     @property
     def call_id(self) -> str:
-        """The tool call's id, as the model named it; else the span's."""
-        return self._text("gen_ai.tool.call.id") or f"{self.context.span_id:016x}"
+        """The tool call's id, as the model named it; empty if the span has none."""
+        return self._text("gen_ai.tool.call.id")
 
     @property
     def arguments(self) -> Any:
-        """What the tool is called with, as far as it was known when the span began."""
+        """What the tool is called with, None while it is not known."""
         return self.attributes.get("gen_ai.tool.call.arguments")
 
     @property
     def input(self) -> Any:
         """What the work began with."""
-        return _json.decode(self._text("gen_ai.input.messages"))
+        return _json.decode(self._text("gen_ai.input.messages", "gen_ai.prompt"))
 
     @property
     def output(self) -> Any:
@@ -90,7 +88,7 @@ class Moment(NamedTuple):
     @property
     def messages(self) -> list[dict[str, Any]]:
         """What a model said: messages with parts."""
-        said = _json.decode(self._text(*_OUTPUTS[:2]))
+        said = _json.decode(self._text(*_OUTPUTS))
         if isinstance(said, str):
             return [{"parts": [{"type": "text", "content": said}]}]
         return [message for message in said if isinstance(message, dict)] if isinstance(said, list) else []
@@ -110,22 +108,41 @@ class Moment(NamedTuple):
         return ""
 
     def _count(self, *names: str) -> int:
-        found = (self.attributes.get(name) for name in names)
-        return next((value for value in found if isinstance(value, int) and value > 0), 0)
+        return next((number for name in names if (number := count(self.attributes.get(name)))), 0)
 
 
-def _name(span: ReadableSpan) -> str:
-    return _json.valid_text(span.name)[:_LONGEST_NAME] or "span"
+def is_call_to_lavant(span: ReadableSpan) -> bool:
+    """Tell whether a span is about recording rather than about what is recorded, which would have no end."""
+    attributes = span.attributes or {}
+    # The name of the method was the method's alone; newer conventions have it in full, and no service.
+    called = (attributes.get("rpc.service"), attributes.get("rpc.method"))
+    return any(isinstance(name, str) and f"{name.lstrip('/')}.".startswith(_OWN_PACKAGE) for name in called)
 
 
-def _error(span: ReadableSpan) -> Exception | None:
+def _attributes(span: ReadableSpan) -> dict[str, Any]:
+    try:
+        return dict(span.attributes or {})
+    except (KeyError, RuntimeError):  # another thread sets some just now
+        return {}
+
+
+def _time(value: object, default: int) -> int:
+    """Return a time that an event may have."""
+    try:
+        nanoseconds = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return default
+    return nanoseconds if NANOS <= nanoseconds < YEAR_9999 * NANOS else default
+
+
+def _error(span: ReadableSpan, attributes: Mapping[str, Any]) -> Exception | None:
     exceptions = [event.attributes or {} for event in span.events if event.name == "exception"]
     code = span.status.status_code
     if code is StatusCode.OK or (code is StatusCode.UNSET and not exceptions):
         return None
     last: Mapping[str, Any] = exceptions[-1] if exceptions else {}
-    kind = str(last.get("exception.type") or (span.attributes or {}).get("error.type") or "")
-    message = str(last.get("exception.message") or span.status.description or kind or "failed")
+    kind = to_text(last.get("exception.type") or attributes.get("error.type"))
+    message = to_text(last.get("exception.message") or span.status.description) or kind or "failed"
     cancelled = kind.rpartition(".")[2] in {"CancelledError", "KeyboardInterrupt"}
     state = RunState.CANCELLED if cancelled else RunState.FAILED
     result = RunResult(run_id="", state=state, error=ErrorInfo(message=message, type=kind))

@@ -1,4 +1,4 @@
-"""The thread that records what spans tell, in order. Nobody who tells it something waits for it."""
+"""The thread that records what spans report, in order. Nobody who reports waits for it."""
 
 import logging
 import threading
@@ -13,15 +13,18 @@ Action = Callable[[], None]
 class Worker:
     """Does actions one after the other in a daemon thread, which begins with the first one.
 
-    Holds at most `limit` of them, besides those that are `urgent`. What an action raises is kept for `wait`
-    if `raises`, else logged.
+    Holds at most `limit` of them, besides those that are `urgent`. `tick` is called after each action and while there
+    is none, after as many seconds as it returned the last time; None: not before the next action. What an action
+    raises is kept for `wait` if `raises`, else logged.
     """
 
-    def __init__(self, limit: int, *, raises: bool = False) -> None:
+    def __init__(self, limit: int, tick: Callable[[], float | None], *, raises: bool = False) -> None:
         self._limit = limit
+        self._tick = tick
         self._raises = raises
         self._actions: deque[Action] = deque()
-        self._changed = threading.Condition()
+        # Not a plain lock: a span may end while garbage is collected, in the midst of another one's beginning.
+        self._changed = threading.Condition(threading.RLock())
         self._told = self._done = 0
         self._closed = False
         self._failure: Exception | None = None
@@ -34,7 +37,7 @@ class Worker:
                 return False
             self._actions.append(action)
             self._told += 1
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # or this process was forked
                 self._thread = threading.Thread(target=self._work, name="lavant-spans", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -57,17 +60,26 @@ class Worker:
         return done
 
     def _work(self) -> None:
+        pause: float | None = None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._actions or self._closed)
-                if not self._actions:
+                self._changed.wait_for(lambda: self._actions or self._closed, pause)
+                if not self._actions and self._closed:
                     return
-                action = self._actions.popleft()
-            failure = self._do(action)
+                action = self._actions.popleft() if self._actions else None
+            failure = self._do(action) if action else None
+            pause = self._next()
             with self._changed:
                 self._failure = self._failure or failure
-                self._done += 1
+                self._done += action is not None
                 self._changed.notify_all()
+
+    def _next(self) -> float | None:
+        try:
+            return self._tick()
+        except Exception:
+            _log.warning("a span could not be recorded", exc_info=True)
+            return None
 
     def _do(self, action: Action) -> Exception | None:
         try:

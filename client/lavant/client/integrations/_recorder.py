@@ -12,6 +12,8 @@ from lavant.client._ids import new_id
 from lavant.client.integrations._message_recorder import Log, MessageRecorder
 from lavant.v1.event_pb2 import Event, ToolCall, ToolCallOutcome
 
+_SUCCEEDED, _FAILED = ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED, ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED
+
 
 class _Work:
     """A step that has begun and not ended."""
@@ -83,6 +85,14 @@ class Recorder:
         self._log.enqueue(started)
         self._enqueue(work.step_id, _payloads.tool_call_started(call))
 
+    def add_call(self, key: Hashable, call: ToolCall, event_time: int) -> None:
+        """Make a step at work that of a tool, whose call began at `event_time`, in nanoseconds."""
+        work = self._open[key]
+        work.call = call
+        started = _payloads.tool_call_started(call)
+        started.event_time.FromNanoseconds(event_time)
+        self._enqueue(work.step_id, started)
+
     def message(self, key: Hashable | None, model: str = "") -> MessageRecorder:
         """Begin an assistant's message within a step."""
         return MessageRecorder(self._log, self.step_of(key), model)
@@ -103,13 +113,24 @@ class Recorder:
         if key not in self._open:
             return
         for within in self._within(key):
-            self._end(within, error=error or _unreported())
+            self._end(within, error=_unreported() if error is None else error)
         self._end(key, output, error, usage, outcome)
+
+    def leave(self, key: Hashable) -> None:
+        """Let what was begun in a key go on after its end: it belongs to what is around the key from now on."""
+        if (work := self._open.get(key)) is None:
+            return
+        around = self._open.get(work.parent)
+        for inner in list(work.inner):
+            self._open[inner].parent, self._open[inner].parent_step_id = work.parent, work.parent_step_id
+            if around is not None:
+                around.inner[inner] = None
+        work.inner.clear()
 
     def end_all(self, error: BaseException | None = None) -> None:
         """End all that is still at work: the framework will not speak of it any more."""
         for key in list(self._open):
-            self.end(key, error=error or _unreported())
+            self.end(key, error=_unreported() if error is None else error)
 
     def _begin(self, key: Hashable, parent: Hashable | None) -> _Work:
         self.end(key, error=_unreported())
@@ -141,8 +162,8 @@ class Recorder:
         if work.call is None:
             finished = _payloads.step_finished(work.step_id, work.parent_step_id, output, error, usage, seconds)
         else:
-            failure = _payloads.error_of(error) if error else None
-            chosen = outcome or ToolCallOutcome.Value(f"TOOL_CALL_OUTCOME_{'FAILED' if error else 'SUCCEEDED'}")
+            failure = None if error is None else _payloads.error_of(error)
+            chosen = outcome or (_SUCCEEDED if error is None else _FAILED)
             answered = _payloads.tool_call_finished(work.call, chosen, output, failure, seconds)
             self._enqueue(work.step_id, answered)
             finished = _payloads.step_finished(work.step_id, work.parent_step_id, None, error, usage, seconds)

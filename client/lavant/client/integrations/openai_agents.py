@@ -22,7 +22,7 @@ from agents import (
 from agents.run import RunOptions
 from typing_extensions import Unpack, override
 
-from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _json, _scope
+from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
 from lavant.client._options import OnError
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, model_name, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
@@ -109,7 +109,7 @@ class LavantRunner:
     async def _recording(
         self, agent: Agent[Any], given: str | list[TResponseInputItem] | RunState[Any], options: RunOptions[Any]
     ) -> AsyncIterator[Recording]:
-        shown = None if isinstance(given, RunState) else _json.bounded(given)
+        shown = None if isinstance(given, RunState) else given
         strict = self._on_error == "raise"
         outer = _scope.current_run()
         if isinstance(outer, AsyncRunProducer):

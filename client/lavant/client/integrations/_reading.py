@@ -1,4 +1,6 @@
-"""Token counts as frameworks report them: absent, odd or wrong ones count nothing."""
+"""Reads what frameworks report, of whatever shape: what is absent, odd or wrong counts as nothing."""
+
+from collections.abc import Iterator
 
 _MAX = 1 << 53
 
@@ -21,3 +23,11 @@ def field(counted: object, *names: str) -> object:
         if value is not None:
             return value
     return None
+
+
+def items(holder: object, *names: str) -> Iterator[object]:
+    """Return the items of the lists under these names of a dict or an object; those that are no lists have none."""
+    for name in names:
+        found = field(holder, name)
+        if issubclass(type(found), list):
+            yield from list.__iter__(found)  # type: ignore[arg-type]
