@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from client.evaluated import cities, shout
-from lavant.client import AsyncClient, Client, EvaluationEvent, IdleTimeout
+from lavant.client import AsyncClient, Client, EvaluationEvent, IdleTimeout, RunState, StatusEvent
 from support.server import ServerProcess
 
 STATUS = "status"
@@ -50,10 +50,28 @@ async def test_one_that_was_read_to_its_end_tells_no_more(client: AsyncClient, e
 
 async def test_a_stream_has_the_limits_and_the_place_of_a_runs(client: AsyncClient) -> None:
     await client.runs.create("cities", run_id="e", kind="evaluation")
+    stream = client.evaluations.stream("e", idle_timeout=0.05)
+    first = await anext(stream)
+    assert isinstance(first, StatusEvent)
+    assert (first.status, first.state) == ("queued", RunState.QUEUED)
     with pytest.raises(IdleTimeout):
-        await anext(client.evaluations.stream("e", idle_timeout=0.05))
+        await anext(stream)
     with pytest.raises(ValueError, match="start"):
         client.evaluations.stream("e", start="end")  # type: ignore[arg-type]
+
+
+async def test_the_state_comes_first_at_every_opening(client: AsyncClient) -> None:
+    async with client.runs.start("cities", kind="evaluation", on_error="raise") as run:
+        await run.flush()
+        first = client.evaluations.stream(run.id)
+        events = [await anext(first) for _ in range(3)]
+        assert [event.type for event in events] == ["status", "status", "progress"]
+        later = client.evaluations.stream(run.id, resume_token=first.resume_token)
+        again = await anext(later)
+        assert isinstance(again, StatusEvent)
+        assert again.status == "running"
+        await first.aclose()
+        await later.aclose()
 
 
 async def test_a_token_outlives_the_server_and_the_client(

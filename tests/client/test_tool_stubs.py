@@ -1,7 +1,8 @@
 """Stubs in place of the tools of evaluated agents."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from pydantic_ai import Agent
@@ -59,7 +60,9 @@ async def test_a_stub_answers_by_case_and_call(client: AsyncClient, in_toolset: 
     async def task(prompt: str) -> str:
         return (await agent.run(prompt, capabilities=[LavantCapability[None](client)])).output
 
-    evaluation = await client.evaluations.run(cases(3), task, iterations=2, stubs={"search_web": stub}, agent=agent)
+    evaluation = await client.evaluations.run(
+        cases(3), task, iterations=2, stubs={"search_web": stub}, passthrough=["note"], agent=agent
+    )
     assert [row.output for row in evaluation.rows] == [
         f"Oslo/meta {n}/{iteration}/0 Oslo/meta {n}/{iteration}/1 noted" for n in range(3) for iteration in (1, 2)
     ]
@@ -71,7 +74,9 @@ async def test_a_stub_may_be_plain_and_is_gone_afterwards(client: AsyncClient) -
     async def task(prompt: str) -> str:
         return (await agent.run(prompt, capabilities=[LavantCapability[None](client)])).output
 
-    evaluation = await client.evaluations.run(cases(1), task, stubs={"search_web": lambda q: q}, agent=agent)
+    evaluation = await client.evaluations.run(
+        cases(1), task, stubs={"search_web": lambda q: q}, passthrough=["note"], agent=agent
+    )
     assert evaluation.rows[0].output == "Oslo Oslo noted"
     with pytest.raises(AssertionError, match="the real tool was called"):
         await task("go")
@@ -80,3 +85,53 @@ async def test_a_stub_may_be_plain_and_is_gone_afterwards(client: AsyncClient) -
 async def test_stubs_need_an_agent(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="pass the agent that the task runs, as agent="):
         await client.evaluations.run(cases(1), str, stubs={"search_web": str})
+
+
+@pytest.mark.parametrize("in_toolset", [True, False])
+@pytest.mark.parametrize("wrong", [{"stubs": {"serch_web": str}}, {"stubs": {"note": str}, "passthrough": ["sarch"]}])
+async def test_a_name_that_is_no_tools_is_refused_before_anything_runs(
+    client: AsyncClient, in_toolset: bool, wrong: dict[str, Any]
+) -> None:
+    def task(prompt: str) -> str:
+        raise AssertionError("it was run")
+
+    with pytest.raises(ValueError, match="; its tools are: note, search"):
+        await client.evaluations.run(cases(1), task, agent=agent_of(in_toolset=in_toolset), **wrong)
+
+
+async def test_a_real_tool_never_runs_beside_stubs(client: AsyncClient) -> None:
+    agent = agent_of(in_toolset=False)
+
+    async def task(prompt: str) -> str:
+        return (await agent.run(prompt, capabilities=[LavantCapability[None](client)])).output
+
+    evaluation = await client.evaluations.run(cases(1), task, stubs={"note": lambda: "stub"}, agent=agent)
+    error = evaluation.rows[0].error
+    assert error is not None
+    assert "the tool 'search_web' was called and has no stub" in error.message
+
+
+async def test_a_stub_of_other_parameters_says_so(client: AsyncClient) -> None:
+    agent = agent_of(in_toolset=False)
+
+    async def task(prompt: str) -> str:
+        return (await agent.run(prompt, capabilities=[LavantCapability[None](client)])).output
+
+    stubs: dict[str, Callable[..., str]] = {"search_web": lambda query: query, "note": lambda: "stub"}
+    evaluation = await client.evaluations.run(cases(1), task, stubs=stubs, agent=agent)
+    error = evaluation.rows[0].error
+    assert error is not None
+    assert "the stub of tool 'search_web' does not take its arguments (q)" in error.message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"passthrough": ["note"]}, "there are no stubs"),
+        ({"stubs": {"note": str}, "passthrough": ["note"]}, "note: a tool has a stub or is passed through, not both"),
+        ({"stubs": {"note": str}, "passthrough": "note"}, "passthrough must be several words"),
+    ],
+)
+async def test_what_contradicts_itself_is_refused(client: AsyncClient, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        await client.evaluations.run(cases(1), str, agent=agent_of(in_toolset=False), **wrong)

@@ -28,6 +28,7 @@
   x RunNotEnded
   x WaitTimeout                (also a TimeoutError)
   x EvaluationChanged          (also a ValueError)
+  x ToolNotStubbed             an evaluated agent called it
   x RuleNotFound
   x RuleExists
   x RuleChanged                since it was read
@@ -441,6 +442,17 @@ class WaitTimeout(LavantError, TimeoutError):
                 await client.runs.wait(run.id, timeout=0.1)
             except WaitTimeout:
                 assert (await client.runs.get(run.id)).state == "running"
+    """
+
+
+class ToolNotStubbed(LavantError):
+    """An agent called a tool that has no stub, in an evaluation with stubs: real tools need to be named as passthrough.
+
+    Example:
+        try:
+            raise ToolNotStubbed("the tool 'send_mail' was called and has no stub")  # as the error of a row
+        except ToolNotStubbed as error:
+            print(error)
     """
 
 

@@ -18,8 +18,8 @@ from lavant.client._models import Run
 from lavant.client._plan import Handler, split_token
 from lavant.v1 import event_pb2
 from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
+from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED, RunFinished
 from lavant.v1.run_pb2 import Run as RunProto
-from lavant.v1.run_pb2 import RunFinished
 
 # Many more, alive at once, would cost as much again in garbage collection.
 _VIEWS_AT_ONCE = 100
@@ -68,6 +68,8 @@ class EventStream(UsageHints, AsyncIterator[Event]):
     ) -> None:
         self.caught_up = False
         self.is_at_end = False
+        # Whether the state of a run that has not ended is an event, without a sequence, whenever the stream is opened.
+        self.reports_state = False
         self._get_run = get_run
         self._found: Run | None = None
         self._loop: ref[_Loop] | None = None
@@ -248,6 +250,10 @@ class EventStream(UsageHints, AsyncIterator[Event]):
             self._accept_events(frame.events)
         elif frame.HasField("caught_up"):
             self.caught_up = True
+        elif self.reports_state and frame.HasField("opened") and 0 < frame.opened.run.state < RUN_STATE_SUCCEEDED:
+            state = event_pb2.RunStateChanged(state=frame.opened.run.state)
+            self._frame = [event_pb2.Event(run_state_changed=state)]
+            self._unread = iter(self._frame)
 
     def _accept_events(self, batch: EventBatch) -> None:
         self._frame = batch.events

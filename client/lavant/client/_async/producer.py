@@ -292,6 +292,7 @@ class AsyncRunProducer(UsageHints):
             assert await run.flush()
         """
         self._publisher.begin(self._started)
+        _scope.has_started(self)
         return self
 
     def end(self, error: BaseException | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
-from lavant.client import _payloads
+from lavant.client import _payloads, _scope
 from lavant.client._arguments import check_optional_seconds, check_seconds, event_types
 from lavant.client._async.connection import Connection
 from lavant.client._async.limits import Limits
@@ -252,6 +252,7 @@ class AsyncRuns:
                 run.output = {"answer": "cold"}
         """
         check_on_error(on_error)
+        parent_run_id = parent_run_id or _scope.parent_of_new_run()
         asked = (name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         request = create_request(*asked) if on_error == "raise" else fitting_request(*asked)
         started = _payloads.run_started(input, version, model)

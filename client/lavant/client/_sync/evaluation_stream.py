@@ -16,9 +16,10 @@ from lavant.client._sync.stream import RunStream
 class EvaluationStream(UsageHints, Iterator[EvaluationEvent]):
     """What an evaluation tells, in order, each exactly once; reconnects by itself, unseen.
 
-    One loop at a time, as over a run's stream; a loop after its end reads the same events again. The last event is
-    `final`, or the `error` of one that did not end well. Leaving its `with` block, or dropping the last
-    reference to it, ends the call; it never cancels the evaluation.
+    One loop at a time, as over a run's stream; a loop after its end reads the same events again. A `status` comes first
+    whenever the stream is opened, also by a reconnect, unless the evaluation has ended. The last event is `final`, or
+    the `error` of one that did not end well. Leaving its `with` block, or dropping the last reference to it, ends
+    the call; it never cancels the evaluation.
 
     Example:
         with client.evaluations.stream(evaluation_id) as stream:
@@ -30,6 +31,7 @@ class EvaluationStream(UsageHints, Iterator[EvaluationEvent]):
     """
 
     def __init__(self, evaluation_id: str, stream: RunStream) -> None:
+        stream.reports_state = True
         self._stream = stream
         self._id = evaluation_id
         self._projection = EvaluationProjection(evaluation_id)

@@ -1,9 +1,10 @@
 # Made from _async/evaluations.py by client/unasync.py: change that one.
 """Evaluations: running, reading and comparing them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lavant.client._arguments import several
 from lavant.client._comparison import ScoreComparison, compare
 from lavant.client._evaluations import EVENT_TYPES, Evaluation
 from lavant.client._ids import new_name
@@ -55,6 +56,7 @@ class Evaluations:
         evaluation_id: str | None = None,
         baseline: str | None = None,
         stubs: Mapping[str, Callable[..., Any]] | None = None,
+        passthrough: Iterable[str] = (),
         agent: "Agent[Any, Any] | Sequence[Agent[Any, Any]]" = (),
         producer_timeout: float | None = 300.0,
         retry_task: Mapping[str, Any] | None = None,
@@ -75,11 +77,16 @@ class Evaluations:
 
         With the id of an earlier one as its `baseline`, what is returned has the `comparison` with it. `stubs` answer
         calls of the tools of their names in the `agent`s of pydantic-ai that the task runs, with the tools'
-        arguments, and a StubCall if they ask for one. `retry_task`, `retry_evaluators` and `lifecycle` are those of
-        pydantic-evals' `Dataset.evaluate`; the dataset's report evaluators are not run.
+        arguments, and a StubCall if they ask for one. With stubs, no real tool of these agents is run: a row that
+        calls one fails with ToolNotStubbed, unless `passthrough` names the tool. `retry_task`, `retry_evaluators` and
+        `lifecycle` are those of pydantic-evals' `Dataset.evaluate`; the dataset's report evaluators are not run.
 
-        Raises EvaluationChanged if the dataset, its evaluators or iterations are not those that the evaluation
-        began with, RunCancelled if somebody cancelled it, and what keeps rows from being published.
+        An agent that the task runs and that records itself has a run of its own, whose parent is the evaluation: the
+        row's `run_id` names it, and its tokens and cost are among the row's `metrics`.
+
+        Raises ValueError or TypeError before anything is run for arguments that make no sense, as a stub for a tool
+        that does not exist; EvaluationChanged if the dataset, its evaluators or iterations are not those that the
+        evaluation began with; RunCancelled if somebody cancelled it; and what keeps rows from being published.
 
         Example:
             dataset = Dataset(name="cities", cases=[Case(name="oslo", inputs="Oslo", expected_output="OSLO")])
@@ -87,6 +94,7 @@ class Evaluations:
             assert evaluation.mean_scores == {"EqualsExpected": 1.0}
         """
         from lavant.client.integrations._pydantic_evals import Work  # Needs an extra.
+        from lavant.client.integrations._tool_stubs import Stubs
 
         work = Work(
             dataset=dataset,
@@ -98,7 +106,7 @@ class Evaluations:
             max_concurrency=max_concurrency,
             evaluation_id=evaluation_id,
             baseline=baseline,
-            stubs=stubs or {},
+            stubs=Stubs(stubs or {}, several("passthrough", passthrough)),
             agents=[*agent] if isinstance(agent, Sequence) else [agent],
             producer_timeout=producer_timeout,
             retry_task=retry_task,

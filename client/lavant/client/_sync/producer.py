@@ -293,6 +293,7 @@ class RunProducer(UsageHints):
             assert run.flush()
         """
         self._publisher.begin(self._started)
+        _scope.has_started(self)
         return self
 
     def end(self, error: BaseException | None = None) -> None:

@@ -1,6 +1,6 @@
 """From what pydantic-evals reports of a case to the row that is published. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -9,9 +9,11 @@ from pydantic_evals.evaluators.evaluator import EvaluatorFailure
 from pydantic_evals.reporting import ReportCase, ReportCaseFailure
 
 from lavant.client._arguments import duration
-from lavant.client._models import ErrorInfo
+from lavant.client._async.producer import AsyncRunProducer
+from lavant.client._models import ErrorInfo, Usage
 from lavant.client._payloads import MAX_ERROR_MESSAGE
 from lavant.client._rows import Score
+from lavant.client._sync.producer import RunProducer
 from lavant.client.integrations._evaluation_plan import PlannedRow, value_text
 from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
@@ -88,6 +90,19 @@ def _metrics(report: ReportCase[Any, Any, Any]) -> Iterator[tuple[str, float]]:
     for name, value in report.metrics.items():
         if (number := _finite(value)) is not None:
             yield to_text(name), number
+
+
+def linked(row: RowFinished, runs: Sequence[object]) -> RowFinished:
+    """Link a row to the first of the runs that recorded its task, and add to its metrics what all of them used."""
+    recorded = [run for run in runs if isinstance(run, AsyncRunProducer | RunProducer)]
+    if not recorded:
+        return row
+    row.subject_run_id = recorded[0].id
+    used = sum((run.usage for run in recorded if isinstance(run.usage, Usage)), start=Usage())
+    for name in ("input_tokens", "output_tokens", "requests", "cost_usd"):
+        if (value := getattr(used, name)) and name not in row.metrics:
+            row.metrics[name] = value
+    return row
 
 
 def drop_odd_numbers(report: Report) -> None:

@@ -10,6 +10,7 @@ from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 from pydantic_evals.lifecycle import CaseLifecycle
 from typing_extensions import override
 
+from lavant.client import _scope
 from lavant.client._async.connection import Connection
 from lavant.client._async.producer import AsyncRunProducer
 from lavant.client._async.runs import AsyncRuns
@@ -21,9 +22,9 @@ from lavant.client._requests import create_request
 from lavant.client._rows import Row, summary_of
 from lavant.client.integrations._evaluation_lives import find_lives, next_life, overtaken, read_lives
 from lavant.client.integrations._evaluation_plan import Key, PlannedRow, Stored, check_unchanged, plan_of, plan_rows
-from lavant.client.integrations._evaluation_row import Report, drop_odd_numbers, row_of
+from lavant.client.integrations._evaluation_row import Report, drop_odd_numbers, linked, row_of
 from lavant.client.integrations._first_failure import first_failure
-from lavant.client.integrations._tool_stubs import begin_row, stubbed
+from lavant.client.integrations._tool_stubs import Stubs, begin_row
 from lavant.v1.event_pb2 import EvaluationPlan, Event, RowFinished
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
 
@@ -44,7 +45,7 @@ class Work:
     max_concurrency: int | None
     evaluation_id: str | None
     baseline: str | None
-    stubs: Mapping[str, Callable[..., Any]]
+    stubs: Stubs
     agents: Sequence[Any]
     producer_timeout: float | None
     retry_task: Mapping[str, Any] | None
@@ -55,8 +56,11 @@ class Work:
         for name, number in (("iterations", self.iterations), ("max_concurrency", self.max_concurrency)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be 1 or more, not {number}")
-        if self.stubs and not self.agents:
+        if self.stubs.answers and not self.agents:
             raise ValueError("stubs stand in for an agent's tools: pass the agent that the task runs, as agent=")
+        if self.stubs.passthrough and not self.stubs.answers:
+            raise ValueError("passthrough= names tools that run beside stubs: there are no stubs")
+        self.stubs.check(self.agents)
 
     async def run(self, connection: Connection, runs: AsyncRuns) -> Evaluation:
         """Run the rows that are not stored, and return all of them."""
@@ -117,7 +121,7 @@ class Work:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(_watch(producer))
-                with stubbed(self.agents, self.stubs):
+                with self.stubs.installed(self.agents):
                     await left.evaluate(
                         self.task,
                         name=self.name,
@@ -139,6 +143,11 @@ class _Recorder:
         self.rows = rows
         self._run = run
         self._total = total
+
+    @property
+    def run_id(self) -> str:
+        """The run that the rows are published to."""
+        return self._run.id
 
     async def record(self, row: RowFinished) -> None:
         """Publish a row; return once it is durable."""
@@ -163,22 +172,27 @@ class _RowLifecycle(CaseLifecycle[Any, Any, Any]):
         self._recorder = recorder
         self._new_own = new_own or CaseLifecycle
         self._own: CaseLifecycle[Any, Any, Any] | None = None
+        self._scope = _scope.Scope(None, "", None)
+        self._evaluated: tuple[object, ...] | None = None
 
     @override
     async def setup(self) -> None:
         begin_row(self._row.original, self._row.key[1])
+        self._scope = _scope.enter_apart(self._recorder.run_id)
         self._own = self._new_own(self.case)  # Here, where what it raises is an error of the row.
         await self._own.setup()
 
     @override
     async def prepare_context(self, ctx: EvaluatorContext[Any, Any, Any]) -> EvaluatorContext[Any, Any, Any]:
+        self._evaluated = tuple(self._scope.started)  # what starts from here on are runs of evaluators
         return await self._own.prepare_context(ctx) if self._own else ctx
 
     @override
     async def teardown(self, result: Report | None) -> None:
         try:
             if result is not None:  # None: it was cancelled, and is to be run again.
-                await self._recorder.record(row_of(self._row, result))
+                evaluated = self._scope.started if self._evaluated is None else self._evaluated
+                await self._recorder.record(linked(row_of(self._row, result), evaluated))
                 drop_odd_numbers(result)
         finally:
             if self._own is not None:

@@ -2,16 +2,17 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai import Agent, RunContext
-from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset, ToolsetTool, WrapperToolset
 from typing_extensions import override
 
+from lavant.client._errors import ToolNotStubbed
 from lavant.client._stub_call import StubCall
 
 _row: ContextVar["_Row | None"] = ContextVar("lavant_evaluated_row", default=None)
@@ -32,38 +33,80 @@ class _Row:
 
 
 def begin_row(case: Any, iteration: int) -> None:
-    """From here on, the current task and those that it begins work for this row."""
+    """Have the current task, and those that it begins, work for this row from here on."""
     _row.set(_Row(case, iteration))
 
 
-@contextmanager
-def stubbed(agents: Sequence[Agent[Any, Any]], stubs: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Answer these agents' calls of the stubs' names by the stubs; all other tools work as usual."""
-    with ExitStack() as stack:
-        for agent in agents if stubs else ():
-            toolsets = [_Stubbed(toolset, stubs) for toolset in agent.toolsets]
-            stack.enter_context(agent.override(tools=(), toolsets=toolsets))
-        yield
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """What answers tools in an evaluation: no real tool is run there unless `passthrough` names it."""
+
+    answers: Mapping[str, Callable[..., Any]]
+    passthrough: Collection[str] = ()
+
+    def check(self, agents: Sequence[Agent[Any, Any]]) -> None:
+        """Raise ValueError for a name that is no tool's, where the agents' tools can be known before they run."""
+        if both := sorted({*self.answers} & {*self.passthrough}):
+            raise ValueError(f"{', '.join(both)}: a tool has a stub or is passed through, not both")
+        tools: set[str] = set()
+        for agent in agents:
+            for toolset in agent.toolsets:
+                names = _names_of(toolset)
+                if names is None:
+                    return
+                tools |= names
+        unknown = sorted({*self.answers, *self.passthrough} - tools)
+        if unknown:
+            known = ", ".join(sorted(tools)) or "none"
+            raise ValueError(f"no tool of the agent is named {', '.join(map(repr, unknown))}; its tools are: {known}")
+
+    @contextmanager
+    def installed(self, agents: Sequence[Agent[Any, Any]]) -> Iterator[None]:
+        """Answer these agents' calls for as long as the block lasts, if there are any stubs."""
+        with ExitStack() as stack:
+            for agent in agents if self.answers else ():
+                toolsets = [_Stubbed(toolset, self) for toolset in agent.toolsets]
+                stack.enter_context(agent.override(tools=(), toolsets=toolsets))
+            yield
+
+
+def _names_of(toolset: AbstractToolset[Any]) -> set[str] | None:
+    """Return the names of a toolset's tools; None where only a running agent can tell, as with an MCP server."""
+    leaves: list[AbstractToolset[Any]] = []
+    toolset.apply(leaves.append)
+    plain = all(isinstance(leaf, FunctionToolset) for leaf in leaves)
+    if not plain or not isinstance(toolset, FunctionToolset | CombinedToolset):
+        return set() if not leaves else None  # wrappers may rename tools
+    return {name for leaf in leaves if isinstance(leaf, FunctionToolset) for name in leaf.tools}
 
 
 @dataclass
 class _Stubbed(WrapperToolset[Any]):
-    stubs: Mapping[str, Callable[..., Any]]
+    stubs: Stubs
 
     @override
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:
-        stub, row = self.stubs.get(name), _row.get()
-        if stub is None or row is None:
+        stub, row = self.stubs.answers.get(name), _row.get()
+        if row is None or name in self.stubs.passthrough:
             return await super().call_tool(name, tool_args, ctx, tool)
+        if stub is None:
+            raise ToolNotStubbed(
+                f"the tool {name!r} was called and has no stub: add one to stubs=, or passthrough=[{name!r}] to run it"
+            )
         call = row.next_call(name)
-        told = dict.fromkeys(_asked_for(stub), call)
-        result = stub(**tool_args, **told)
+        arguments = {**tool_args, **dict.fromkeys(_asked_for(stub), call)}
+        try:
+            inspect.signature(stub).bind(**arguments)
+        except TypeError as wrong:
+            given = ", ".join(tool_args) or "none"
+            raise TypeError(f"the stub of tool {name!r} does not take its arguments ({given}): {wrong}") from None
+        result = stub(**arguments)
         return await result if inspect.isawaitable(result) else result
 
 
 def _asked_for(stub: Callable[..., Any]) -> list[str]:
-    """The parameters by which a stub asks for its StubCall."""
+    """Return the parameters by which a stub asks for its StubCall."""
     parameters = inspect.signature(stub).parameters.values()
     return [one.name for one in parameters if one.annotation in (StubCall, "StubCall")]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavant.contract.json_text import quote, to_json
+from lavant.server.model import is_terminal
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished, Score
 from lavant.v1.run_pb2 import Run, RunFinished, RunState
 
@@ -21,8 +22,8 @@ _STATUSES = {
 
 
 def state(run: Run) -> Named:
-    """Return what a stream begins with: that the evaluation is queued. Later states are events of its own."""
-    return (("status", _status(run.state)),) if run.state == RunState.RUN_STATE_QUEUED else ()
+    """Return what a stream begins with, whenever it is opened: the state of an evaluation that has not ended."""
+    return () if is_terminal(run.state) else (("status", _status(run.state)),)
 
 
 def render(event: Event) -> Named:
