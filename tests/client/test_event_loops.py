@@ -114,6 +114,19 @@ def test_a_run_goes_on_in_the_next_loop_when_its_own_is_closed(
         assert client.runs.stream("run").text() == "before, after"
 
 
+def test_what_is_queued_when_the_event_loop_ends_is_still_sent(
+    server_process: ServerProcess, module_client: AsyncClient
+) -> None:
+    async def leave() -> None:
+        run = module_client.runs.start("agent", run_id="run").begin()
+        await run.text("said")
+        run.end()
+
+    in_a_loop(leave)
+    with Client(server_process.target) as client:
+        assert client.runs.get("run").state is RunState.SUCCEEDED
+
+
 async def test_the_wrong_kind_of_block_is_named(process_client: AsyncClient, server_process: ServerProcess) -> None:
     run = process_client.runs.start("agent")
     blocks: list[Any] = [process_client, run, run.step("plan"), run.tool("search"), run.message()]

@@ -88,8 +88,9 @@ async def test_a_silent_server_holds_up_one_run_for_two_seconds_and_no_other(pro
     assert [await said(client, run.id) for run in (first, last)] == ["first", "last"]
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
 async def test_what_does_not_fit_into_memory_is_dropped_and_counted(
-    server_process: ServerProcess, process_client: AsyncClient, caplog: pytest.LogCaptureFixture
+    server_process: ServerProcess, process_client: AsyncClient, caplog: pytest.LogCaptureFixture, goes_on: bool
 ) -> None:
     options = ProducerOptions(queue_bytes=3_000, block_timeout=60)
     async with process_client.runs.start("agent", options=options) as run:
@@ -102,10 +103,14 @@ async def test_what_does_not_fit_into_memory_is_dropped_and_counted(
             async with run.step("plan"):
                 await run.custom("a.b", "x" * 100)
         assert time.monotonic() - began < SOON
-        await server_process.start()
-        assert await run.flush(20)
-        await run.custom("a.b", "after")
+        if goes_on:
+            await server_process.start()
+            assert await run.flush(20)
+            await run.custom("a.b", "after")
         run.output = 1
+    if not goes_on:
+        await server_process.start()
+        assert await process_client.flush(20)
     ended = await process_client.runs.get(run.id)
     assert (ended.state, ended.result and ended.result.output) == (RunState.SUCCEEDED, 1)
     events = [event async for event in process_client.runs.events(run.id, page_size=1_000)]
@@ -113,7 +118,7 @@ async def test_what_does_not_fit_into_memory_is_dropped_and_counted(
     dropped = int(marker.split()[0])
     assert "events were dropped here" in marker
     assert 200 < dropped < 300
-    assert events[-2].type == "custom"
+    assert events[-2].type == ("custom" if goes_on else "error_reported")
     _, over = [record.getMessage() for record in caplog.records]
     assert f"{dropped} events of 1 runs were dropped" in over
 

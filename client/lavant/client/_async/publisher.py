@@ -290,10 +290,10 @@ class Publisher:
     def _check_open(self) -> None:
         if not self._has_begun:
             raise RuntimeError("enter the run's block or call its begin: `async with client.runs.start(...) as run`")
-        if self._make_last is not None:
-            raise ProducerError(f"run {self.run_id}: its block was left; publish within it")
         if self._outbox.failure is not None:
             raise self._outbox.failure
+        if self._make_last is not None:
+            raise ProducerError(f"run {self.run_id}: its block was left; publish within it")
 
     def _drop(self, number: int) -> None:
         """Raise ProducerOverloaded, or drop events for want of room."""
