@@ -11,6 +11,7 @@ import pytest
 
 from lavant.client import AsyncClient, AsyncRunProducer, Client, RunState
 from lavant.v1.event_pb2 import CustomEvent, Event
+from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED, RunFinished
 from support.server import ServerProcess
 
 CANCELLATIONS = 30  # as many moments as a run's beginning and end have
@@ -220,6 +221,15 @@ def test_a_blocking_generator_that_is_dropped_ends_its_run(server_process: Serve
         for _ in words():
             break
         assert client.runs.get("run").state is RunState.CANCELLED
+
+
+async def test_a_last_event_that_the_caller_publishes_ends_the_run(client: AsyncClient) -> None:
+    async with client.runs.start("agent") as run:
+        await run.publish(Event(run_finished=RunFinished(state=RUN_STATE_SUCCEEDED, output_json="1")))
+        await run.text("too late")
+        run.output = 2
+    ended = await client.runs.get(run.id)
+    assert (ended.state, ended.result and ended.result.output) == (RunState.SUCCEEDED, 1)
 
 
 async def test_publishing_from_another_thread_reaches_the_log(client: AsyncClient) -> None:

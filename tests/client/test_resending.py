@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 
 from client.scripted import Context, PublishAct, Script, abort, played, status
 from lavant.client import InvalidField, ProducerFenced, ProducerGap
 from lavant.v1 import event_service_pb2 as pb
+from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
 
 Requests = AsyncIterator[pb.PublishEventsRequest]
 Responses = AsyncIterator[pb.PublishEventsResponse]
@@ -94,6 +97,35 @@ async def test_a_refusal_is_final(refusal: Status, kind: type[Exception]) -> Non
             await run.__aexit__(None, None, None)
     # Refused for its content, the run is ended over a call of its own.
     assert len(script.batches) == (2 if kind is InvalidField else 1)
+
+
+def refused_event(index: int) -> Status:
+    """The refusal of one event of a batch for what it holds."""
+    refusal = status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    detail = AnyMessage()
+    detail.Pack(BadRequest(field_violations=[BadRequest.FieldViolation(field=f"batch.events[{index}].payload")]))
+    refusal.details.append(detail)
+    return refusal
+
+
+async def test_a_run_begins_and_ends_for_a_server_that_refuses_its_first_and_last_event(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = Script(
+        publishes=[rejects(refused_event(0)), rejects(refused_event(2)), rejects(refused_event(1)), answers]
+    )
+    async with played(script) as client:
+        run = client.runs.start("agent", input={"q": 1}).begin()
+        await run.custom("a.b", 1)
+        run.output = 2
+        run.end()
+        assert await run.flush(20)
+    [stored] = script.batches[-1]
+    first, second, last = stored.events
+    assert (first.HasField("run_started"), first.run_started.input_json) == (True, "")
+    assert second.HasField("error_reported")
+    assert (last.run_finished.state, last.run_finished.output_json) == (RUN_STATE_SUCCEEDED, "")
+    assert "out of reach" not in caplog.text
 
 
 async def test_a_gap_that_does_not_close_is_an_error() -> None:

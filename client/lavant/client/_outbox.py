@@ -28,6 +28,7 @@ MAX_IN_FLIGHT = 4
 FULL_EVENTS = 250
 FULL_BYTES = 128 * 1024
 _FRAMING = 8
+_WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED)
 _EVENT = re.compile(r"batch\.events\[(\d+)\]")
 # Where what these continue or end was refused, its own marker says enough.
 _CONTINUING = {
@@ -127,6 +128,12 @@ class Outbox:
         """Tell whether a step, message or tool call has started and not finished."""
         return self._content is not None and key in getattr(self._content, kind)
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the run's last event is queued."""
+        content = self._content
+        return content is not None and content.started and content.state not in _WORKING_STATES
+
     def has_next(self) -> bool:
         """Whether there is something to send now."""
         if self._sent < len(self._unacked):
@@ -192,7 +199,7 @@ class Outbox:
                 return False
             self._repairs += 1
             before = batch.events[index].ByteSize()
-            batch.events[index].CopyFrom(_marker(batch.events[index], refusal))
+            batch.events[index].CopyFrom(_bare(batch.events[index]) or _marker(batch.events[index], refusal))
             grown = batch.events[index].ByteSize() - before
             self._unacked[0] = batch, size + grown
             self._unacked_bytes += grown
@@ -314,6 +321,21 @@ def _marker(event: Event, refusal: LavantError) -> Event:
     marker = Event(event_id=event.event_id, event_time=event.event_time)
     marker.error_reported.error.CopyFrom(error)
     return marker
+
+
+def _bare(event: Event) -> Event | None:
+    """Return what a run's first or last event is at least, without which it would not begin or end; None for others."""
+    bare = Event(event_id=event.event_id, event_time=event.event_time)
+    if event.HasField("run_started"):
+        bare.run_started.SetInParent()
+    elif event.HasField("run_finished"):
+        finished = event.run_finished
+        bare.run_finished.state = finished.state
+        if finished.HasField("error"):
+            bare.run_finished.error.message = "its description could not be recorded"
+    else:
+        return None
+    return bare
 
 
 def _last(batch: ProducerBatch) -> int:

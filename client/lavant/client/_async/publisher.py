@@ -340,6 +340,8 @@ class Publisher:
             self._report_dropped()
             self._put(self._make_last(refused) if self._make_last else ())
         except Exception as error:
+            if self._outbox.is_sealed:  # by an event that the caller has published
+                return
             if refused is not None:
                 self._outbox.fail(_as_failure(error))
                 return
