@@ -32,7 +32,7 @@ class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backfill
     BACKFILL_MODE_UNSPECIFIED: _BackfillMode.ValueType  # 0
     """Not set: finished runs that the rule has not seen, by its filter and sample rate."""
     BACKFILL_MODE_ERRORS: _BackfillMode.ValueType  # 1
-    """Runs with a score of the rule whose latest value is an error."""
+    """Runs whose last evaluation by the rule recorded an error."""
     BACKFILL_MODE_VERSION: _BackfillMode.ValueType  # 2
     """Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
     name an evaluator with a version.
@@ -46,7 +46,7 @@ class BackfillMode(_BackfillMode, metaclass=_BackfillModeEnumTypeWrapper):
 BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
 """Not set: finished runs that the rule has not seen, by its filter and sample rate."""
 BACKFILL_MODE_ERRORS: BackfillMode.ValueType  # 1
-"""Runs with a score of the rule whose latest value is an error."""
+"""Runs whose last evaluation by the rule recorded an error."""
 BACKFILL_MODE_VERSION: BackfillMode.ValueType  # 2
 """Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
 name an evaluator with a version.

@@ -78,6 +78,7 @@ async def running(
         desks = Desks(engine, clock)
         stack.push_async_callback(desks.close)
         scores = await stack.enter_async_context(keeping_scores(settings, engine, places, clock, desks.rulebook.all))
+        desks.scored_runs = scores.scored_runs
         interceptors = () if tracing is None else (tracing.interceptor,)
         app = _compose(settings, engine, places, desks, scores, clock, random or SystemRandom(), measures, interceptors)
         stack.push_async_callback(app.stop)

@@ -14,6 +14,7 @@ from lavant.server.scores.alert_statuses import AlertStatuses
 from lavant.server.scores.alerting import Alerting, RulesOf
 from lavant.server.scores.follower import Follower
 from lavant.server.scores.index import ScoreIndex
+from lavant.server.scores.scored_runs import ScoredRuns
 from lavant.server.scores.webhooks import allowed
 from lavant.server.settings import Settings
 from lavant.server.store.port import Engine
@@ -29,6 +30,7 @@ class Scores:
     index: ScoreIndex
     follower: Follower
     statuses: AlertStatuses
+    scored_runs: ScoredRuns
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ async def keeping_scores(
             await stack.enter_async_context(
                 Poster(clock=clock, logs=logs, places=places, rules_of=rules_of, allowed=is_allowed)
             )
-        yield Scores(index, follower, AlertStatuses(index, follower, logs, clock))
+        yield Scores(index, follower, AlertStatuses(index, follower, logs, clock), ScoredRuns(index, follower))
 
 
 async def _open_index(settings: Settings, engine: Engine) -> ScoreIndex:

@@ -157,7 +157,7 @@ class AsyncRules:
     ) -> Rule:
         """Have a rule look at runs that it has not seen: from before its creation, and while it was not enabled.
 
-        With `again`, runs are evaluated once more that the rule has scored: those whose latest scores are "errors",
+        With `again`, runs are evaluated once more that the rule has scored: those whose last evaluation had "errors",
         those that have no score in the present "version" of an evaluator that the rule names, or "all". Earlier scores
         stay. Runs are drawn behind those that finish meanwhile; the rule's `backfill` tells how far it is. Raises
         BackfillUnderWay while it does so for other arguments.
@@ -168,6 +168,8 @@ class AsyncRules:
             await client.evaluations.process_stream("quality", evaluators=[EqualsExpected()], until_caught_up=True)
             rule = await client.rules.get("quality")
             assert rule.backfill.done and rule.backfill.runs_drawn > 0
+            rule = await client.rules.backfill("quality", again="errors")
+            assert rule.backfill.again == "errors"
         """
         request = BackfillRuleRequest(
             rule_id=rule_id,

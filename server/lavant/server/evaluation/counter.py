@@ -5,7 +5,7 @@ from typing import Protocol
 
 from lavant.server.clock import Clock
 from lavant.server.evaluation.desk import Desk
-from lavant.server.evaluation.drawing import Drawer
+from lavant.server.evaluation.drawing import Drawer, ScoredRuns
 from lavant.server.store.port import Engine
 
 
@@ -22,9 +22,9 @@ class Worker(Protocol):
 class Counter:
     """Draws samples for as long as there are workers; one drawing for all of them."""
 
-    def __init__(self, desk: Desk, engine: Engine, clock: Clock) -> None:
+    def __init__(self, desk: Desk, engine: Engine, clock: Clock, scored_runs: ScoredRuns | None) -> None:
         self.desk = desk
-        self.drawer = Drawer(desk, engine, clock, self._somebody_has_room)
+        self.drawer = Drawer(desk, engine, clock, self._somebody_has_room, scored_runs)
         self._workers: set[Worker] = set()
         self._drawing: asyncio.Task[None] | None = None
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from lavant.server.clock import Clock
 from lavant.server.evaluation.counter import Counter
 from lavant.server.evaluation.desk import Desk
+from lavant.server.evaluation.drawing import ScoredRuns
 from lavant.server.evaluation.rulebook import Rulebook
 from lavant.server.model import RunKey
 from lavant.server.store.port import Engine
@@ -21,6 +22,7 @@ class Desks:
         self.rulebook = Rulebook(engine, clock)
         self._engine = engine
         self._clock = clock
+        self.scored_runs: ScoredRuns | None = None  # where scores are kept
         self._counters: OrderedDict[RunKey, Counter] = OrderedDict()
         self._users: dict[RunKey, int] = {}
 
@@ -30,7 +32,7 @@ class Desks:
         counter = self._counters.get(rule)
         if counter is None:
             desk = Desk(rule, self._engine, self._clock, self.rulebook)
-            counter = self._counters[rule] = Counter(desk, self._engine, self._clock)
+            counter = self._counters[rule] = Counter(desk, self._engine, self._clock, self.scored_runs)
         self._counters.move_to_end(rule)
         self._users[rule] = self._users.get(rule, 0) + 1
         try:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,14 +11,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lavant.server.clock import Clock
 from lavant.server.errors import LavantError
 from lavant.server.evaluation.desk import Desk
-from lavant.server.evaluation.feed import Gap, Look, drawn_event, live_position, look_position
+from lavant.server.evaluation.feed import Gap, Look, again_position, drawn_event, live_position, look_position
 from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.matching import Matcher
+from lavant.server.evaluation.outcomes import find_ended
 from lavant.server.model import RunKey, is_terminal
 from lavant.server.store.port import Engine, RunChange, RunQuery
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import EventBatch
+from lavant.v1.rule_pb2 import BackfillMode, Rule
 from lavant.v1.run_pb2 import Run, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
@@ -43,18 +45,41 @@ class _Looked(NamedTuple):
     seen: int
 
 
+class _RunPage(Protocol):
+    @property
+    def run_ids(self) -> list[str]: ...
+
+    @property
+    def next_after(self) -> str | None: ...
+
+
+class ScoredRuns(Protocol):
+    """Selects runs by the scores that a rule has recorded."""
+
+    async def page(self, tenant: str, rule: Rule, mode: "BackfillMode.ValueType", after: str) -> _RunPage:
+        """Return the IDs of the next runs, and after which ID the next page begins; None: there is none."""
+
+
 class Drawer:
     """Walks along the feed of changes for one rule, as long as somebody wants samples.
 
     What is not drawn lies in the feed. `caught_up` tells whether the feed was looked at up to its end.
     """
 
-    def __init__(self, desk: Desk, engine: Engine, clock: Clock, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        engine: Engine,
+        clock: Clock,
+        wanted: Callable[[], bool],
+        scored_runs: ScoredRuns | None = None,
+    ) -> None:
         self.caught_up = False
         self._desk = desk
         self._engine = engine
         self._clock = clock
         self._wanted = wanted
+        self._scored_runs = scored_runs
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._runs_size = 0
         self._looked: _Looked | None = None
@@ -160,6 +185,8 @@ class Drawer:
         look = self._desk.ledger.look
         if look is None or look.done:
             return False
+        if look.mode:
+            return await self._look_again(look)
         gap, revision = self._desk.ledger.gaps[look.at], self._desk.ledger.revision
         matcher = self._current_matcher()
         query = self._query(matcher, _created_within(look))
@@ -170,6 +197,26 @@ class Drawer:
             if (ledger.look, ledger.revision) != (look, revision):
                 return []  # somebody else was first
             return [drawn_event([*chosen], seen, look_position(reached))]
+
+        await self._record(draw, chosen)
+        return True
+
+    async def _look_again(self, look: Look) -> bool:
+        """Look at runs that were scored; tells whether there are any left."""
+        assert self._scored_runs is not None  # noqa: S101 - a server that serves workers keeps scores
+        tenant, revision = self._desk.rule.tenant, self._desk.ledger.revision
+        page = await self._scored_runs.page(tenant, self._desk.entry.record.rule, look.mode, look.after)
+        found: list[Run] = []
+        for start in range(0, len(page.run_ids), _READ_AT_ONCE):
+            keys = [RunKey(tenant, run_id) for run_id in page.run_ids[start : start + _READ_AT_ONCE]]
+            runs = await asyncio.gather(*(find_ended(self._engine, key) for key in keys))
+            found += [run for run in runs if run is not None]
+        chosen = {run.run_id: run for run in found if look.window.holds(run.create_time.ToNanoseconds())}
+
+        def draw(ledger: Ledger) -> list[Event]:
+            if (ledger.look, ledger.revision) != (look, revision):
+                return []  # somebody else was first
+            return [drawn_event([*chosen], len(page.run_ids), again_position(page.next_after))]
 
         await self._record(draw, chosen)
         return True

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from lavant.v1.event_pb2 import Event, SamplesDrawn
+from lavant.v1.rule_pb2 import BackfillMode
 
 
 class Window(NamedTuple):
@@ -30,7 +31,10 @@ class Gap(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A look back at the first `gaps` gaps; it is in gap `at`, behind `position`."""
+    """A look back at the first `gaps` gaps; it is in gap `at`, behind `position`.
+
+    With a `mode` it looks at runs that were scored, in the order of their IDs, and is behind `after`: as one gap.
+    """
 
     window: Window
     gaps: int
@@ -38,6 +42,8 @@ class Look(NamedTuple):
     position: int = 0
     seen: int = 0
     drawn: int = 0
+    mode: "BackfillMode.ValueType" = BackfillMode.BACKFILL_MODE_UNSPECIFIED
+    after: str = ""
 
     @property
     def done(self) -> bool:
@@ -53,6 +59,11 @@ def live_position(position: int) -> str:
 def look_position(position: int) -> str:
     """SamplesDrawn.position_json of a look back."""
     return to_json({"look": str(position)}).decode()
+
+
+def again_position(after: str | None) -> str:
+    """SamplesDrawn.position_json of a look at runs that were scored; None: at all of them."""
+    return to_json({"again": after}).decode()
 
 
 def drawn_event(run_ids: Sequence[str], seen: int, position_json: str) -> Event:

@@ -60,8 +60,8 @@ class Ledger:
         ]
         self.look: Look | None = None
         if look := carried.get("look"):
-            window, gaps, at, position, seen, drawn = look
-            self.look = Look(Window(*window), gaps, at, int(position), seen, drawn)
+            window, gaps, at, position, *rest = look
+            self.look = Look(Window(*window), gaps, at, int(position), *rest)
         self.rows = 0
         self.sums = Sums()
         self.holding = Counter(sample.session_id for sample in self.samples.values() if sample.session_id)
@@ -183,15 +183,23 @@ class Ledger:
         new = [run_id for run_id in drawn.run_ids if run_id not in self.samples]
         for run_id in new:
             self.samples[run_id] = Sample(run_id, self.revision)
-        self.seen += drawn.runs_seen
         self.drawn += len(new)
         place = from_json(drawn.position_json)
+        if "again" in place:
+            self._drawn_again(drawn.runs_seen, len(new), place["again"])
+            return
+        self.seen += drawn.runs_seen
         if "position" in place:
             self.position = int(place["position"])
         elif self.look is not None:
             look = self.look._replace(position=int(place["look"]))
             self.look = look._replace(seen=look.seen + drawn.runs_seen, drawn=look.drawn + len(new))
             self._look_on()
+
+    def _drawn_again(self, seen: int, new: int, after: str | None) -> None:
+        if self.look is not None and self.look.mode:
+            look = self.look._replace(seen=self.look.seen + seen, drawn=self.look.drawn + new)
+            self.look = look._replace(at=look.gaps) if after is None else look._replace(after=after)
 
     def _look_on(self) -> None:
         """Go on to the next gap behind the end of one; behind the last, forget those that are looked through."""

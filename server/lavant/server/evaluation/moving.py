@@ -20,7 +20,7 @@ async def go_on(engine: Engine, clock: Clock, rules: Iterable[RunKey], translate
     async def revise(rule: Rule, ledger: Ledger) -> Rule:
         ledger.position = translate(ledger.position)
         ledger.gaps = [gap._replace(after=translate(gap.after), until=translate(gap.until)) for gap in ledger.gaps]
-        if ledger.look is not None:
+        if ledger.look is not None and not ledger.look.mode:
             ledger.look = ledger.look._replace(position=translate(ledger.look.position))
         return rule
 

@@ -15,7 +15,7 @@ from lavant.server.model import RunKey
 from lavant.server.store.port import Engine
 from lavant.server.streaming.frames import timestamp
 from lavant.v1.error_pb2 import ErrorReason
-from lavant.v1.rule_pb2 import Rule
+from lavant.v1.rule_pb2 import BackfillMode, Rule
 
 MOST_GAPS = 100
 MOST_WINDOWS = 1_000  # of all gaps
@@ -88,14 +88,22 @@ class Rules:
 
         return await self._revise(key, revise)
 
-    async def backfill(self, key: RunKey, window: Window) -> Rule:
-        """Have a rule look at runs that it has not seen; raises BACKFILL_UNDER_WAY while it looks at others."""
+    async def backfill(self, key: RunKey, window: Window, mode: "BackfillMode.ValueType") -> Rule:
+        """Have a rule look at runs that it has not seen, or again at those that a mode selects.
+
+        Raises BACKFILL_UNDER_WAY while it looks at others.
+        """
 
         async def revise(rule: Rule, ledger: Ledger) -> Rule | None:
             if ledger.look is not None and not ledger.look.done:
-                if ledger.look.window == window:
+                if (ledger.look.window, ledger.look.mode) == (window, mode):
                     return None
                 raise _backfill_under_way(rule.rule_id)
+            if mode:
+                if mode == BackfillMode.BACKFILL_MODE_VERSION and not any(one.version for one in rule.evaluators):
+                    raise invalid_field("mode", "must not be VERSION: the rule names no evaluator with a version")
+                ledger.look = Look(window, 1, mode=mode)
+                return rule
             if rule.paused:
                 await self._skip(key.tenant, ledger)
             if sum(len(gap.windows) + 1 for gap in ledger.gaps) > MOST_WINDOWS:

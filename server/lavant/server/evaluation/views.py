@@ -25,4 +25,5 @@ def _backfill(look: Look) -> Backfill:
         runs_seen=look.seen,
         runs_drawn=look.drawn,
         done=look.done,
+        mode=look.mode,
     )

@@ -17,7 +17,7 @@ from lavant.server.evaluation.sampling import SampleStream, SamplingOptions
 from lavant.server.model import RunKey
 from lavant.server.rpc.dispatch import Call, server_stream, unary
 from lavant.server.rpc.rule_validation import MOST_LABELS, check_outcome, check_rule, check_rule_id
-from lavant.server.rpc.validation import check_id, check_page_size, check_seconds, check_time
+from lavant.server.rpc.validation import check_enum, check_id, check_page_size, check_seconds, check_time
 from lavant.server.store.port import Claim
 from lavant.server.streaming.calls import Caller
 from lavant.server.streaming.cursors import Cursors, Listing
@@ -108,11 +108,10 @@ class EvaluationService:
     async def backfill_rule(self, request: pb.BackfillRuleRequest, call: Caller) -> pb.BackfillRuleResponse:
         """See the contract."""
         key = _key(request.rule_id, call)
-        if request.mode != BackfillMode.BACKFILL_MODE_UNSPECIFIED:
-            raise invalid_field("mode", "must not be set: this server selects no runs again")
+        check_enum("mode", request.mode, dict(BackfillMode.items()))
         after = _time_ns("created_after", request.created_after) if request.HasField("created_after") else None
         before = _time_ns("created_before", request.created_before) if request.HasField("created_before") else None
-        return pb.BackfillRuleResponse(rule=await self._rules.backfill(key, Window(after, before)))
+        return pb.BackfillRuleResponse(rule=await self._rules.backfill(key, Window(after, before), request.mode))
 
     async def sample_runs(self, request: pb.SampleRunsRequest, call: Caller) -> None:
         """See the contract."""

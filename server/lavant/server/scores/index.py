@@ -43,15 +43,15 @@ class ScoreIndex:
 
     async def progress(self) -> Progress:
         """Tell how far it has come."""
-        return await self._ask(read_progress)
+        return await self.ask(read_progress)
 
     async def take_in(self, intake: Intake) -> None:
         """Store what was read, whole or not at all."""
-        await self._ask(partial(take_in, intake=intake))
+        await self.ask(partial(take_in, intake=intake))
 
     async def list_scores(self, tenant: str, wanted: ScoreFilter, limit: int, after: int | None) -> ScorePage:
         """List single scores, those of the latest runs first."""
-        return await self._ask(partial(listing.list_scores, tenant=tenant, wanted=wanted, limit=limit, after=after))
+        return await self.ask(partial(listing.list_scores, tenant=tenant, wanted=wanted, limit=limit, after=after))
 
     async def query(
         self, tenant: str, wanted: ScoreFilter, grouping: Grouping, percentiles: Sequence[float]
@@ -62,20 +62,21 @@ class ScoreIndex:
             groups = totals.add_up(connection, tenant, wanted, grouping)
             return [score_group(group, grouping, percentiles) for group in groups]
 
-        return await self._ask(answer)
+        return await self.ask(answer)
 
     async def add_up(self, tenant: str, wanted: ScoreFilter, grouping: Grouping) -> list[Group]:
         """Add scores up; raises INVALID_FIELD if there are too many groups."""
-        return await self._ask(partial(totals.add_up, tenant=tenant, wanted=wanted, grouping=grouping))
+        return await self.ask(partial(totals.add_up, tenant=tenant, wanted=wanted, grouping=grouping))
 
     async def recent(self, tenant: str, rule_id: str, name: str, since_ns: int) -> Recent:
         """Add up what was recorded of a rule after a point in time, by a score's name or by any (empty)."""
-        return await self._ask(partial(add_up_recent, tenant=tenant, rule_id=rule_id, name=name, since_ns=since_ns))
+        return await self.ask(partial(add_up_recent, tenant=tenant, rule_id=rule_id, name=name, since_ns=since_ns))
 
     async def close(self) -> None:
         """Finish what is under way, and let go of the file."""
         await asyncio.to_thread(self._thread.shutdown)
         self._connection.close()
 
-    async def _ask(self, work: Callable[[apsw.Connection], _Answer]) -> _Answer:
+    async def ask(self, work: Callable[[apsw.Connection], _Answer]) -> _Answer:
+        """Do what reads the index, in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._connection)
