@@ -11,7 +11,7 @@ Example:
                 print(event.result.mean_scores)
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -21,13 +21,14 @@ from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, RunResult
 from lavant.client._rows import Row, summary_of
 from lavant.client._states import RunState
+from lavant.client._table import MAX_ROWS, Shown, Table
 
 # The events of a run that tell of its evaluation.
 EVENT_TYPES = ("run_started", "run_state_changed", "progress_reported", "row_finished", "run_finished")
 EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 
-class Evaluation(Frozen):
+class Evaluation(Shown, Frozen):
     """An evaluation: what its rows add up to. `rows` are those that were read.
 
     `accuracy` is the part that passed of all verdicts of all rows, and None without any. `mean_scores` has the mean of
@@ -69,6 +70,21 @@ class Evaluation(Frozen):
             rows=read,
             **dict(summary),
         )
+
+    def __repr__(self) -> str:
+        sums = f"accuracy={self.accuracy}, mean_scores={dict(self.mean_scores)}"
+        counts = f"rows_succeeded={self.rows_succeeded}, rows_failed={self.rows_failed}"
+        return f"Evaluation(id={self.id!r}, state={self.state.value!r}, {counts}, {sums}, rows=<{len(self.rows)}>)"
+
+    def _table(self) -> Table:
+        means = " ".join(f"{name}={mean:.4g}" for name, mean in self.mean_scores.items())
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.4g}"
+        failed = f", {self.rows_failed:,} failed" if self.rows_failed else ""
+        scored = f"{self.rows_succeeded:,} rows scored{failed}"
+        heading = f"{self.id} {self.state.value}: {scored}{accuracy} {means}".rstrip()
+        names = list(dict.fromkeys(score.name for row in self.rows[:MAX_ROWS] for score in row.scores))
+        rows = ([row.id, row.iteration, *_scores(row, names), row.error and row.error.message] for row in self.rows)
+        return Table.of(heading, ["row", "iteration", *names, "error"], rows, len(self.rows))
 
 
 class StatusEvent(Frozen):
@@ -180,6 +196,11 @@ class EvaluationProjection:
                 else:
                     error = result.error or ErrorInfo(message=f"the evaluation {result.state.value}")
                     yield ErrorEvent(error=error, result=result)
+
+
+def _scores(row: Row, names: Sequence[str]) -> list[object]:
+    scores = {score.name: "failed" if score.error else score.value for score in row.scores}
+    return [scores.get(name) for name in names]
 
 
 def _status(state: RunState) -> StatusEvent:

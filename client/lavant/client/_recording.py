@@ -6,9 +6,10 @@ from lavant.client._events import Event
 from lavant.client._models import ErrorInfo, Progress, RunResult, Step, ToolCall, Usage
 from lavant.client._projections import ProgressProjection, TextProjection, ToolCallProjection
 from lavant.client._steps import StepProjection
+from lavant.client._table import Shown, Table, cell
 
 
-class Recording(BaseModel):
+class Recording(Shown, BaseModel):
     """What was read of a run that has ended, well or not: look at `result.state`.
 
     `text` and `steps` leave out what earlier attempts of a retried step did; `tool_calls`, `errors`
@@ -50,6 +51,19 @@ class Recording(BaseModel):
             return self.result.usage
         told = [step.usage for root in self.steps for step in root.walk() if step.usage is not None]
         return sum(told[1:], told[0]) if told else Usage()
+
+    def __repr__(self) -> str:
+        counts = f"{self.total_steps} steps, {len(self.tool_calls)} tool calls, {len(self.events)} events"
+        text = cell(self.text)
+        return f"Recording(run_id={self.run_id!r}, state={self.result.state.value!r}, text={text!r}, <{counts}>)"
+
+    def _table(self) -> Table:
+        heading = f"{self.run_id} {self.result.state.value}: {cell(self.text)}".rstrip(": ")
+        steps = (step for root in self.steps for step in root.walk())
+        rows = (
+            (step.name, step.kind, step.state, step.duration, step.usage and step.usage.total_tokens) for step in steps
+        )
+        return Table.of(heading, ["step", "kind", "state", "duration", "tokens"], rows, self.total_steps)
 
 
 class RecordingProjection:

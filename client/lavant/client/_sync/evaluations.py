@@ -99,7 +99,7 @@ class Evaluations:
         work = Work(
             dataset=dataset,
             task=task,
-            name=name or dataset.name or "evaluation",
+            name=name or getattr(dataset, "name", None) or "evaluation",
             iterations=iterations,
             evaluators=evaluators,
             labels=labels or {},

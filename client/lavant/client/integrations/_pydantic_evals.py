@@ -1,6 +1,7 @@
 """Runs datasets of pydantic-evals as evaluations, and goes on with those that were cut off."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -53,6 +54,19 @@ class Work:
     lifecycle: NewLifecycle | None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dataset, Dataset):
+            given = type(self.dataset).__name__
+            raise TypeError(
+                f"dataset must be a Dataset of pydantic-evals, as in Dataset(name=..., cases=[...]), not a {given}"
+            )
+        if not callable(self.task):
+            if inspect.iscoroutine(self.task):
+                self.task.close()
+                raise TypeError("task must be a function, not the coroutine that a call of it gives: pass it uncalled")
+            raise TypeError(f"task must be a function of a case's inputs, not a {type(self.task).__name__}")
+        for evaluator in self.evaluators:
+            if not isinstance(evaluator, Evaluator):
+                raise TypeError(f"evaluators must be evaluators of pydantic-evals, not a {_kind(evaluator)}")
         for name, number in (("iterations", self.iterations), ("max_concurrency", self.max_concurrency)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be 1 or more, not {number}")
@@ -197,6 +211,14 @@ class _RowLifecycle(CaseLifecycle[Any, Any, Any]):
         finally:
             if self._own is not None:
                 await self._own.teardown(result)
+
+
+def _kind(value: object) -> str:
+    return (
+        f"class ({value.__name__}): make one, as in {value.__name__}()"
+        if isinstance(value, type)
+        else type(value).__name__
+    )
 
 
 async def _watch(producer: AsyncRunProducer) -> None:
