@@ -4,14 +4,21 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import anyio
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from lavant.client import AsyncClient, AsyncRunProducer, Client, RunState
 from lavant.v1.event_pb2 import CustomEvent, Event
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED, RunFinished
+from support.calls import until
 from support.server import ServerProcess
 
 CANCELLATIONS = 30  # as many moments as a run's beginning and end have
@@ -153,6 +160,16 @@ EXITS = {
             kept.append(run)
         asyncio.run(main())
         """,
+    "a generator that is open when its loop ends": """
+        async def words():
+            async with AsyncClient(target).runs.start("agent", run_id="run") as run:
+                await run.text("x")
+                yield "x"
+        async def main():
+            kept.append(words())
+            await anext(kept[0])
+        asyncio.run(main())
+        """,
     "a run whose loop was closed over it": """
         async def main():
             await AsyncClient(target).runs.start("agent", run_id="run").begin().text("x")
@@ -208,6 +225,51 @@ def test_a_forked_child_leaves_the_run_of_its_parent_alone(server_process: Serve
     with Client(server_process.target) as client:
         assert client.runs.get("run").state is RunState.SUCCEEDED
         assert client.runs.stream("run").text() == "parent"
+
+
+def test_a_run_for_which_no_thread_can_be_started_is_sent_later(
+    server_process: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = threading.Thread.start, iter(range(4))
+
+    def refuse_some(thread: threading.Thread) -> None:
+        if thread.name == "lavant" and next(refusals, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_some)
+    with Client(server_process.target) as client:
+        with client.runs.start("agent") as run:
+            run.text("It is ")
+            run.text("cold.")
+        assert client.flush(10)
+        assert next(refusals, None) is None
+        assert client.runs.get(run.id).state is RunState.SUCCEEDED
+        assert client.runs.stream(run.id).text() == "It is cold."
+
+
+async def test_a_browser_that_leaves_ends_the_run_it_was_shown(client: AsyncClient) -> None:
+    async def words() -> AsyncIterator[str]:
+        async with client.runs.start("agent", run_id="run") as run:
+            while True:
+                await run.text("word ")
+                yield "word "
+                await asyncio.sleep(0.01)
+
+    async def ask(_: Request) -> StreamingResponse:
+        return StreamingResponse(words(), media_type="text/plain")
+
+    web = uvicorn.Server(uvicorn.Config(Starlette(routes=[Route("/", ask)]), port=0, log_level="error"))
+    serving = asyncio.create_task(web.serve())
+    await until(lambda: web.started)
+    host, port = web.servers[0].sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"word ")
+    writer.close()
+    assert await state_of(client, "run") is RunState.CANCELLED
+    web.should_exit = True
+    await serving
 
 
 def test_a_blocking_generator_that_is_dropped_ends_its_run(server_process: ServerProcess) -> None:

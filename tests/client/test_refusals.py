@@ -144,6 +144,22 @@ async def test_after_the_block_publishing_is_refused(client: AsyncClient) -> Non
     assert await run.flush()
 
 
+async def test_a_run_that_another_producer_has_started_is_left_alone(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client.runs.start("agent", run_id="r") as first:
+        await first.custom("a.b", 1)
+        await first.flush()
+        async with client.runs.start("agent", run_id="r", input={"q": 1}) as second:
+            await second.custom("a.b", 2)
+        await first.custom("a.b", 3)
+    values = [event.proto.custom.value_json for event in await log(client, "r") if event.type == "custom"]
+    assert values == ["1", "3"]
+    assert (await client.runs.get("r")).state is RunState.SUCCEEDED
+    (refused,) = [record.getMessage() for record in caplog.records]
+    assert "a run starts once" in refused
+
+
 async def test_a_closed_client_raises_an_error_of_the_tree(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:

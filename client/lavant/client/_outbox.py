@@ -197,9 +197,13 @@ class Outbox:
             batch, size = self._unacked[0]
             if index >= len(batch.events):
                 return False
+            event = batch.events[index]
+            bare = _bare(event)
+            if bare == event:  # as of a run that another producer has started
+                return False
             self._repairs += 1
-            before = batch.events[index].ByteSize()
-            batch.events[index].CopyFrom(_bare(batch.events[index]) or _marker(batch.events[index], refusal))
+            before = event.ByteSize()
+            event.CopyFrom(bare or _marker(event, refusal))
             grown = batch.events[index].ByteSize() - before
             self._unacked[0] = batch, size + grown
             self._unacked_bytes += grown

@@ -155,7 +155,10 @@ class Sender:
 
     async def _send_until_done(self) -> None:
         while not self._is_done():
-            await (self._converse() if self.is_created else self._create())
+            try:
+                await (self._converse() if self.is_created else self._create())
+            except RuntimeError as error:  # No thread can be started at the moment.
+                self._over = Unavailable(f"nothing can be sent: {error}")
             if self._over is not None and not self._is_done():
                 await self._pause(self._over)
                 if self._may_park() and self._connection.backlog.park(self, self._outbox):

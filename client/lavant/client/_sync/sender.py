@@ -156,7 +156,10 @@ class Sender:
 
     def _send_until_done(self) -> None:
         while not self._is_done():
-            (self._converse() if self.is_created else self._create())
+            try:
+                (self._converse() if self.is_created else self._create())
+            except RuntimeError as error:  # No thread can be started at the moment.
+                self._over = Unavailable(f"nothing can be sent: {error}")
             if self._over is not None and not self._is_done():
                 self._pause(self._over)
                 if self._may_park() and self._connection.backlog.park(self, self._outbox):
