@@ -20,6 +20,7 @@ from lavant.server.store.sqlite import SQLiteEngine, StoreDamaged, StoreLocked, 
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event
 from lavant.v1.run_pb2 import Run
+from support.calls import until
 from support.clock import ManualClock
 from support.engines import KEY, created, refused, started, stored
 from support.events import a_run_of, batch_of, run_finished, text_delta
@@ -168,6 +169,33 @@ async def test_slow_lists_do_not_hold_up_reads(opened: SQLiteEngine, monkeypatch
                 assert len(await stored(opened)) == 2
         finally:
             over.set()
+
+
+async def test_lists_that_nobody_waits_for_are_not_made_and_only_so_many_wait(
+    opened: SQLiteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = ThreadEvent()
+    made: list[RunQuery] = []
+
+    def slow(_: apsw.Connection, query: RunQuery, before: int | None) -> RunPage:
+        made.append(query)
+        over.wait()
+        return RunPage([], None)
+
+    monkeypatch.setattr(queries, "list_runs", slow)
+    monkeypatch.setattr(opened._lists, "_max_waiting", 20)
+    query = RunQuery(tenant="acme", limit=10)
+    lists = [asyncio.ensure_future(opened.list_runs(query)) for _ in range(20)]
+    await until(lambda: len(made) == 2)
+    with refused("UNAVAILABLE") as caught:
+        await opened.list_runs(query)
+    assert caught.value.retry_after
+    for one in lists:
+        one.cancel()
+    await asyncio.wait(lists)
+    over.set()
+    await opened.list_runs(query)
+    assert len(made) == 3
 
 
 def test_a_sqlite_that_damages_files_is_refused() -> None:

@@ -51,7 +51,7 @@ _MAX_STREAMS_PER_CONNECTION = 100  # unbounded, rapid resets of one client starv
 _MAX_REQUEST_BYTES = 4 << 20
 _TO_TELL_THE_REASON = 5.0  # seconds to tell an HTTP reader that it was too slow, before its connection is cut
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-_MAX_UNARY_CALLS = 10_000  # one whose request never comes whole waits for its deadline, or for ever
+_MAX_UNARY_CALLS = 10_000  # also those whose requests have not come whole yet
 
 
 @asynccontextmanager

@@ -236,7 +236,7 @@ async def test_a_plain_event_source_resumes_by_itself(site: Site) -> None:
                     if (source.readyState === EventSource.CLOSED) document.title = "closed: " + seen.join(",");
                 });
             }""",
-            f"/api/v1/runs/{run.id}/stream?consumer=plain",
+            f"/api/v1/runs/{run.id}/stream?consumer=plain&wait_for_run=true",
         )
         await run.text("a")
         await expect(page).to_have_title("a")

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from lavant.server.http import listener
 from lavant.server.http.connection import Connection
 from lavant.server.http.listener import Listener
+from lavant.server.http.presence import WhilePresent
 
 LIMIT = 20.0
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -78,3 +79,41 @@ async def test_a_peer_that_never_asks_is_cut_off(monkeypatch: pytest.MonkeyPatch
         writer.write(sent)
         with_answer = await reader.read()
         assert with_answer.startswith(b"HTTP/1.1 200") == sent.startswith(GET)
+
+
+async def test_work_for_a_peer_that_has_left_is_stopped() -> None:
+    working, stopped = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            working.set()
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    serving = Listener(WhilePresent(app), max_connections=10)
+    port = serving.bind("127.0.0.1", 0)
+    await serving.start()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(LIMIT):
+        writer.write(GET)
+        await working.wait()
+        assert not stopped.is_set()
+        writer.close()
+        await stopped.wait()
+    await serving.stop()
+
+
+async def test_a_failure_of_the_application_is_passed_on() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("it broke")
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(_: Message) -> None:
+        """Nobody listens."""
+
+    with pytest.raises(LookupError, match="it broke"):
+        await WhilePresent(app)({"type": "http"}, receive, send)

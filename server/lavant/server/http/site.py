@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from lavant.server.errors import LavantError
 from lavant.server.http.errors import refused, to_response
 from lavant.server.http.guard import Guard
+from lavant.server.http.presence import WhilePresent
 from lavant.server.incidents import report
 
 _STATIC = Path(__file__).parent / "static"
@@ -57,7 +58,7 @@ def site(
         ],
         exception_handlers={LavantError: _on_refusal, HTTPException: _on_http_refusal, Exception: _on_failure},
     )
-    return Guard(app, hosts=hosts, origins=origins)
+    return Guard(WhilePresent(app), hosts=hosts, origins=origins)
 
 
 def _on_refusal(_: Request, error: Exception) -> Response:

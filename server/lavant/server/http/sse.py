@@ -104,12 +104,11 @@ class SSEFrames:
     def end_frame(
         self, token: bytes, reason: "StreamEndReason.ValueType", *, reconnect: bool, retry_delay: float = 0
     ) -> bytes:
-        """The last frame, and when to come back: not at all after an idle end, which was asked for."""
+        """The last frame, and when to come back. After an idle end, only those should who want to: it was asked for."""
         name = StreamEndReason.Name(reason).removeprefix(_END_REASON)
-        if reason == StreamEndReason.STREAM_END_REASON_IDLE:
-            return end(name, reconnect=False) + b"id: " + token + self._end_of_id.rstrip() + f"{OVER}\n\n".encode()
         retry = f"retry: {max(RETRY_MS, round(retry_delay * 1000))}\n".encode() if reconnect else b""
-        return retry + end(name, reconnect=reconnect) + b"id: " + token + self._end_of_id
+        over = OVER.encode() if reason == StreamEndReason.STREAM_END_REASON_IDLE else b""
+        return retry + end(name, reconnect=reconnect) + b"id: " + token + self._end_of_id.rstrip() + over + b"\n\n"
 
 
 def end(reason: str, *, reconnect: bool, message: str = "") -> bytes:

@@ -1,6 +1,5 @@
 """Server-sent events: one response for as long as somebody listens."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -75,7 +74,7 @@ def attempt_now() -> int:
 
 
 class EventStreamResponse:
-    """Sends what `deliver` writes, until it ends or nobody listens; an error before the first write is the response.
+    """Sends what `deliver` writes, until it ends or is cancelled; an error before the first write is the response.
 
     A write returns once the connection has taken it: what is written to a reader that does not read
     waits, and costs no more than one frame.
@@ -87,16 +86,7 @@ class EventStreamResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deliver."""
-        delivering = asyncio.create_task(self._run(scope, receive, send))
-        leaving = asyncio.create_task(_disconnected(receive))
-        try:
-            await asyncio.wait((delivering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            delivering.cancel()
-            leaving.cancel()
-            await asyncio.gather(delivering, leaving, return_exceptions=True)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(text: bytes) -> None:
             if not self._has_begun:
                 self._has_begun = True
@@ -119,8 +109,3 @@ class EventStreamResponse:
                 return
             last = end("INTERNAL", reconnect=True, message=incident) + b"\n"
         await send({"type": "http.response.body", "body": last})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

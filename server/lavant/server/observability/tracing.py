@@ -76,16 +76,14 @@ class CallTracer(aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or not details.method.startswith(_TRACED):
             return handler
-        serve: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
+        serve: Any = handler.stream_unary or handler.stream_stream
 
         async def traced(request: Any, call: _Call) -> Any:
             with self._span(details, call):
                 return await serve(request, call)
 
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(traced)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(traced)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(traced)
         return grpc.stream_stream_rpc_method_handler(traced)
 
     @contextmanager

@@ -15,6 +15,7 @@ from lavant.server.rpc.status import CODES, to_trailers
 RequestT = TypeVar("RequestT", bound=Message)
 Context = aio.ServicerContext[Any, Any]
 
+REQUEST_LIMIT = 20.0  # seconds from the beginning of a call until its request is there
 _ABORT_LIMIT = 5.0  # seconds that a status may wait for a reader that does not read
 _DEFAULT_TENANT = "default"
 
@@ -49,14 +50,14 @@ def unary(
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A method that answers with one message, as such or as bytes."""
 
-    async def handle(data: bytes, context: Context) -> bytes:
+    async def handle(_: object, context: Context) -> bytes:
         async def answer() -> bytes:
-            response = await method(parse(request_type, data), Call(context))
+            response = await method(parse(request_type, await _request(context)), Call(context))
             return response if isinstance(response, bytes) else response.SerializeToString()
 
         return await _guarded(context, answer, b"")
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
 def server_stream(
@@ -64,10 +65,13 @@ def server_stream(
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A method that answers with many messages, which it writes itself."""
 
-    async def handle(data: bytes, context: Context) -> None:
-        await _guarded(context, lambda: method(parse(request_type, data), Call(context)), None)
+    async def handle(_: object, context: Context) -> None:
+        async def deliver() -> None:
+            await method(parse(request_type, await _request(context)), Call(context))
 
-    return grpc.unary_stream_rpc_method_handler(handle)
+        await _guarded(context, deliver, None)
+
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def bidi_stream(method: Callable[[Call], Awaitable[None]]) -> "grpc.RpcMethodHandler[bytes, bytes]":
@@ -77,6 +81,22 @@ def bidi_stream(method: Callable[[Call], Awaitable[None]]) -> "grpc.RpcMethodHan
         await _guarded(context, lambda: method(Call(context)), None)
 
     return grpc.stream_stream_rpc_method_handler(handle)
+
+
+async def _request(context: Context) -> bytes:
+    """Read the one message of a request.
+
+    gRPC would wait for it as long as the call lasts, unseen, and keep what has come of it: so all methods are served as
+    ones whose callers may send many messages, and the wait is bounded here. Raises INVALID_FIELD if it does not come.
+    """
+    try:
+        async with asyncio.timeout(REQUEST_LIMIT):
+            data: Any = await context.read()
+    except TimeoutError:
+        raise invalid_field("request", f"did not arrive whole within {REQUEST_LIMIT:g} s; send it at once") from None
+    if not isinstance(data, bytes):  # EOF
+        raise invalid_field("request", "is missing: the call ended without a message")
+    return data
 
 
 _ResultT = TypeVar("_ResultT")

@@ -29,6 +29,7 @@ from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
 
 _READ_THREADS = 3
+_LISTS_WAITING = 512  # each may look at as many runs as a page is bounded to
 _LIST_THREADS = 2  # of their own, so that slow lists do not hold up streams that catch up
 _Answer = TypeVar("_Answer")
 
@@ -62,7 +63,7 @@ class SQLiteEngine:
         self._runs: Watchers[RunKey] = Watchers()
         self._feeds: Watchers[str] = Watchers()
         self._reader = Reader(path, _READ_THREADS)
-        self._lists = Reader(path, _LIST_THREADS)
+        self._lists = Reader(path, _LIST_THREADS, max_waiting=_LISTS_WAITING)
         self._commits = Commits(
             clock=clock,
             connection=connection,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import apsw
 
+from lavant.server.errors import unavailable
 from lavant.server.store.sqlite.faults import explained
 from lavant.server.store.sqlite.schema import connect
 
@@ -18,8 +19,13 @@ _Answer = TypeVar("_Answer")
 class Reader:
     """Answers queries, each from one consistent view of what is durable."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Open a connection for each thread at once: later there may be no file descriptor left."""
+    def __init__(self, path: Path, threads: int, *, max_waiting: int | None = None) -> None:
+        """Open a connection for each thread at once: later there may be no file descriptor left.
+
+        `max_waiting` bounds how many queries may wait or be under way; None: any number.
+        """
+        self._max_waiting = max_waiting
+        self._waiting = 0
         self._connections: list[apsw.Connection] = []
         self._idle: SimpleQueue[apsw.Connection] = SimpleQueue()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lavant-reader")
@@ -32,8 +38,17 @@ class Reader:
             raise
 
     async def ask(self, query: Callable[[apsw.Connection], _Answer]) -> _Answer:
-        """Run a query in a thread; raises DATA_LOSS if the file is damaged there."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, query)
+        """Run a query in a thread; one that is cancelled while it waits is never run.
+
+        Raises DATA_LOSS if the file is damaged there, UNAVAILABLE if too many queries wait already.
+        """
+        if self._max_waiting is not None and self._waiting >= self._max_waiting:
+            raise unavailable(f"{self._waiting} queries wait for the store already; ask again later")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, query)
+        finally:
+            self._waiting -= 1
 
     async def close(self) -> None:
         """Finish the queries under way, and close the connections."""
