@@ -15,6 +15,7 @@ from starlette.routing import Route
 from lavant.server.abandonment import AbandonmentWatch
 from lavant.server.clock import Clock, SystemClock
 from lavant.server.errors import StartError
+from lavant.server.evaluation.census import Census
 from lavant.server.evaluation.desks import Desks
 from lavant.server.http.api import API
 from lavant.server.http.listener import Listener
@@ -23,6 +24,7 @@ from lavant.server.http.site import site
 from lavant.server.lifecycle import SERVICES, App
 from lavant.server.measures import Measures, StreamMeasures
 from lavant.server.observability.metrics import Metrics
+from lavant.server.observability.rule_collector import RuleCollector
 from lavant.server.retention import Retention
 from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
@@ -75,12 +77,15 @@ async def running(
         await stack.enter_async_context(AbandonmentWatch(engine, clock))
         if settings.retention is not None:
             await stack.enter_async_context(Retention(engine, clock, settings.retention))
-        desks = Desks(engine, clock)
+        desks = Desks(engine, clock, measures.scores)
         stack.push_async_callback(desks.close)
         scores = await stack.enter_async_context(keeping_scores(settings, engine, places, clock, desks.rulebook.all))
         desks.scored_runs = scores.scored_runs
+        census = await stack.enter_async_context(Census(engine, clock, places, desks, scores.statuses.of))
         interceptors = () if tracing is None else (tracing.interceptor,)
-        app = _compose(settings, engine, places, desks, scores, clock, random or SystemRandom(), measures, interceptors)
+        rules = RuleCollector(census, desks, measures.scores, clock)
+        random = random or SystemRandom()
+        app = _compose(settings, engine, places, desks, scores, rules, clock, random, measures, interceptors)
         stack.push_async_callback(app.stop)
         await app.start()
         yield app
@@ -101,6 +106,7 @@ def _compose(
     places: Places,
     desks: Desks,
     scores: Scores,
+    rules: RuleCollector,
     clock: Clock,
     random: Random,
     measures: Measures,
@@ -134,7 +140,7 @@ def _compose(
     events = EventService(streaming, publisher)
     may_post = partial(allowed, prefixes=settings.webhooks)
     evaluations = EvaluationService(streaming, desks, cursors, may_post, scores.statuses.of)
-    scoring = ScoreService(Recorder(engine, clock), scores.index, scores.follower, cursors)
+    scoring = ScoreService(Recorder(engine, clock, measures.scores), scores.index, scores.follower, cursors)
     services = (runs, events, evaluations, scoring)
     server.add_generic_rpc_handlers(tuple(service.handlers() for service in services))
     health_service = health.aio.HealthServicer()
@@ -142,7 +148,7 @@ def _compose(
     if settings.reflection:
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub)
+    metrics = Metrics(measures=measures, calls=calls, places=places, hub=hub, rules=rules)
     shown_events = EventService(replace(streaming, measures=measures.streams["http"]), publisher)
     apis = API(runs, watcher, shown_events, streaming.tokens), ScoresAPI(scoring, evaluations, shown_events)
     routes = [route for api in apis for route in api.routes()]

@@ -2,13 +2,14 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Protocol
 
 from lavant.server.errors import LavantError
 from lavant.v1.error_pb2 import ErrorReason
+from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import StreamEndReason
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -135,12 +136,27 @@ class StreamMeasures:
             self.delivery.observe(seconds)
 
 
+class ScoreMeasures:
+    """Scores that this server recorded, of rules and of people: values, and failures of evaluators."""
+
+    def __init__(self) -> None:
+        self.recorded: Counter[tuple[str, str]] = Counter()
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Events were made durable, scores among them."""
+        for event in events:
+            if event.HasField("score_recorded"):
+                source = "rule" if event.score_recorded.rule_id else "feedback"
+                self.recorded[source, "failed" if event.score_recorded.score.HasField("error") else "scored"] += 1
+
+
 class Measures:
     """All that one server counts."""
 
     def __init__(self, new_streams: Callable[[], StreamMeasures] = StreamMeasures) -> None:
         self.store = StoreMeasures()
         self.appends = AppendMeasures()
+        self.scores = ScoreMeasures()
         self.streams = {"grpc": new_streams(), "http": new_streams()}
 
 

@@ -226,7 +226,9 @@ async def test_labels_are_few_and_name_no_run_tenant_or_consumer(server: Server)
         await append(server.stubs, a_run_of(2, finished=False), run_id="not-of-mine")
     families = [family for family in scrape(server).families if family.name.startswith("lavant_")]
     labels = [sample.labels for family in families for sample in family.samples]
-    assert {name for one in labels for name in one} == {"face", "grpc", "le", "outcome", "python", "reason", "version"}
+    assert {name for one in labels for name in one} == {
+        *("face", "grpc", "le", "outcome", "python", "reason", "source", "version")
+    }
     assert not [value for one in labels for value in one.values() if "mine" in value or value == "default"]
     assert all(family.documentation for family in families)
 

@@ -28,6 +28,11 @@ class Counter:
         self._workers: set[Worker] = set()
         self._drawing: asyncio.Task[None] | None = None
 
+    @property
+    def workers(self) -> int:
+        """How many workers are served."""
+        return len(self._workers)
+
     def enter(self, worker: Worker) -> None:
         """Serve a worker; it is woken after each change, until it leaves."""
         self._workers.add(worker)

@@ -14,6 +14,7 @@ from lavant.server.evaluation.ledger import Ledger
 from lavant.server.evaluation.record import Record, segment_of
 from lavant.server.evaluation.rulebook import Entry, Rulebook
 from lavant.server.evaluation.segments import OVER, Segments, end_of
+from lavant.server.measures import ScoreMeasures
 from lavant.server.model import RunKey
 from lavant.server.store.own_logs import OverwrittenError, OwnLogs
 from lavant.server.store.port import Engine, Notice, Watch
@@ -48,7 +49,9 @@ class Desk:
     anew. A segment that is sealed, by whomever, is followed by the next one. Listeners are called after each change.
     """
 
-    def __init__(self, rule: RunKey, engine: Engine, clock: Clock, rulebook: Rulebook) -> None:
+    def __init__(
+        self, rule: RunKey, engine: Engine, clock: Clock, rulebook: Rulebook, measures: ScoreMeasures | None = None
+    ) -> None:
         self.rule = rule
         self.ledger = Ledger(0)
         self.gone: LavantError | None = None
@@ -57,6 +60,7 @@ class Desk:
         self._logs = OwnLogs(engine, clock)
         self._segments = Segments(engine, self._logs)
         self._rulebook = rulebook
+        self._measures = measures or ScoreMeasures()
         self._entry: Entry | None = None
         self._head = 0
         self._stale = True
@@ -192,6 +196,7 @@ class Desk:
             if not await self._append(events):
                 return
             self.ledger = draft
+            self._measures.add(events)
         elif not certain:
             self._stale = True
             return

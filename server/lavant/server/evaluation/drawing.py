@@ -281,3 +281,13 @@ def _created_within(look: Look) -> RunFilter:
 
 def _timestamp(ns: int) -> Timestamp:
     return Timestamp(seconds=ns // 1_000_000_000, nanos=ns % 1_000_000_000)
+
+
+async def first_unseen(desk: Desk, engine: Engine) -> Run | None:
+    """Find the first finished run that a rule will draw, among the next ones behind what it has looked at."""
+    matcher = Matcher(desk.entry.record.rule)
+    wanted = RunFilter(kinds=matcher.kinds, states=_ENDED)
+    query = RunQuery(tenant=desk.rule.tenant, limit=PAGE, filter=wanted)
+    changes, _ = await engine.list_changes(query, desk.ledger.position)
+    runs = (change.run for change in changes if matcher.looks_at(change.run) and matcher.wants(change.run))
+    return next(runs, None)

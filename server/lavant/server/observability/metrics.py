@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from lavant.server.measures import Measures
 from lavant.server.observability.collector import ServerCollector
@@ -17,9 +18,13 @@ class Metrics:
     No label has more values than the contract has reasons.
     """
 
-    def __init__(self, *, measures: Measures, calls: Calls, places: Places, hub: Hub) -> None:
+    def __init__(
+        self, *, measures: Measures, calls: Calls, places: Places, hub: Hub, rules: Collector | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(ServerCollector(measures=measures, calls=calls, places=places, hub=hub))
+        if rules is not None:
+            self._registry.register(rules)
         ProcessCollector(registry=self._registry)
 
     def exposition(self) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from lavant.server.clock import Clock
 from lavant.server.errors import data_loss, invalid_field
+from lavant.server.measures import ScoreMeasures
 from lavant.server.model import RunKey, beside, is_terminal
 from lavant.server.scores.sources import RECORDED
 from lavant.server.store.own_logs import OverwrittenError, OwnLogs
@@ -19,9 +20,10 @@ _READ_BYTES = 1 << 20
 class Recorder:
     """Stores each score as a run of its own, whose log is written at once: it is there as a whole, once, or not."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock, measures: ScoreMeasures | None = None) -> None:
         self._engine = engine
         self._clock = clock
+        self._measures = measures or ScoreMeasures()
         self._logs = OwnLogs(engine, clock)
 
     async def record(self, tenant: str, score_id: str, recorded: ScoreRecorded) -> bool:
@@ -34,7 +36,9 @@ class Recorder:
         holder = await self._engine.create_run(key, Run(name=_NAME, kind=RunKind.RUN_KIND_EVALUATION))
         if not is_terminal(holder.state):
             with suppress(OverwrittenError):
-                await self._logs.append(key, 0, self._events(recorded, run))
+                events = self._events(recorded, run)
+                await self._logs.append(key, 0, events)
+                self._measures.add(events)
                 return False
         await self._check_same(key, recorded)
         return True
