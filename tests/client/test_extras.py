@@ -8,6 +8,9 @@ import pytest
 NEEDED = {
     "pydantic_ai": ("pydantic_ai", "pydantic-ai"),
     "agent_streaming": ("pydantic_ai", "pydantic-ai"),
+    "langchain": ("langchain_core.callbacks", "langchain"),
+    "openai_agents": ("agents", "openai-agents"),
+    "opentelemetry": ("opentelemetry.sdk.trace", "otel"),
     "pydantic_deep": ("subagents_pydantic_ai", "pydantic-deep"),
 }
 

@@ -345,16 +345,25 @@ async def test_what_does_not_await_is_recorded_in_its_root(client: AsyncClient) 
     assert await client.runs.stream(run.id).text(nested=True) == "from a thread from the loop ok"
 
 
-async def test_a_root_in_another_thread_is_not_recorded_but_works(
-    client: AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_root_in_another_thread_is_recorded(client: AsyncClient) -> None:
     chain = RunnableLambda(lambda text: text) | scripted(AIMessage("x"))
     answer = await asyncio.to_thread(chain.invoke, "hi", recorded(client))
     assert answer.text == "x"
+    assert await client.flush(10)
+    run = await newest(client)
+    assert (run.name, run.state) == ("RunnableSequence", RunState.SUCCEEDED)
+    assert await client.runs.stream(run.id).text() == "x"
+
+
+async def test_a_handler_that_knows_no_event_loop_records_no_blocking_call(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def call() -> str:
+        return str(scripted(AIMessage("x")).invoke("hi", recorded(client)).text)
+
+    assert await asyncio.to_thread(call) == "x"
+    assert "not called in the event loop of the client" in caplog.text
     assert [run async for run in client.runs.list()] == []
-    assert [record.message for record in caplog.records if record.name.startswith("lavant")] == [
-        "RunnableSequence is not recorded: it was not called in the event loop of the client"
-    ]
 
 
 async def test_retrieval_and_custom_events_are_recorded(client: AsyncClient) -> None:

@@ -306,13 +306,7 @@ class AsyncRunProducer(UsageHints):
 
     async def __aenter__(self) -> Self:
         self.begin()
-        if self._raises:
-            try:
-                await self._publisher.delivery.wait_created(self._timeout)
-            except BaseException as error:
-                self.end(error)
-                await self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
-                raise
+        await self._wait_created()
         self._scope = _scope.enter(self)
         return self
 
@@ -321,6 +315,20 @@ class AsyncRunProducer(UsageHints):
     ) -> None:
         _scope.leave(self._scope)
         self.end(error)
+        await self._wait_ended(error)
+
+    async def _wait_created(self) -> None:
+        """Wait until the run exists, and end it if it cannot be created; where nothing raises, go on at once."""
+        if self._raises:
+            try:
+                await self._publisher.delivery.wait_created(self._timeout)
+            except BaseException as error:
+                self.end(error)
+                await self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
+                raise
+
+    async def _wait_ended(self, error: BaseException | None) -> None:
+        """Wait until the run's end is durable, as long as the options say; `error` is what the run ended with."""
         try:
             await self._publisher.wait_ended()
         except Exception as failure:

@@ -307,13 +307,7 @@ class RunProducer(UsageHints):
 
     def __enter__(self) -> Self:
         self.begin()
-        if self._raises:
-            try:
-                self._publisher.delivery.wait_created(self._timeout)
-            except BaseException as error:
-                self.end(error)
-                self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
-                raise
+        self._wait_created()
         self._scope = _scope.enter(self)
         return self
 
@@ -322,6 +316,20 @@ class RunProducer(UsageHints):
     ) -> None:
         _scope.leave(self._scope)
         self.end(error)
+        self._wait_ended(error)
+
+    def _wait_created(self) -> None:
+        """Wait until the run exists, and end it if it cannot be created; where nothing raises, go on at once."""
+        if self._raises:
+            try:
+                self._publisher.delivery.wait_created(self._timeout)
+            except BaseException as error:
+                self.end(error)
+                self._publisher.delivery.wait_over(LAST_SECONDS, patient=False)
+                raise
+
+    def _wait_ended(self, error: BaseException | None) -> None:
+        """Wait until the run's end is durable, as long as the options say; `error` is what the run ended with."""
         try:
             self._publisher.wait_ended()
         except Exception as failure:

@@ -1,7 +1,8 @@
 """The callbacks of LangChain's asynchronous calls, recorded."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler
@@ -12,8 +13,8 @@ from typing_extensions import override
 
 from lavant.client import AsyncClient, ProducerOptions
 from lavant.client._options import OnError
+from lavant.client.integrations._langchain_asynchronous import AsyncRoots
 from lavant.client.integrations._langchain_begun import Begun
-from lavant.client.integrations._langchain_roots import Roots
 
 if TYPE_CHECKING:
     from langchain_protocol.protocol import MessagesData
@@ -30,14 +31,15 @@ class AsyncLavantCallbackHandler(AsyncCallbackHandler):
     A graph that waits at an `interrupt` ends its run well; resuming it is a run of the same conversation.
 
     CancelRun cancels the task that the root began in, and the root raises RunCancelled; under `astream`, the
-    task may be between two chunks, and gets a CancelledError there. The application never waits for the network while
-    it works, only at the root's beginning (until the run is created) and at its end (until all is durable). Unless
-    `on_error` is "raise", what cannot be recorded never fails it.
+    task may be between two chunks, and gets a CancelledError there. The application never waits for the network, only
+    at the root's end until all is durable, for 2 seconds at most. Unless `on_error` is "raise", what cannot be recorded
+    never fails it.
 
-    One handler serves any number of roots at a time, in one event loop. What runs in other threads is recorded with the
-    root it belongs to, but not a root of its own there: for `invoke`, use LavantCallbackHandler. Inputs of roots that
-    are streamed in and the state that graph nodes are given are left out. LangChain does not tell that a model or a
-    tool was cancelled: within a root it ends with what is around it, and as a root with its task.
+    One handler serves any number of roots at a time, in one event loop, and what runs in other threads. A handler that
+    is given twice, or copied, records once; of two handlers the one given to the call records, not the one in a
+    model's constructor. Inputs of roots that are streamed in and the state that graph nodes are given are left out.
+    LangChain does not tell that a model or a tool was cancelled: within a root it ends with what is around it, and as a
+    root with its task.
 
     Example:
         chain = ChatPromptTemplate.from_template("How is it in {city}?") | model
@@ -61,7 +63,7 @@ class AsyncLavantCallbackHandler(AsyncCallbackHandler):
         on_error: OnError = "log",
         options: ProducerOptions | None = None,
     ) -> None:
-        self._roots = Roots(
+        self._roots = AsyncRoots(
             client,
             name=name,
             labels=labels,
@@ -69,6 +71,10 @@ class AsyncLavantCallbackHandler(AsyncCallbackHandler):
             on_error=on_error,
             options=options,
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a handler that records with this one: a run that both are told of is recorded once."""
+        return copy.copy(self)
 
     @override
     async def on_chain_start(self, serialized: dict[str, Any], inputs: dict[str, Any], **kwargs: Any) -> None:

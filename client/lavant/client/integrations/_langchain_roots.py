@@ -1,29 +1,30 @@
-"""The roots of LangChain's that are at work for one handler, and which of them each callback belongs to."""
+"""The roots of LangChain's that are at work, and which of them each callback belongs to."""
 
-import asyncio
-import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from threading import RLock
 from uuid import UUID
 
-from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
-from lavant.client._options import OnError
+from lavant.client import AsyncClient, AsyncRunProducer, Client, ProducerOptions, RunProducer
+from lavant.client._options import OnError, check_on_error
 from lavant.client.integrations._langchain_begun import Begun
-from lavant.client.integrations._langchain_root import Action, Root, is_running
+from lavant.client.integrations._langchain_root import Action, Root
 from lavant.client.integrations._langchain_scopes import ToolScopes
+from lavant.client.integrations._pydantic_ai_guard import Guard
 
-_log = logging.getLogger(__name__)
-
-# Of the runs that did not end before their root, how many are remembered: what they begin late is no root.
-_MAX_IGNORED = 1_000
+# LangChain's runs that are recorded, by whatever handler: the first one that is told of a run records it.
+_recorded_by: "dict[UUID, Roots]" = {}
 
 
 class Roots:
-    """Waits for the network at a root's beginning and end only."""
+    """What handlers of both kinds have in common: finds the root of each callback. For any number of threads.
+
+    A LangChain run that another handler records, as one that is given to the call beside one in a model's
+    constructor, is left to that one.
+    """
 
     def __init__(
         self,
-        client: AsyncClient,
+        client: AsyncClient | Client,
         *,
         name: str | None,
         labels: Mapping[str, str] | None,
@@ -31,108 +32,99 @@ class Roots:
         on_error: OnError,
         options: ProducerOptions | None,
     ) -> None:
-        self._client = client
+        self.client = client
+        self.on_error = check_on_error(on_error)
         self._name = name
         self._labels = labels
         self._producer_timeout = producer_timeout
-        self._on_error: OnError = on_error
-        self._strict = on_error == "raise"
         self._options = options
-        self._loop = _running_loop()
         self._roots: dict[UUID, Root] = {}
         self._ignored: dict[UUID, None] = {}
-        self._finishing: set[asyncio.Task[None]] = set()
         self._tools = ToolScopes()
+        self._lock = RLock()
+        self.guard = Guard(self.on_error, "a chain")
 
     def record(self, run_id: UUID, action: Action) -> None:
         """Record something within a root."""
         if root := self._roots.get(run_id):
-            root.record(action)
+            root.record(run_id, action)
 
-    async def begin(self, begun: Begun) -> None:
-        """Something began: a root, if nothing known is around it."""
-        root = self._roots.get(begun.parent) if begun.parent else None
-        if root is not None:
-            self._roots[begun.key] = root
-            root.record(lambda recorder: recorder.begin(begun))
-            self._tools.enter(root, begun)
-            return
-        root = None if begun.parent in self._ignored else await self._open(begun)
+    def root_of(self, run_id: UUID) -> Root | None:
+        """Return the root that a LangChain run at work belongs to."""
+        return self._roots.get(run_id)
+
+    def begin_within(self, begun: Begun) -> bool:
+        """Something began within a root, or is recorded elsewhere or not at all; False: it is a root itself."""
+        with self._lock:
+            other = _recorded_by.get(begun.key) or (_recorded_by.get(begun.parent) if begun.parent else None)
+            if (other is not None and other is not self) or begun.parent in self._ignored:
+                self.ignore(begun.key)
+                return True
+            root = self._roots.get(begun.key) or (self._roots.get(begun.parent) if begun.parent else None)
         if root is None:
-            self._ignore(begun.key)
-            return
-        self._roots[begun.key] = root
-        self._tools.enter(root, begun)
+            return begun.key in self._ignored
+        self._add(root, begun)
+        return True
 
-    async def end(self, run_id: UUID, output: object = None, error: BaseException | None = None) -> None:
-        """Something ended: with a root, its run."""
+    def add_root(self, root: Root, begun: Begun) -> None:
+        """Add a root that has begun."""
+        self._add(root, begun)
+
+    def end_within(self, run_id: UUID, output: object, error: BaseException | None) -> Root | None:
+        """Something ended; return its root if it is the root itself, which is over then."""
         self._tools.leave(run_id)
-        root = self._roots.get(run_id)
-        if root is None:
-            self._ignored.pop(run_id, None)
-        elif root.key == run_id:
-            await self._finish(root, output, error)
-        else:
-            del self._roots[run_id]
-            root.record(lambda recorder: recorder.end(run_id, output, error))
-
-    async def _open(self, begun: Begun) -> Root | None:
-        """Create the run, or join the one whose block this is in; None if that cannot be."""
-        self._loop = self._loop or asyncio.get_running_loop()
-        if not is_running(self._loop):
-            _log.warning("%s is not recorded: it was not called in the event loop of the client", begun.name)
+        with self._lock:
+            root = self._roots.pop(run_id, None)
+            if root is None:
+                self._ignored.pop(run_id, None)
+                return None
+            _recorded_by.pop(run_id, None)
+        root.end(run_id, output, error)
+        if root.key != run_id:
             return None
-        begun = replace(begun, name=self._name or begun.name)
-        outer = _scope.current_run()
-        if isinstance(outer, AsyncRunProducer):
-            step_id = _scope.current_step(outer)
-            return Root(outer, begun, self._finish_lost, owns_run=False, outer_step_id=step_id, strict=self._strict)
-        try:
-            run = self._client.runs.start(
-                begun.name,
-                input=begun.input,
-                run_id=str(begun.key),
-                labels=self._labels,
-                conversation_id=begun.conversation_id,
-                producer_timeout=self._producer_timeout,
-                model=begun.model,
-                on_error=self._on_error,
-                options=self._options,
-            )
-            # In a task of its own: a block entered here would go on in the caller's context when the root is over.
-            await asyncio.create_task(_enter(run))
-        except Exception:
-            if self._strict:
-                raise
-            _log.warning("%s is not recorded: its run could not be created", begun.name, exc_info=True)
-            return None
-        return Root(run, begun, self._finish_lost, owns_run=True, strict=self._strict)
+        self.forget(root)
+        return root
 
-    async def _finish(self, root: Root, output: object, error: BaseException | None) -> None:
-        for run_id, other in list(self._roots.items()):
-            if other is root:
-                del self._roots[run_id]
-                self._ignore(run_id)
-        await root.finish(output, error)
+    def forget(self, root: Root) -> None:
+        """Forget a root that is over: what began in it and has not ended may still begin more, which is no root."""
+        with self._lock:
+            for key in root.keys:
+                if self._roots.pop(key, None) is not None:
+                    _recorded_by.pop(key, None)
+                    self.ignore(key)
 
-    def _finish_lost(self, root: Root) -> None:
-        cut = asyncio.CancelledError("cut off")
-        finishing = asyncio.get_running_loop().create_task(self._finish(root, None, cut))
-        self._finishing.add(finishing)
-        finishing.add_done_callback(self._finishing.discard)
+    def ignore(self, run_id: UUID) -> None:
+        """Record neither this run nor what begins in it."""
+        with self._lock:
+            self._ignored[run_id] = None
+            if len(self._ignored) > _MAX_IGNORED:
+                del self._ignored[next(iter(self._ignored))]
 
-    def _ignore(self, run_id: UUID) -> None:
-        self._ignored[run_id] = None
-        if len(self._ignored) > _MAX_IGNORED:
-            del self._ignored[next(iter(self._ignored))]
+    def named(self, begun: Begun) -> str:
+        """Return the name of a root's run."""
+        return self._name or begun.name
 
+    def start(self, begun: Begun) -> AsyncRunProducer | RunProducer:
+        """Return the run of a root, which has not begun."""
+        return self.client.runs.start(
+            self.named(begun),
+            input=begun.input,
+            run_id=str(begun.key),
+            labels=self._labels,
+            conversation_id=begun.conversation_id,
+            producer_timeout=self._producer_timeout,
+            model=begun.model,
+            on_error=self.on_error,
+            options=self._options,
+        )
 
-async def _enter(run: AsyncRunProducer) -> None:
-    await run.__aenter__()
+    def _add(self, root: Root, begun: Begun) -> None:
+        with self._lock:
+            self._roots[begun.key] = root
+            _recorded_by[begun.key] = self
+        if root.begin(begun):
+            self._tools.enter(root, begun)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+# Of the runs that did not end before their root, how many are remembered.
+_MAX_IGNORED = 10_000

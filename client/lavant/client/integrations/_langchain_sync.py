@@ -1,7 +1,8 @@
 """The callbacks of LangChain's blocking calls, recorded."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -54,6 +55,10 @@ class LavantCallbackHandler(BaseCallbackHandler):
             on_error=on_error,
             options=options,
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a handler that records with this one: a run that both are told of is recorded once."""
+        return copy.copy(self)
 
     @override
     def on_chain_start(self, serialized: dict[str, Any], inputs: dict[str, Any], **kwargs: Any) -> None:

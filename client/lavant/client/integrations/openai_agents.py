@@ -9,21 +9,25 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from agents import (
-    Agent,
-    AgentToolStreamEvent,
-    Runner,
-    RunResult,
-    RunResultStreaming,
-    RunState,
-    TContext,
-    TResponseInputItem,
-)
-from agents.run import RunOptions
 from typing_extensions import Unpack, override
 
 from lavant.client import AsyncClient, AsyncRunProducer, ProducerOptions, _scope
 from lavant.client._options import OnError
+from lavant.client.integrations._extras import extra
+
+with extra("openai-agents"):
+    from agents import (
+        Agent,
+        AgentToolStreamEvent,
+        Runner,
+        RunResult,
+        RunResultStreaming,
+        RunState,
+        TContext,
+        TResponseInputItem,
+    )
+    from agents.run import RunOptions
+
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, model_name, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
 from lavant.client.integrations._openai_agents_recording import Recording, configured_model

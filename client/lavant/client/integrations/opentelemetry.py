@@ -9,13 +9,17 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from typing_extensions import override
 
 from lavant.client import Client, LavantError, ProducerOptions
 from lavant.client._async.concurrency import monotonic
 from lavant.client._options import OnError, check_on_error
+from lavant.client.integrations._extras import extra
+
+with extra("otel"):
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
 from lavant.client.integrations._otel_run import SpanRun
 from lavant.client.integrations._otel_span import Moment, is_call_to_lavant
 from lavant.client.integrations._otel_worker import Action, Worker
