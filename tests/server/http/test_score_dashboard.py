@@ -1,9 +1,11 @@
 """The dashboard's page of scores in a real browser."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from playwright.async_api import expect
 
+from lavant.client import Alert
 from server.http.browser import ACTIVE, HOSTILE, Site, a_site, needs_chromium
 from server.http.scored import DAY, NOW, TO, WHY, ago, keep, legend, told
 from support.scores import record, recorded, score
@@ -203,3 +205,28 @@ async def test_a_failure_is_told_and_can_be_overcome(scored: Site) -> None:
     await page.get_by_role("button", name="Try again").click()
     await expect(page.locator(".counted")).to_have_count(12)
     await expect(page.locator(".told .fault")).to_have_count(0)
+
+
+async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path) -> None:
+    before = [recorded("quality", 0.5 + number % 2 / 10, run=f"b{number}", time_ns=ago(30)) for number in range(40)]
+    after = [recorded("quality", None if number % 4 else 0.5, run=f"a{number}", time_ns=ago(1)) for number in range(40)]
+    await keep(tmp_path, [*before, *after])
+    async with a_site(tmp_path) as site:
+        page = await site.open("scores", NOW)
+        row = page.locator(".check tbody tr")
+        await expect(row.locator(".errors")).to_have_text("75 % failed")
+        await expect(row.locator(".more-errors")).to_have_text("more failures, and not by chance")
+        await expect(row.locator("[data-verdict] b")).to_have_text("too few")
+        site.check_quiet()
+
+
+async def test_an_alert_that_cannot_fire_says_why(tmp_path: Path) -> None:
+    await keep(tmp_path, [recorded("quality", 0.5, rule_id="watched")])
+    async with a_site(tmp_path) as site:
+        minutes = timedelta(minutes=5)
+        rude = Alert(name="typo", score_name="qality", below=0.5, window=minutes)
+        await site.client.rules.create("watched", alerts=[rude])
+        page = await site.open("scores")
+        cell = page.locator('tr[data-rule="watched"] [data-verdict=worse]')
+        await expect(cell).to_contain_text("cannot fire: no score of rule watched is named qality, only quality")
+        site.check_quiet()

@@ -38,7 +38,7 @@ function row(rule, alerts, show) {
     [seen, drawn, judged].map((value) => h("td", { class: "number" }, count(value))),
     h("td", { class: "number", "data-verdict": Number(failed ?? 0) ? "worse" : undefined }, count(failed)),
     h("td", { class: "number" }, count(Math.max(0, waiting))),
-    h("td", {}, (rule.alerts ?? []).map((alert) => alertLine(alert, alerts.of(rule.rule_id, alert.name)))),
+    h("td", {}, (rule.alerts ?? []).map((alert) => alertLine(alert, alerts.of(rule.rule_id, alert.name), statusOf(rule, alert)))),
   );
 }
 
@@ -53,7 +53,10 @@ function backfill(past) {
   return h("div", { class: "backfill" }, past.done ? notes(`backfilled: ${text}`) : [notes(`backfill at work: ${text}`), progressBar({})]);
 }
 
-function alertLine(alert, change) {
+const statusOf = (rule, alert) => (rule.alert_statuses ?? []).find(({ name }) => name === alert.name);
+
+function alertLine(alert, change, status) {
+  const cannot = status?.state === "ALERT_STATE_CANNOT_FIRE";
   const bound = alert.below === undefined ? `above ${shown(alert.above ?? 0)}` : `below ${shown(alert.below)}`;
-  return h("div", {}, alert.name, " ", change?.firing ? [h("span", { class: "badge", "data-state": "failed" }, "firing"), " "] : null, notes(bound));
+  return h("div", {}, alert.name, " ", change?.firing ? [h("span", { class: "badge", "data-state": "failed" }, "firing"), " "] : null, notes(bound), cannot ? h("div", { class: "note", "data-verdict": "worse" }, status.message) : null);
 }

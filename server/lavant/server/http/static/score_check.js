@@ -43,14 +43,16 @@ function row(change) {
     "tr",
     {},
     h("th", { scope: "row" }, change.name || "unnamed"),
-    h("td", { "data-verdict": verdict }, h("b", {}, verdict), h("div", { class: "note" }, isEmpty ? "neither numbers nor verdicts" : MEANING[verdict])),
-    h("td", { class: "number" }, side(change.baseline_mean, change.baseline_count)),
-    h("td", { class: "number" }, side(change.candidate_mean, change.candidate_count)),
+    h("td", { "data-verdict": verdict }, h("b", {}, verdict), h("div", { class: "note" }, isEmpty ? "neither numbers nor verdicts" : MEANING[verdict]), failures(change)),
+    h("td", { class: "number" }, side(change.baseline_mean, change.baseline_count, change.baseline_error_rate)),
+    h("td", { class: "number" }, side(change.candidate_mean, change.candidate_count, change.candidate_error_rate)),
     h("td", { class: "number" }, difference(change)),
   );
 }
 
-const side = (mean, scores) => [h("div", {}, mean === undefined ? "–" : shown(mean)), h("div", { class: "note" }, `of ${count(scores)}`)];
+const side = (mean, scores, errors) => [h("div", {}, mean === undefined ? "–" : shown(mean)), h("div", { class: "note" }, `of ${count(scores)}`), errors ? h("div", { class: "note errors" }, `${shown(errors * 100)} % failed`) : null];
+
+const failures = ({ error_verdict: verdict }) => (verdict === "SCORE_VERDICT_REGRESSED" ? h("div", { class: "note more-errors" }, "more failures, and not by chance") : null);
 
 function difference({ difference: moved, difference_low: low, difference_high: high }) {
   if (moved === undefined) return "–";
