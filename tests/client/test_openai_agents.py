@@ -1,12 +1,13 @@
 """Agents of the OpenAI Agents SDK, recorded: whole runs, and what becomes of them without room or a server."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from agents import Agent, ModelResponse, function_tool
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 
-from lavant.client import AsyncClient, ProducerOptions, RunState, Usage
+from lavant.client import AsyncClient, Client, ProducerOptions, RunState, Usage
 from lavant.client.integrations.openai_agents import LavantRunner
 from support.openai_agents import calls, log, newest, of_type, one_call, says, scripted, tree
 from support.openai_agents import offline as offline
@@ -107,3 +108,16 @@ async def test_a_full_queue_of_the_run_around_does_not_fail_the_agent(
         await outer.flush()
     assert "is recorded in part" in caplog.text
     assert (await newest(client)).state is RunState.SUCCEEDED
+
+
+async def test_the_wrong_kind_of_client_costs_the_recording_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with Client("127.0.0.1:9") as blocking:
+        wrong: Any = blocking
+        runner = LavantRunner(wrong)
+        agent = Agent("a", model=scripted(assistant_message("done"), assistant_message("done")))
+        assert (await runner.run(agent, "go")).final_output == "done"
+        async with runner.run_streamed(agent, "go") as streamed:
+            async for _ in streamed.stream_events():
+                pass
+        assert streamed.final_output == "done"
+    assert "LavantRunner needs an AsyncClient, not Client" in caplog.text

@@ -3,6 +3,7 @@
 Needs `pip install 'lavant[openai-agents]'`.
 """
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ with extra("openai-agents"):
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, model_name, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
 from lavant.client.integrations._openai_agents_recording import Recording, configured_model
+
+_log = logging.getLogger("lavant.client")
 
 
 class LavantRunner:
@@ -81,6 +84,8 @@ class LavantRunner:
     ) -> RunResult:
         """Run an agent to its end. Options are those of `Runner.run`."""
         async with self._recording(starting_agent, input, options) as recording:
+            if recording is None:
+                return await Runner.run(starting_agent, input, **options)
             result = await recording.work(Runner.run(starting_agent, input, **recording.options))
             recording.output = result.final_output
             return result
@@ -99,6 +104,9 @@ class LavantRunner:
         unraised: BaseException | None = None
         try:
             async with self._recording(starting_agent, input, options) as recording:
+                if recording is None:
+                    yield Runner.run_streamed(starting_agent, input, **options)
+                    return
                 streamed = Runner.run_streamed(starting_agent, input, **recording.options)
                 async with recording.stream(streamed):
                     yield streamed
@@ -112,7 +120,7 @@ class LavantRunner:
     @asynccontextmanager
     async def _recording(
         self, agent: Agent[Any], given: str | list[TResponseInputItem] | RunState[Any], options: RunOptions[Any]
-    ) -> AsyncIterator[Recording]:
+    ) -> AsyncIterator[Recording | None]:
         shown = None if isinstance(given, RunState) else given
         strict = self._on_error == "raise"
         outer = _scope.current_run()
@@ -120,6 +128,13 @@ class LavantRunner:
             with Recording(outer, _scope.current_step(outer), options, strict=strict) as recording:
                 recording.begin(agent, shown)
                 yield recording
+            return
+        if not isinstance(self._client, AsyncClient):
+            message = f"LavantRunner needs an AsyncClient, not {type(self._client).__name__}"
+            if strict:
+                raise TypeError(message)
+            _log.warning("the agent is not recorded: %s", message)
+            yield None
             return
         async with self._client.runs.start(
             self._name or agent.name,
