@@ -43,6 +43,12 @@ class Contains(Evaluator):
         return self.text in ctx.output
 
 
+@dataclass
+class Down(Evaluator):
+    def evaluate(self, ctx):
+        raise TimeoutError("no model answers")
+
+
 both = [Loud(), Waits()]
 number = 7
 """
@@ -147,3 +153,12 @@ async def test_a_terminal_shows_how_many_are_judged(client: AsyncClient, start: 
         screen.process.interrupt()
         assert await screen.ended() == 130
     assert not screen.cursor_is_hidden
+
+
+async def test_runs_that_wait_for_an_evaluator_are_a_failure(client: AsyncClient, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    await client.rules.create(RULE)
+    await finish_runs(client, ["a"])
+    process = await start("evaluate", RULE, "-e", "own:Down", "--once", PYTHONPATH=str(tmp_path))
+    ended = await process.ended()
+    assert (ended.status, "1 runs wait for another attempt: Down: no model answers" in ended.err) == (1, True)

@@ -15,6 +15,7 @@ from lavant.client import AsyncClient, JudgedRun, _json
 from lavant.client.cli import _session
 from lavant.client.cli._cells import cut
 from lavant.client.cli._evaluators import evaluators_of
+from lavant.client.cli._failures import CommandError
 from lavant.client.cli._options import ApiKey, RuleId, ScoreLabels, Target, labels_of
 from lavant.client.cli._sigterm import cancelled_by_sigterm
 from lavant.client.cli._tail_words import scores_text, seconds
@@ -68,14 +69,14 @@ def evaluate(
 
     Into a pipe go lines of tab-separated columns: run, its name, scores or why it could not be judged. Ctrl-C and
     SIGTERM give back what is not done: others judge it. Exit status: 0 all is judged, with --once; 1 lavant could not
-    go on, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+    go on, or the evaluators are unavailable and runs wait, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
     """
     labels = labels_of(label)
 
     async def work(client: AsyncClient) -> None:
         found = evaluators_of(evaluators or (), judges, judge)
         with cancelled_by_sigterm(), _showing(rule, json) as show:
-            await client.evaluations.process_stream(
+            done = await client.evaluations.process_stream(
                 rule,
                 evaluators=found,
                 max_concurrency=max_concurrency,
@@ -86,6 +87,9 @@ def evaluate(
                 until_caught_up=once,
                 on_judged=show,
             )
+        if done.waiting:
+            why = f": {done.error.message}" if done.error else ""
+            raise CommandError(one_line(f"{done.waiting:,} runs wait for another attempt{why}"))
 
     _session.run(work, target, api_key)
 
