@@ -251,7 +251,8 @@ class Runs:
                 run.output = {"answer": "cold"}
         """
         check_on_error(on_error)
-        parent_run_id = parent_run_id or _scope.parent_of_new_run()
+        if parent_run_id is None or (isinstance(parent_run_id, str) and not parent_run_id):
+            parent_run_id = _scope.parent_of_new_run()
         asked = (name, run_id, kind, labels, parent_run_id, conversation_id, producer_timeout)
         request = create_request(*asked) if on_error == "raise" else fitting_request(*asked)
         started = _payloads.run_started(input, version, model)
