@@ -1,6 +1,10 @@
 """All of a run in one value."""
 
+import copy
+import pickle
 from collections.abc import Iterable
+
+import pytest
 
 from lavant.client import Client, Event, ToolCallOutcome, Usage, _payloads
 from lavant.client._events import wrap
@@ -68,3 +72,47 @@ def test_a_run_is_collected(server_process: ServerProcess) -> None:
     assert (steps, fractions) == (["plan"], [0.5])
     assert [call.name for call in recording.tool_calls] == ["look"]
     assert recording.events[-1].type == "run_finished"
+
+
+@pytest.mark.parametrize("depth", [500, 5_000])
+def test_a_recording_of_steps_deeper_than_the_stack_is_a_value(depth: int) -> None:
+    inner = [*said(str(depth - 1), "deep"), *called(str(depth - 1), "1")]
+    starts = [began(str(number), str(number - 1) if number else "") for number in range(depth)]
+    ends = [ended(str(number), str(number - 1) if number else "") for number in reversed(range(depth))]
+    recording, same = (recorded([*starts, *inner, *ends]) for _ in range(2))
+    other = recorded([*starts, *said(str(depth - 1), "other"), *ends])
+    assert recording.total_steps == depth
+    assert (recording == same, recording == other) == (True, False)
+    assert hash(recording) == hash(same)
+    for again in (pickle.loads(pickle.dumps(recording)), copy.deepcopy(recording), copy.copy(recording)):
+        assert again == recording
+        assert [step.id for step in again.steps[0].walk()] == [str(number) for number in range(depth)]
+    assert copy.deepcopy(recording.steps[0]) == recording.steps[0] != other.steps[0]
+    assert repr(recording).startswith(f"<Recording of run r: succeeded, {depth} steps, 1 tool calls, ")
+    assert len(repr(recording.steps[0])) < 500
+    assert "children=<1 steps>" in repr(recording.steps[0])
+
+
+def test_trees_of_other_shapes_are_not_equal() -> None:
+    flat = recorded([began("a"), ended("a"), began("b"), ended("b")]).steps
+    nested = recorded([began("a"), began("b", "a"), ended("b", "a"), ended("a")]).steps
+    assert flat[0] != nested[0]
+    assert flat[0] != "a"
+    assert pickle.loads(pickle.dumps(nested)) == nested
+
+
+def test_values_with_decoded_json_can_be_hashed() -> None:
+    recording = recorded([began("a"), *called("a", "1"), ended("a")])
+    assert len({recording, *recording.tool_calls, *recording.steps, recording.result}) == 4
+    assert hash(recording.tool_calls[0]) == hash(copy.deepcopy(recording.tool_calls[0]))
+
+
+def test_a_recording_is_printed_on_a_line() -> None:
+    recording = recorded([*said("", "It is cold. " * 1_000), *called("", "1")])
+    assert len(f"{recording}") < 200
+    assert len(str([recording])) < 200
+
+
+def test_usage_of_a_run_without_steps_is_what_was_reported_last() -> None:
+    reports = [wrap(_payloads.progress("", None, None, 1, Usage(input_tokens=count))) for count in (3, 5)]
+    assert recorded(reports).usage == Usage(input_tokens=5)

@@ -1,7 +1,9 @@
 """What people read: immutable values, with JSON decoded and times as datetime."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Self
 
 from google.protobuf.duration_pb2 import Duration
@@ -349,6 +351,50 @@ class Step(Frozen):
             step = waiting.pop()
             yield step
             waiting.extend(reversed(step.children))
+
+    # Steps may lie deeper than Python's stack: nothing of these calls itself for the children.
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Step):
+            return NotImplemented
+        pairs = zip_longest(self._rows(), other._rows())
+        return self is other or all(row == other_row for row, other_row in pairs)
+
+    __hash__ = Frozen.__hash__
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield from self._own().items()
+        yield "children", _Shown(f"<{len(self.children)} steps>" if self.children else "()")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _step_of, (list(self._rows()),)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "Step":
+        return _step_of([(deepcopy(own, memo), count) for own, count in self._rows()])
+
+    def _rows(self) -> Iterator[tuple[dict[str, Any], int]]:
+        return ((step._own(), len(step.children)) for step in self.walk())
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "children"}
+
+
+class _Shown(str):
+    """Text whose repr is itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _step_of(rows: list[tuple[dict[str, Any], int]]) -> Step:
+    """Build a tree of its steps, each before its children and with their number."""
+    built: list[Step] = []
+    for own, count in reversed(rows):
+        children = tuple(built.pop() for _ in range(count))
+        built.append(Step.model_construct(**own, children=children))
+    return built.pop()
 
 
 def time_of(proto: Message, field: str) -> datetime | None:

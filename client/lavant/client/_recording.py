@@ -1,22 +1,25 @@
 """All of a run in one value. Pure."""
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from pydantic import ConfigDict, Field, SkipValidation
 
 from lavant.client._events import Event
+from lavant.client._frozen import Frozen
 from lavant.client._models import ErrorInfo, Progress, RunResult, Step, ToolCall, Usage
 from lavant.client._projections import ProgressProjection, TextProjection, ToolCallProjection
 from lavant.client._steps import StepProjection
 from lavant.client._table import Shown, Table, cell
 
 
-class Recording(Shown, BaseModel):
+class Recording(Shown, Frozen):
     """What was read of a run that has ended, well or not: look at `result.state`.
 
-    `text` and `steps` leave out what earlier attempts of a retried step did; `tool_calls`, `errors`
-    and `events` have all that was read. `tool_calls` come in the order in which they ended, those
-    that never did last, without an outcome. `steps` are the outermost; `children` and `walk()` lead
-    to the others. `progress` is the last that was reported. `errors` did not end the run; the one
-    that did is in `result`. `events` are no part of its JSON.
+    `text` is what the run's own agent said: what nested agents said is the `text` of their steps. `text` and `steps`
+    leave out what earlier attempts of a retried step did; `tool_calls`, `errors` and `events` have all that was read.
+    `tool_calls` come in the order in which they ended, those that never did last, without an outcome. `steps` are the
+    outermost; `children` and `walk()` lead to the others. `progress` is the last that the run itself reported, a
+    step's if it reported none. `errors` did not end the run; the one that did is in `result`. `events` are no part of
+    its JSON.
 
     Example:
         recording = await client.runs.stream(run_id).collect()
@@ -24,7 +27,7 @@ class Recording(Shown, BaseModel):
         assert [call.name for call in recording.tool_calls] == ["search_web"]
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     result: RunResult
     text: str
@@ -46,10 +49,15 @@ class Recording(Shown, BaseModel):
 
     @property
     def usage(self) -> Usage:
-        """Tokens and cost of the run: as it told at its end, else what its steps told, added up."""
+        """Tokens and cost of the run: as it told at its end, else the sum of its steps', else as last reported.
+
+        A step's usage is its own, without that of the steps in it, so each is counted once.
+        """
         if self.result.usage is not None:
             return self.result.usage
         told = [step.usage for root in self.steps for step in root.walk() if step.usage is not None]
+        if not told and self.progress is not None and self.progress.usage is not None:
+            told = [self.progress.usage]
         return sum(told[1:], told[0]) if told else Usage()
 
     def __repr__(self) -> str:
