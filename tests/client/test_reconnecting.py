@@ -158,7 +158,7 @@ async def test_a_token_within_a_frame_is_kept_until_that_frame_has_passed() -> N
     assert [request.resume_token for request in script.requests] == ["t", "t1"]
 
 
-@pytest.mark.parametrize("token", ["~", "t~", "~3", "t~0", "t~-1", "t~x", "t~1~2", "t~\u00b2", "t~" + "9" * 5_000])
+@pytest.mark.parametrize("token", ["~", "t~", "~3", "t~-1", "t~x", "t~01", "t~1~2~3", "t~\u00b2", "t~" + "9" * 5_000])
 async def test_a_damaged_token_is_refused(token: str) -> None:
     script = Script()
     async with played(script) as client:

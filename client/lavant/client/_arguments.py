@@ -63,10 +63,16 @@ def exact_duration(time: timedelta | None) -> Duration | None:
     return written
 
 
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """Write a time as a Timestamp; one without a zone is in UTC."""
+def timestamp(name: str, time: datetime | None) -> Timestamp | None:
+    """Write an argument that is a point in time. Raises ValueError for one that has no time zone."""
     if time is None:
         return None
+    if not isinstance(time, datetime):
+        raise TypeError(f"{name} must be a datetime, not {time!r}")
+    if time.utcoffset() is None:
+        raise ValueError(
+            f"{name} must have a time zone, not {time!r}: use datetime.now(UTC), or time.astimezone() for a local time"
+        )
     written = Timestamp()
     written.FromDatetime(time)
     return written

@@ -28,6 +28,6 @@ def run_filter(
         labels=labels,
         conversation_id=conversation_id,
         parent_run_id=parent_run_id,
-        created_after=timestamp(created_after),
-        created_before=timestamp(created_before),
+        created_after=timestamp("created_after", created_after),
+        created_before=timestamp("created_before", created_before),
     )

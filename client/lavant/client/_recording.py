@@ -1,6 +1,5 @@
 """All of a run in one value. Pure."""
 
-
 from pydantic import ConfigDict, Field, SkipValidation
 
 from lavant.client._events import Event

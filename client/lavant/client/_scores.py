@@ -102,8 +102,8 @@ def score_filter(
         run_names=several("run_names", run_names),
         labels=labels,
         subject_run_id=run_id,
-        start_time=timestamp(ended_after),
-        end_time=timestamp(ended_before),
+        start_time=timestamp("ended_after", ended_after),
+        end_time=timestamp("ended_before", ended_before),
     )
 
 

@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from lavant.client import _errors as errors
 from lavant.client._models import FieldViolation, RunResult
+from lavant.client._reached import explain
 from lavant.client._states import RunState
 
 DOMAIN = "lavant"
@@ -67,8 +68,9 @@ def from_status(status: Status) -> errors.LavantError:
             detail.Unpack(message)
     reason = info.reason if info.domain == DOMAIN else None
     kind = _BY_REASON.get(reason or "") or _BY_CODE.get(code, errors.LavantError)
+    text = status.message or code.name
     error = kind(
-        status.message or code.name,
+        explain(code, text) if info.domain != DOMAIN else text,
         code=code,
         retry_after=retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
         metadata=info.metadata,

@@ -174,8 +174,8 @@ class Rules:
         """
         request = BackfillRuleRequest(
             rule_id=rule_id,
-            created_after=timestamp(created_after),
-            created_before=timestamp(created_before),
+            created_after=timestamp("created_after", created_after),
+            created_before=timestamp("created_before", created_before),
             mode=BACKFILL_MODE_UNSPECIFIED if again is None else choose("again", again, BACKFILL_MODES),
         )
         try:

@@ -27,13 +27,18 @@ _WHAT_TO_DO: dict[type[LavantError], str] = {
 }
 
 
+def _is_silence(error: Unavailable) -> bool:
+    """Tell whether nobody answered; else the error says who did."""
+    return "does not speak gRPC" not in error.message and "cannot be found" not in error.message
+
+
 class CommandError(Exception):
     """A command cannot do its work; the text says why, and what to do."""
 
 
 def explain(error: Exception, target: str | None = None) -> str:
     """Write an error on one line; `target` is the server that the command was given."""
-    if isinstance(error, Unavailable) and error.reason is None:
+    if isinstance(error, Unavailable) and error.reason is None and _is_silence(error):
         return (
             f"lavant: no server answers at {resolve_target(target)}: "
             "start one with `lavant serve`, or name another with --target or LAVANT_TARGET"
