@@ -11,16 +11,16 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from lavant.client import AsyncClient, JudgedRun, _json
+from lavant.client import AsyncClient, JudgedRun
 from lavant.client.cli import _session
 from lavant.client.cli._cells import cut
 from lavant.client.cli._evaluators import evaluators_of
 from lavant.client.cli._failures import CommandError
+from lavant.client.cli._lines import Header, print_header, print_json
 from lavant.client.cli._options import ApiKey, RuleId, ScoreLabels, Target, labels_of
 from lavant.client.cli._sigterm import cancelled_by_sigterm
 from lavant.client.cli._tail_words import scores_text, seconds
 from lavant.client.cli._text import one_line, score_text
-from lavant.client.cli._untrusted import neutral_json
 
 Show = Callable[[JudgedRun], None]
 
@@ -62,6 +62,7 @@ def evaluate(
     ] = None,
     take_over: Annotated[bool, typer.Option("--take-over", help="End another worker of this name.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
+    header: Header = False,
     target: Target = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -75,7 +76,7 @@ def evaluate(
 
     async def work(client: AsyncClient) -> None:
         found = evaluators_of(evaluators or (), judges, judge)
-        with cancelled_by_sigterm(), _showing(rule, json) as show:
+        with cancelled_by_sigterm(), _showing(rule, json, header) as show:
             done = await client.evaluations.process_stream(
                 rule,
                 evaluators=found,
@@ -95,10 +96,11 @@ def evaluate(
 
 
 @contextmanager
-def _showing(rule: str, json: bool) -> Iterator[Show]:
+def _showing(rule: str, json: bool, header: bool) -> Iterator[Show]:
     """Show each run as it is judged, and in a terminal how many were."""
     if json or not sys.stdout.isatty():
-        yield lambda judged: print(_json_line(judged) if json else _columns(judged), flush=True)
+        print_header(("run", "name", "scores"), header and not json)
+        yield print_json if json else _print_columns
         return
     console = Console(highlight=False, markup=False, emoji=False)
     status = _Status(rule)
@@ -143,10 +145,6 @@ def _line(judged: JudgedRun) -> Text:
     return mark.append_text(scores_text(score.to_proto() for score in judged.scores)).append(f"  {took}", "dim")
 
 
-def _columns(judged: JudgedRun) -> str:
+def _print_columns(judged: JudgedRun) -> None:
     said = " ".join(map(score_text, judged.scores)) if judged.error is None else f"failed: {judged.error.message}"
-    return "\t".join((judged.run.id, one_line(judged.run.name), one_line(said)))
-
-
-def _json_line(judged: JudgedRun) -> str:
-    return neutral_json(_json.encode(judged))
+    print("\t".join((judged.run.id, one_line(judged.run.name), one_line(said))), flush=True)

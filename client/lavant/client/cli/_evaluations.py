@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lavant.client import AsyncClient, Evaluation, Run, WaitTimeout, _json
+from lavant.client import AsyncClient, Evaluation, Run, WaitTimeout
 from lavant.client.cli import _session
 from lavant.client.cli._exit_status import status_of
+from lavant.client.cli._lines import Header, print_header, print_json
 from lavant.client.cli._options import ApiKey, Labels, Names, Since, States, Target
 from lavant.client.cli._runs import STYLES
 from lavant.client.cli._selection import Selection
@@ -46,6 +47,7 @@ def evaluations(
     since: Since = None,
     limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="JSON: one object a line.")] = False,
+    header: Header = False,
     target: Target = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -63,7 +65,7 @@ def evaluations(
 
     async def work(client: AsyncClient) -> None:
         if evaluation is None:
-            await _list(client, Selection.of(state, ["evaluation"], name, label, since), limit, json)
+            await _list(client, Selection.of(state, ["evaluation"], name, label, since), limit, json, header)
         else:
             raise typer.Exit(await _check(client, evaluation, bounds, timeout, json))
 
@@ -99,15 +101,19 @@ def _least(given: str) -> tuple[str, float]:
         raise typer.BadParameter(f"--min-score must be NAME=NUMBER, such as correctness=0.8, not {given!r}") from None
 
 
-async def _list(client: AsyncClient, selection: Selection, limit: int, json: bool) -> None:
+async def _list(client: AsyncClient, selection: Selection, limit: int, json: bool, header: bool) -> None:
     found: list[Run] = []
     async for run in selection.list(client, page_size=min(limit, 1_000)):
         found.append(run)
         if len(found) == limit:
             break
     if json or not sys.stdout.isatty():
+        print_header(("evaluation", "name", "state", "scores"), header and not json)
         for run in found:
-            print(_json.encode(run) if json else "\t".join((run.id, one_line(run.name), run.state.value, _means(run))))
+            if json:
+                print_json(run)
+            else:
+                print("\t".join((run.id, one_line(run.name), run.state.value, _means(run))))
         return
     now = datetime.now(UTC)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -127,7 +133,10 @@ async def _check(client: AsyncClient, evaluation_id: str, bounds: _Bounds, timeo
         typer.echo(f"lavant: {error}: it goes on, wait again or longer", err=True)
         return NOT_ENDED
     ended = await client.evaluations.get(evaluation_id)
-    print(_json.encode(ended.model_dump(exclude={"rows", "comparison"})) if json else _summary(ended, bounds.least))
+    if json:
+        print_json(ended.model_dump(exclude={"rows", "comparison"}))
+    else:
+        print(_summary(ended, bounds.least))
     if status := status_of(ended.state):
         return status
     broken = list(bounds.broken(ended))

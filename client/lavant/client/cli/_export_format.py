@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from google.protobuf.json_format import Error, MessageToDict, ParseDict
 from google.protobuf.message import DecodeError, Message
 
+from lavant.client.cli._untrusted import neutral_json
 from lavant.v1.event_pb2 import Event
 from lavant.v1.run_pb2 import Run
 
@@ -52,7 +53,7 @@ def read_line(line: bytes) -> Run | Event:
 
 
 def _dump(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return neutral_json(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
 
 
 def _encode(message: Message) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads an export run by run; each is read and checked to its end before it is given."""
 
+import codecs
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -82,6 +83,9 @@ def read_export(file: IO[bytes], file_name: str) -> Iterator[ExportedRun]:
     """Give the runs of an export, each once it is read. Raises CommandError, naming the line that is damaged."""
     current: ExportedRun | None = None
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if not line.strip():
+            continue
         try:
             record = _read(line)
             if isinstance(record, Event):

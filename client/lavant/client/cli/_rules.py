@@ -14,6 +14,7 @@ from lavant.client import AlertState, AlertStatus, AsyncClient, Rule, _json
 from lavant.client._rules import Again
 from lavant.client.cli import _session
 from lavant.client.cli._alert_syntax import EXAMPLES, alert_text
+from lavant.client.cli._lines import Header, print_header, print_json
 from lavant.client.cli._options import ApiKey, RuleId, Since, Target, since_of
 from lavant.client.cli._rules_create import create
 from lavant.client.cli._text import age, one_line
@@ -29,7 +30,7 @@ rules.command(
 
 
 @rules.command("list", epilog="Example:\n\nlavant rules list")
-def list_(json: Json = False, target: Target = None, api_key: ApiKey = None) -> None:
+def list_(json: Json = False, header: Header = False, target: Target = None, api_key: ApiKey = None) -> None:
     """List rules, the newest first.
 
     Into a pipe go lines of tab-separated columns: rule, enabled or paused, rate, runs seen, drawn, judged, failed.
@@ -38,8 +39,12 @@ def list_(json: Json = False, target: Target = None, api_key: ApiKey = None) -> 
     async def work(client: AsyncClient) -> None:
         found = [rule async for rule in client.rules.list()]
         if json or not sys.stdout.isatty():
+            print_header(("rule", "state", "rate", "seen", "drawn", "judged", "failed"), header and not json)
             for rule in found:
-                print(_json.encode(rule) if json else "\t".join(_columns(rule)))
+                if json:
+                    print_json(rule)
+                else:
+                    print("\t".join(_columns(rule)))
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in ("RULE", "STATE", "RATE", "SEEN", "DRAWN", "JUDGED", "FAILED", "AGE"):
@@ -123,7 +128,10 @@ def delete(rule: RuleId, target: Target = None, api_key: ApiKey = None) -> None:
 def _told(ask: Callable[[AsyncClient], Awaitable[Rule]], json: bool, target: str | None, api_key: str | None) -> None:
     async def work(client: AsyncClient) -> None:
         rule = await ask(client)
-        print(_json.encode(rule) if json else _summary(rule))
+        if json:
+            print_json(rule)
+        else:
+            print(_summary(rule))
 
     _session.run(work, target, api_key)
 

@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lavant.client import AsyncClient, Run, RunState, _json
+from lavant.client import AsyncClient, Run, RunState
 from lavant.client.cli import _session
+from lavant.client.cli._lines import Header, print_header, print_json
 from lavant.client.cli._options import ApiKey, Kinds, Labels, Names, Since, States, Target
 from lavant.client.cli._selection import Selection
 from lavant.client.cli._text import age, label_text, one_line
@@ -28,6 +29,7 @@ STYLES = {
     RunState.ABANDONED: "yellow",
 }
 _LARGEST_PAGE = 1_000
+_COLUMNS = ("id", "name", "state", "labels", "created", "events")
 _FRAME_LINES = 3  # of a terminal that a live table leaves: its header, and room for the cursor
 
 
@@ -39,6 +41,7 @@ def runs(
     since: Since = None,
     limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    header: Header = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show what changes.")] = False,
     target: Target = None,
     api_key: ApiKey = None,
@@ -52,6 +55,7 @@ def runs(
 
     async def work(client: AsyncClient) -> None:
         in_terminal = sys.stdout.isatty() and not json
+        print_header(_COLUMNS, header and not json and not in_terminal)
         if watch and in_terminal:
             await _watch_table(client, selection, limit)
         elif watch:
@@ -60,7 +64,7 @@ def runs(
             _print_table([run async for run in _newest(client, selection, limit)])
         else:
             async for run in _newest(client, selection, limit):
-                print(_line(run, json))
+                _print_line(run, json)
 
     _session.run(work, target, api_key)
 
@@ -74,19 +78,21 @@ async def _newest(client: AsyncClient, selection: Selection, limit: int) -> Asyn
             return
 
 
-def _line(run: Run, json: bool) -> str:
+def _print_line(run: Run, json: bool) -> None:
     if json:
-        return _json.encode(run)
+        print_json(run)
+        return
     created = run.created.isoformat(timespec="milliseconds") if run.created else ""
     labels = label_text(run.labels)
-    return "\t".join((run.id, one_line(run.name), run.state.value, labels, created, str(run.last_sequence)))
+    columns = (run.id, one_line(run.name), run.state.value, labels, created, str(run.last_sequence))
+    print("\t".join(columns), flush=True)
 
 
 async def _watch_lines(client: AsyncClient, selection: Selection, json: bool) -> None:
     await anext(_newest(client, selection, 1), None)  # fails early where there is no server
     async for run in selection.watch(client):
         if selection.holds(run):
-            print(_line(run, json), flush=True)
+            _print_line(run, json)
 
 
 async def _watch_table(client: AsyncClient, selection: Selection, limit: int) -> None:

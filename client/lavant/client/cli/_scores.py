@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lavant.client import AsyncClient, RecordedScore, ScoreChange, ScoreFilter, ScoreGroup, ScoreVerdict, _json
+from lavant.client import AsyncClient, RecordedScore, ScoreChange, ScoreFilter, ScoreGroup, ScoreVerdict
 from lavant.client._scores import ScoreDimension
 from lavant.client.cli import _session
+from lavant.client.cli._lines import Header, print_header, print_json
 from lavant.client.cli._options import ApiKey, Labels, Since, Target, labels_of, seconds_of, since_of
 from lavant.client.cli._text import one_line, score_text
 
@@ -48,6 +49,7 @@ def scores(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0: all.")] = 50,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    header: Header = False,
     target: Target = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -72,7 +74,7 @@ def scores(
     async def work(client: AsyncClient) -> None:
         if against is not None:
             changes = await client.scores.compare(wanted, baseline=wanted.model_copy(update={"versions": [against]}))
-            _print(changes, _CHANGE, map(_change, changes), json)
+            _print(changes, _CHANGE, map(_change, changes), json, header)
             if any(ScoreVerdict.REGRESSED in (change.verdict, change.error_verdict) for change in changes):
                 raise typer.Exit(REGRESSED)
         elif dimensions or length is not None:
@@ -82,10 +84,11 @@ def scores(
                 [*_headings(dimensions, length), *_SUMS],
                 (_group(one, dimensions, length) for one in groups),
                 json,
+                header,
             )
         else:
             found = [one async for one in _first(client, wanted, limit)]
-            _print(found, _SCORE, map(_score, found), json)
+            _print(found, _SCORE, map(_score, found), json, header)
 
     _session.run(work, target, api_key)
 
@@ -116,11 +119,14 @@ async def _first(client: AsyncClient, wanted: ScoreFilter, limit: int) -> AsyncI
             return
 
 
-def _print(found: Sequence[BaseModel], headings: Sequence[str], rows: Iterable[Sequence[str]], json: bool) -> None:
+def _print(
+    found: Sequence[BaseModel], headings: Sequence[str], rows: Iterable[Sequence[str]], json: bool, header: bool
+) -> None:
     if json:
         for one in found:
-            print(_json.encode(one))
+            print_json(one)
     elif not sys.stdout.isatty():
+        print_header(headings, header)
         for row in rows:
             print("\t".join(row))
     elif not found:

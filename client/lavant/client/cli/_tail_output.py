@@ -10,11 +10,11 @@ from rich.console import Console
 
 from lavant.client import Event, Run, RunResult
 from lavant.client.cli._export_format import event_line
+from lavant.client.cli._lines import json_line
 from lavant.client.cli._plain_screen import PlainScreen
 from lavant.client.cli._tail_live import Live
 from lavant.client.cli._tail_view import TailView
 from lavant.client.cli._terminal_screen import TerminalScreen
-from lavant.client.cli._untrusted import neutral_json
 
 REFRESH_INTERVAL = 0.08
 
@@ -60,7 +60,7 @@ class JsonLines:
 
     def show(self, event: Event) -> None:
         """Write an event; its text cannot steer a terminal."""
-        self._file.write(neutral_json(event_line(event.proto)) + "\n")
+        self._file.write(json_line(event_line(event.proto), self._file) + "\n")
         self._file.flush()
 
     def end(self, result: RunResult | None, count: int) -> None:
