@@ -67,11 +67,3 @@ def decode(text: str) -> Any:
 def _beginning(text: str, size: int | None) -> str:
     known = {} if size is None else {"bytes": size}
     return to_json({"truncated": True, **known, "head": text[:HEAD]}).decode()
-
-
-def bounded(value: object) -> object:
-    """Return the value: `encode` bounds it."""
-    return value
-
-
-valid_text = to_text

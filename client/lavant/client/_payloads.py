@@ -137,9 +137,6 @@ def tool_call(
     return call
 
 
-recorded_call = tool_call
-
-
 def tool_call_started(call: event_pb2.ToolCall, fit: Fitting | None = None) -> Event:
     """A tool is called."""
     return (fit or Fitting()).event(tool_call_started=event_pb2.ToolCallStarted(call=call))

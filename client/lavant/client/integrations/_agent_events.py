@@ -33,7 +33,7 @@ from typing_extensions import override
 
 from lavant.client import AsyncRunProducer, Usage, _json, _payloads
 from lavant.client._async.concurrency import monotonic
-from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._pydantic_ai_model import recorded_model
 from lavant.client.integrations._pydantic_ai_response import usage_of
 from lavant.client.integrations._stream_event import (

@@ -3,7 +3,7 @@
 from collections import deque
 
 from lavant.client.integrations._message_recorder import MessageRecorder
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 
 

@@ -13,6 +13,7 @@ from pydantic_evals.evaluators import Evaluator
 from lavant.client import _json
 from lavant.client._errors import EvaluationChanged
 from lavant.client._rows import Row
+from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import EvaluationPlan, Event
 
@@ -73,7 +74,7 @@ def plan_of(
     everyone = [*evaluators, *(one for case in dataset.cases for one in case.evaluators)]
     described = {proto.SerializeToString(): proto for proto in map(_describe, everyone)}
     return EvaluationPlan(
-        dataset=_json.valid_text(dataset.name or ""),
+        dataset=to_text(dataset.name or ""),
         row_count=len(dataset.cases) * iterations,
         iterations=iterations,
         evaluators=described.values(),
@@ -108,7 +109,7 @@ def check_unchanged(evaluation_id: str, stored: Stored, plan: EvaluationPlan, pl
 
 def value_text(value: object) -> str:
     """Return a value's JSON text, or if that is too large, its size and its beginning."""
-    return _json.bounded_text(_json.encode(_json.bounded(value)), _LARGEST)
+    return _json.encode(value, _LARGEST)
 
 
 def optional_text(value: object) -> str:
@@ -119,7 +120,7 @@ def optional_text(value: object) -> str:
 def _row_id(case: Case[Any, Any, Any], number: int, input_json: str) -> str:
     if not case.name:
         return f"case {number} {_digest(_ADDRESS.sub('', input_json))}"
-    name = _json.valid_text(case.name)
+    name = to_text(case.name)
     if len(name) <= _LONGEST_ID and name.isprintable():
         return name
     clean = "".join(character if character.isprintable() else " " for character in name)
@@ -133,8 +134,8 @@ def _digest(text: str) -> str:
 def _describe(evaluator: Evaluator[Any, Any, Any]) -> event_pb2.Evaluator:
     settings = optional_text(evaluator.as_spec().arguments)
     return event_pb2.Evaluator(
-        name=_json.valid_text(evaluator.get_default_evaluation_name()),
-        version=_json.valid_text(evaluator.get_evaluator_version() or ""),
+        name=to_text(evaluator.get_default_evaluation_name()),
+        version=to_text(evaluator.get_evaluator_version() or ""),
         config_json=_json.bounded_text(settings, _LARGEST_CONFIG),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pydantic_evals.evaluators import EvaluationReason, Evaluator, EvaluatorContext
 
-from lavant.client import _json, _payloads
+from lavant.client import _payloads
 from lavant.client._arguments import check_optional_seconds
 from lavant.client._models import ErrorInfo, Run
 from lavant.client._rows import Score
@@ -19,6 +19,7 @@ from lavant.client.integrations._judging_context import Recorded, context_of
 from lavant.client.integrations._judging_described import Described, describe
 from lavant.client.integrations._judging_outages import is_outage, retry_after
 from lavant.client.integrations._judging_thread import in_thread
+from lavant.contract.text import to_text
 
 _Evaluator: TypeAlias = Evaluator[Any, Any, Any]
 _Context: TypeAlias = EvaluatorContext[Any, Any, Any]
@@ -158,7 +159,7 @@ def _described(error: BaseException) -> ErrorInfo:
 
 
 def _text(text: str, longest: int = _LONGEST_TEXT) -> str:
-    return _json.valid_text(text)[:longest]
+    return to_text(text)[:longest]
 
 
 def named_apart(scores: Iterable[Iterable[Score]]) -> list[Score]:

@@ -10,10 +10,10 @@ from langchain_core.callbacks.manager import _achat_model_start_fallback, ahandl
 
 from lavant.client import AsyncClient, AsyncRunProducer, RunProducer, _scope
 from lavant.client.integrations._cancelling import CancelOnRequest
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import LoopLog, Root, is_running
 from lavant.client.integrations._langchain_roots import Roots
-from lavant.client.integrations._pydantic_ai_guard import Guard
 
 _HANDLER = str(Path(__file__).with_name("_langchain_async.py"))
 _log = logging.getLogger("lavant.client")

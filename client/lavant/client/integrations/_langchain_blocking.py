@@ -4,11 +4,11 @@ from dataclasses import replace
 from uuid import UUID
 
 from lavant.client import AsyncRunProducer, Client, RunProducer, _scope
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._langchain_asynchronous import joined
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import Root
 from lavant.client.integrations._langchain_roots import Roots
-from lavant.client.integrations._pydantic_ai_guard import Guard
 
 
 class BlockingRoots(Roots):

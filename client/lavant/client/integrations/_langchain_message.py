@@ -8,10 +8,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResul
 
 from lavant.client import Usage
 from lavant.client.integrations._answer_calls import AnswerCalls
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._message_recorder import Kind, MessageRecorder
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._reading import count, field, items
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}

@@ -13,12 +13,12 @@ from langchain_core.tools import ToolException
 from lavant.client import LavantError, Usage, _payloads
 from lavant.client.integrations._answer_calls import call_key
 from lavant.client.integrations._conversation import asked
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_message import AnswerRecorder, described, message_of
 from lavant.client.integrations._message_recorder import Log
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._recorder import Recorder
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 from lavant.v1.event_pb2 import Event, ToolCallOutcome
 

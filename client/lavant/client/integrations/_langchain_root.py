@@ -8,9 +8,9 @@ from threading import RLock
 from uuid import UUID
 
 from lavant.client import AsyncRunProducer, RunProducer, Usage
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_recorder import RootRecorder, Run, value_of
-from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.v1.event_pb2 import Event
 
 Action = Callable[[RootRecorder], None]

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from lavant.client import AsyncClient, AsyncRunProducer, Client, ProducerOptions, RunProducer
 from lavant.client._options import OnError, check_on_error
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._langchain_begun import Begun
 from lavant.client.integrations._langchain_root import Action, Root
 from lavant.client.integrations._langchain_scopes import ToolScopes
-from lavant.client.integrations._pydantic_ai_guard import Guard
 
 # LangChain's runs that are recorded, by whatever handler: the first one that is told of a run records it.
 _recorded_by: "dict[UUID, Roots]" = {}

@@ -5,10 +5,10 @@ from typing import Any
 
 from lavant.client import Usage
 from lavant.client.integrations._answer_calls import AnswerCall, AnswerCalls
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._message_recorder import Kind, MessageRecorder
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._reading import count, field, items
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 
 _DELTAS: dict[str, Kind] = {

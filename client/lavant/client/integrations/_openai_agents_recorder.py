@@ -11,13 +11,13 @@ from lavant.client import LavantError, Usage, _payloads
 from lavant.client._ids import new_id
 from lavant.client.integrations._answer_calls import AnswerCall
 from lavant.client.integrations._conversation import asked
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._message_recorder import Log
 from lavant.client.integrations._openai_agents_answer import AnswerRecorder, described, usage_of
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
 from lavant.client.integrations._reading import field as read
 from lavant.client.integrations._reading import items
 from lavant.client.integrations._recorder import Recorder
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 from lavant.v1.event_pb2 import Event, ToolCallOutcome
 

@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from lavant.client import AsyncRunProducer
 from lavant.client._async.concurrency import Background, is_being_cancelled
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._openai_agents_failure import listening
 from lavant.client.integrations._openai_agents_hooks import Place, RecordingHooks, place
 from lavant.client.integrations._openai_agents_recorder import RunRecorder
-from lavant.client.integrations._pydantic_ai_guard import Guard
 
 _Result = TypeVar("_Result")
 

@@ -12,8 +12,8 @@ from lavant.client._arguments import duration
 from lavant.client._options import OnError
 from lavant.client.integrations._message_recorder import MessageRecorder
 from lavant.client.integrations._otel_span import Moment
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
 from lavant.client.integrations._recorder import Recorder
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_text
 from lavant.v1.event_pb2 import Event
 

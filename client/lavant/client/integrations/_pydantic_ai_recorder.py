@@ -23,12 +23,12 @@ from pydantic_ai.models import Model, ModelRequestContext
 
 from lavant.client import AsyncRunProducer, _json, _payloads, _scope
 from lavant.client._async.concurrency import monotonic
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._pydantic_ai_messages import asked
 from lavant.client.integrations._pydantic_ai_model import recorded_model
 from lavant.client.integrations._pydantic_ai_request import RequestRecorder
 from lavant.client.integrations._pydantic_ai_step import NestedStep
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 from lavant.contract.text import to_name, to_text
 from lavant.v1.event_pb2 import ToolCall, ToolCallOutcome
 from lavant.v1.run_pb2 import Error

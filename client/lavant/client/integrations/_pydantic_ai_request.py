@@ -3,11 +3,11 @@
 from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
 
 from lavant.client import AsyncRunProducer, Usage
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._pydantic_ai_messages import answered
 from lavant.client.integrations._pydantic_ai_response import ResponseRecorder, usage_of
 from lavant.client.integrations._pydantic_ai_step import NestedStep
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 
 
 class RequestRecorder:

@@ -18,9 +18,9 @@ from pydantic_ai.messages import (
 )
 
 from lavant.client import AsyncRunProducer, Usage
+from lavant.client.integrations._guard import Guard
 from lavant.client.integrations._message_recorder import MessageRecorder
-from lavant.client.integrations._pydantic_ai_calls import ToolCallIds
-from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._tool_call_ids import ToolCallIds
 
 
 class _OpenCall:

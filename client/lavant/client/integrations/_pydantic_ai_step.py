@@ -11,7 +11,7 @@ from lavant.client import AsyncRunProducer, Usage, _payloads, _scope
 from lavant.client._arguments import step_kind
 from lavant.client._async.concurrency import monotonic
 from lavant.client._ids import new_id
-from lavant.client.integrations._pydantic_ai_guard import Guard
+from lavant.client.integrations._guard import Guard
 from lavant.v1.event_pb2 import Event
 
 _innermost: "ContextVar[NestedStep | None]" = ContextVar("lavant_pydantic_ai_step", default=None)

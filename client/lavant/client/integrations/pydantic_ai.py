@@ -30,7 +30,7 @@ with extra("pydantic-ai"):
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.tools import AgentDepsT, ToolDefinition
 
-from lavant.client.integrations._pydantic_ai_guard import Guard, guarded_run
+from lavant.client.integrations._guard import Guard, guarded_run
 from lavant.client.integrations._pydantic_ai_recorder import PART_EVENTS, TOOL_EVENTS, AgentRecorder
 from lavant.client.integrations._pydantic_ai_step import NestedStep
 
