@@ -23,127 +23,201 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """Not set."""
+    """Not used by the server."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT with BadRequest. A field is missing, malformed or too large. Fix the call."""
+    """INVALID_ARGUMENT with BadRequest. A field is missing, malformed or out of bounds; BadRequest names its path, such
+    as "batch.events[3].event_id". Correct the request; do not retry it.
+    """
     ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. The resume token is damaged, forged, or of another run. Begin anew."""
+    """INVALID_ARGUMENT. The resume token is damaged, forged, or of another run, such as an earlier run with the same
+    ID. Start without a token, and report to the application that events may repeat.
+    """
     ERROR_REASON_STORE_EPOCH_CHANGED: _ErrorReason.ValueType  # 3
-    """FAILED_PRECONDITION. The token is of another life of the store, restored from a backup
-    perhaps. Begin anew.
+    """FAILED_PRECONDITION. The token was issued before the store was restored or replaced. Start without a token, and
+    report to the application that events may repeat or have changed.
     """
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 4
-    """NOT_FOUND with ResourceInfo. No such run, or not yours."""
+    """NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, or belongs to another tenant.
+    Create the run, correct the ID, or use StreamEventsRequest.wait_for_run.
+    """
     ERROR_REASON_RUN_EXISTS: _ErrorReason.ValueType  # 5
-    """ALREADY_EXISTS. The run_id is taken by a run with other settings."""
+    """ALREADY_EXISTS; metadata `run_id`. A run with this ID and other settings exists. Choose another ID."""
     ERROR_REASON_RUN_SEALED: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION. The run has ended; its log is sealed."""
+    """FAILED_PRECONDITION. The run has ended; nothing can be appended to its log. Stop publishing to the run."""
     ERROR_REASON_RUN_NOT_ENDED: _ErrorReason.ValueType  # 7
-    """FAILED_PRECONDITION. The run has not ended yet."""
+    """FAILED_PRECONDITION; metadata `run_id`. The run has not ended, and only ended runs can be deleted. Cancel the run
+    and wait for its end first.
+    """
     ERROR_REASON_CONSUMER_BUSY: _ErrorReason.ValueType  # 8
-    """ALREADY_EXISTS with RetryInfo. Another session of this consumer_id streams this run.
-    Wait, or take over.
+    """ALREADY_EXISTS with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer
+    on this run. Wait and retry, set `take_over`, or use another consumer ID.
     """
     ERROR_REASON_STREAM_DISPLACED: _ErrorReason.ValueType  # 9
-    """ABORTED. A newer stream of this consumer took this one's place. Do not reconnect."""
+    """ABORTED. A newer stream of this consumer acquired the lease. Stop; do not reconnect, or the two displace each
+    other for ever.
+    """
     ERROR_REASON_STALE_ATTEMPT: _ErrorReason.ValueType  # 10
-    """ABORTED. A newer attempt of the same session is already streaming. Do not reconnect."""
+    """ABORTED; metadata `attempt`: the attempt that streams. This call is a late duplicate of the same session, whose
+    attempt is not higher than the one that streams. Stop this call; do not reconnect.
+    """
     ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 11
-    """RESOURCE_EXHAUSTED with RetryInfo. The reader accepted nothing for too long. Resume."""
+    """RESOURCE_EXHAUSTED with RetryInfo. Flow control accepted nothing for the server's write timeout (default 30 s).
+    Resume after the delay, and read faster.
+    """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 12
-    """RESOURCE_EXHAUSTED with QuotaFailure. Too many streams or calls, or no room to store."""
+    """RESOURCE_EXHAUSTED with QuotaFailure, and RetryInfo where waiting helps. A bound of the server, the store or the
+    run is reached: streams open at once, storage, producers or events per run, or open steps, messages, tool calls or
+    inputs per run (metadata `kind`, `limit`; BadRequest). Retry later if there is RetryInfo; otherwise stay within
+    the bound.
+    """
     ERROR_REASON_PRODUCER_GAP: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION. The batch does not begin where the producer's last one ended: numbers
-    are missing before it, or it is stored in part. The metadata's
-    expected_producer_sequence says from where to send.
+    """FAILED_PRECONDITION; metadata `expected_producer_sequence`. The batch does not start at the number after the last
+    stored one: numbers are missing before it, or some of it is stored and some not. Send again from
+    `expected_producer_sequence`, in order; if those events are lost, fail.
     """
     ERROR_REASON_PRODUCER_FENCED: _ErrorReason.ValueType  # 14
-    """ABORTED. A newer epoch of this producer_id is at work. Stop."""
+    """ABORTED; metadata `epoch`: the newer epoch. A producer with the same ID and a higher epoch publishes to the run.
+    Stop publishing.
+    """
     ERROR_REASON_PRODUCER_CONFLICT: _ErrorReason.ValueType  # 15
-    """ALREADY_EXISTS. This producer sequence was stored with other content."""
+    """ALREADY_EXISTS; metadata `producer_sequence`. This number is stored with other content: two producers share an ID
+    and an epoch, or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
+    """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 16
-    """UNAUTHENTICATED. No credentials, or not valid ones."""
+    """UNAUTHENTICATED. Reserved for credentials that are missing or not valid. Obtain new credentials."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 17
-    """PERMISSION_DENIED. The credentials do not allow it."""
+    """PERMISSION_DENIED. The credentials do not allow the call, or a token was issued to another tenant. Do not retry."""
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 18
-    """UNAVAILABLE with RetryInfo. Starting, draining, or the store is out of reach. Try again."""
+    """UNAVAILABLE with RetryInfo. The server is starting or draining, the lease could not be renewed, or the store is
+    out of reach. Retry after the delay.
+    """
     ERROR_REASON_DATA_LOSS: _ErrorReason.ValueType  # 19
-    """DATA_LOSS. A stored record fails its checksum. Nothing wrong is ever served."""
+    """DATA_LOSS. A stored record fails its checksum or is missing; the server never sends wrong events instead. Do not
+    retry; an operator has to restore the store.
+    """
     ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """NOT_FOUND with ResourceInfo. No such rule, or not yours."""
+    """NOT_FOUND with ResourceInfo; metadata `rule_id`. The rule does not exist, was deleted, or belongs to another
+    tenant. Create the rule or correct the ID.
+    """
     ERROR_REASON_RULE_EXISTS: _ErrorReason.ValueType  # 21
-    """ALREADY_EXISTS. The rule_id is taken by another rule."""
+    """ALREADY_EXISTS; metadata `rule_id`. A rule with this ID and other settings exists. Choose another ID, or use
+    UpdateRule.
+    """
     ERROR_REASON_RULE_CHANGED: _ErrorReason.ValueType  # 22
-    """ABORTED. The rule is no longer what was to be changed. Read it again."""
+    """ABORTED; metadata `rule_id`, `revision`: the current one. The rule's revision is not the one in the request. Get
+    the rule, apply the change to it, and retry.
+    """
     ERROR_REASON_BACKFILL_UNDER_WAY: _ErrorReason.ValueType  # 23
-    """FAILED_PRECONDITION. A backfill of the rule is under way. Wait for its end."""
+    """FAILED_PRECONDITION; metadata `rule_id`. Another backfill of the rule is in progress. Wait until Rule.backfill.done
+    and retry.
+    """
     ERROR_REASON_SAMPLE_LOST: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. The session does not hold the sample: it is done, or somebody else's by now.
-    Drop it.
+    """FAILED_PRECONDITION; metadata `run_id`. The session does not hold the sample: it is completed, or was assigned to
+    another session. Drop the sample.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed: ErrorInfo.reason, without the prefix, in the domain "lavant".
-    The status code of each is in its comment.
+    """Reason for which a call or a batch failed, and what a client does about it.
+
+    Every error that the server reports carries google.rpc.ErrorInfo in its details: `domain` is "lavant", `reason` is
+    the name of one of these values without the prefix ERROR_REASON_. Details travel in the trailing metadata
+    "grpc-status-details-bin" of a call, or in the `rejection` of a batch. Branch on the reason, not on the status code:
+    an error without ErrorInfo comes from the connection or a proxy, not from lavant, but for status INTERNAL, which a
+    defect of the server has. Each comment begins with the status code and the further details. Ignore reasons that you
+    do not know, and treat them by their status code.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""Not set."""
+"""Not used by the server."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT with BadRequest. A field is missing, malformed or too large. Fix the call."""
+"""INVALID_ARGUMENT with BadRequest. A field is missing, malformed or out of bounds; BadRequest names its path, such
+as "batch.events[3].event_id". Correct the request; do not retry it.
+"""
 ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. The resume token is damaged, forged, or of another run. Begin anew."""
+"""INVALID_ARGUMENT. The resume token is damaged, forged, or of another run, such as an earlier run with the same
+ID. Start without a token, and report to the application that events may repeat.
+"""
 ERROR_REASON_STORE_EPOCH_CHANGED: ErrorReason.ValueType  # 3
-"""FAILED_PRECONDITION. The token is of another life of the store, restored from a backup
-perhaps. Begin anew.
+"""FAILED_PRECONDITION. The token was issued before the store was restored or replaced. Start without a token, and
+report to the application that events may repeat or have changed.
 """
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 4
-"""NOT_FOUND with ResourceInfo. No such run, or not yours."""
+"""NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, or belongs to another tenant.
+Create the run, correct the ID, or use StreamEventsRequest.wait_for_run.
+"""
 ERROR_REASON_RUN_EXISTS: ErrorReason.ValueType  # 5
-"""ALREADY_EXISTS. The run_id is taken by a run with other settings."""
+"""ALREADY_EXISTS; metadata `run_id`. A run with this ID and other settings exists. Choose another ID."""
 ERROR_REASON_RUN_SEALED: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION. The run has ended; its log is sealed."""
+"""FAILED_PRECONDITION. The run has ended; nothing can be appended to its log. Stop publishing to the run."""
 ERROR_REASON_RUN_NOT_ENDED: ErrorReason.ValueType  # 7
-"""FAILED_PRECONDITION. The run has not ended yet."""
+"""FAILED_PRECONDITION; metadata `run_id`. The run has not ended, and only ended runs can be deleted. Cancel the run
+and wait for its end first.
+"""
 ERROR_REASON_CONSUMER_BUSY: ErrorReason.ValueType  # 8
-"""ALREADY_EXISTS with RetryInfo. Another session of this consumer_id streams this run.
-Wait, or take over.
+"""ALREADY_EXISTS with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer
+on this run. Wait and retry, set `take_over`, or use another consumer ID.
 """
 ERROR_REASON_STREAM_DISPLACED: ErrorReason.ValueType  # 9
-"""ABORTED. A newer stream of this consumer took this one's place. Do not reconnect."""
+"""ABORTED. A newer stream of this consumer acquired the lease. Stop; do not reconnect, or the two displace each
+other for ever.
+"""
 ERROR_REASON_STALE_ATTEMPT: ErrorReason.ValueType  # 10
-"""ABORTED. A newer attempt of the same session is already streaming. Do not reconnect."""
+"""ABORTED; metadata `attempt`: the attempt that streams. This call is a late duplicate of the same session, whose
+attempt is not higher than the one that streams. Stop this call; do not reconnect.
+"""
 ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 11
-"""RESOURCE_EXHAUSTED with RetryInfo. The reader accepted nothing for too long. Resume."""
+"""RESOURCE_EXHAUSTED with RetryInfo. Flow control accepted nothing for the server's write timeout (default 30 s).
+Resume after the delay, and read faster.
+"""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 12
-"""RESOURCE_EXHAUSTED with QuotaFailure. Too many streams or calls, or no room to store."""
+"""RESOURCE_EXHAUSTED with QuotaFailure, and RetryInfo where waiting helps. A bound of the server, the store or the
+run is reached: streams open at once, storage, producers or events per run, or open steps, messages, tool calls or
+inputs per run (metadata `kind`, `limit`; BadRequest). Retry later if there is RetryInfo; otherwise stay within
+the bound.
+"""
 ERROR_REASON_PRODUCER_GAP: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION. The batch does not begin where the producer's last one ended: numbers
-are missing before it, or it is stored in part. The metadata's
-expected_producer_sequence says from where to send.
+"""FAILED_PRECONDITION; metadata `expected_producer_sequence`. The batch does not start at the number after the last
+stored one: numbers are missing before it, or some of it is stored and some not. Send again from
+`expected_producer_sequence`, in order; if those events are lost, fail.
 """
 ERROR_REASON_PRODUCER_FENCED: ErrorReason.ValueType  # 14
-"""ABORTED. A newer epoch of this producer_id is at work. Stop."""
+"""ABORTED; metadata `epoch`: the newer epoch. A producer with the same ID and a higher epoch publishes to the run.
+Stop publishing.
+"""
 ERROR_REASON_PRODUCER_CONFLICT: ErrorReason.ValueType  # 15
-"""ALREADY_EXISTS. This producer sequence was stored with other content."""
+"""ALREADY_EXISTS; metadata `producer_sequence`. This number is stored with other content: two producers share an ID
+and an epoch, or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
+"""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 16
-"""UNAUTHENTICATED. No credentials, or not valid ones."""
+"""UNAUTHENTICATED. Reserved for credentials that are missing or not valid. Obtain new credentials."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 17
-"""PERMISSION_DENIED. The credentials do not allow it."""
+"""PERMISSION_DENIED. The credentials do not allow the call, or a token was issued to another tenant. Do not retry."""
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 18
-"""UNAVAILABLE with RetryInfo. Starting, draining, or the store is out of reach. Try again."""
+"""UNAVAILABLE with RetryInfo. The server is starting or draining, the lease could not be renewed, or the store is
+out of reach. Retry after the delay.
+"""
 ERROR_REASON_DATA_LOSS: ErrorReason.ValueType  # 19
-"""DATA_LOSS. A stored record fails its checksum. Nothing wrong is ever served."""
+"""DATA_LOSS. A stored record fails its checksum or is missing; the server never sends wrong events instead. Do not
+retry; an operator has to restore the store.
+"""
 ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 20
-"""NOT_FOUND with ResourceInfo. No such rule, or not yours."""
+"""NOT_FOUND with ResourceInfo; metadata `rule_id`. The rule does not exist, was deleted, or belongs to another
+tenant. Create the rule or correct the ID.
+"""
 ERROR_REASON_RULE_EXISTS: ErrorReason.ValueType  # 21
-"""ALREADY_EXISTS. The rule_id is taken by another rule."""
+"""ALREADY_EXISTS; metadata `rule_id`. A rule with this ID and other settings exists. Choose another ID, or use
+UpdateRule.
+"""
 ERROR_REASON_RULE_CHANGED: ErrorReason.ValueType  # 22
-"""ABORTED. The rule is no longer what was to be changed. Read it again."""
+"""ABORTED; metadata `rule_id`, `revision`: the current one. The rule's revision is not the one in the request. Get
+the rule, apply the change to it, and retry.
+"""
 ERROR_REASON_BACKFILL_UNDER_WAY: ErrorReason.ValueType  # 23
-"""FAILED_PRECONDITION. A backfill of the rule is under way. Wait for its end."""
+"""FAILED_PRECONDITION; metadata `rule_id`. Another backfill of the rule is in progress. Wait until Rule.backfill.done
+and retry.
+"""
 ERROR_REASON_SAMPLE_LOST: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. The session does not hold the sample: it is done, or somebody else's by now.
-Drop it.
+"""FAILED_PRECONDITION; metadata `run_id`. The session does not hold the sample: it is completed, or was assigned to
+another session. Drop the sample.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,14 +26,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateRuleRequest(_message.Message):
-    """See CreateRule."""
+    """Request of CreateRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """What the server sets is ignored."""
+        """Rule to create. Fields that the server sets are ignored. Required."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ Global___CreateRuleRequest: _TypeAlias = CreateRuleRequest  # noqa: Y015
 
 @_typing.final
 class CreateRuleResponse(_message.Message):
-    """See CreateRule."""
+    """Response of CreateRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """As it stands."""
+        """The rule that was created, or the existing one with the same settings."""
 
     def __init__(
         self,
@@ -74,13 +74,13 @@ Global___CreateRuleResponse: _TypeAlias = CreateRuleResponse  # noqa: Y015
 
 @_typing.final
 class GetRuleRequest(_message.Message):
-    """See GetRule."""
+    """Request of GetRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_ID_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Which."""
+    """ID of the rule. Required."""
     def __init__(
         self,
         *,
@@ -96,14 +96,14 @@ Global___GetRuleRequest: _TypeAlias = GetRuleRequest  # noqa: Y015
 
 @_typing.final
 class GetRuleResponse(_message.Message):
-    """See GetRule."""
+    """Response of GetRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """As it stands."""
+        """Current state of the rule."""
 
     def __init__(
         self,
@@ -120,16 +120,18 @@ Global___GetRuleResponse: _TypeAlias = GetRuleResponse  # noqa: Y015
 
 @_typing.final
 class ListRulesRequest(_message.Message):
-    """See ListRules."""
+    """Request of ListRules."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most 1,000; 0: 100. A page may hold fewer, even none, and still not be the last."""
+    """Maximum number of rules to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer rules, or none, and
+    not be the last.
+    """
     page_token: _builtins.str
-    """From the page before."""
+    """next_page_token of the previous response. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -146,17 +148,17 @@ Global___ListRulesRequest: _TypeAlias = ListRulesRequest  # noqa: Y015
 
 @_typing.final
 class ListRulesResponse(_message.Message):
-    """See ListRules."""
+    """Response of ListRules."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty: there is none."""
+    """page_token of the next request. Empty: this is the last page."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_rule_pb2.Rule]:
-        """The newest first."""
+        """The page's rules, the newest first."""
 
     def __init__(
         self,
@@ -174,15 +176,16 @@ Global___ListRulesResponse: _TypeAlias = ListRulesResponse  # noqa: Y015
 
 @_typing.final
 class UpdateRuleRequest(_message.Message):
-    """See UpdateRule."""
+    """Request of UpdateRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """Replaces all that the server does not set. If its revision is not 0, it must be the rule's: else
-        RULE_CHANGED, unless it is as wanted already.
+        """New settings; all of them are replaced, also by fields that are not set. Fields that the server sets are ignored,
+        except for `revision`: if it is not 0, it must be the rule's current one, otherwise the request fails with
+        RULE_CHANGED. Required.
         """
 
     def __init__(
@@ -200,14 +203,14 @@ Global___UpdateRuleRequest: _TypeAlias = UpdateRuleRequest  # noqa: Y015
 
 @_typing.final
 class UpdateRuleResponse(_message.Message):
-    """See UpdateRule."""
+    """Response of UpdateRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """As it stands."""
+        """The rule with its new settings."""
 
     def __init__(
         self,
@@ -224,13 +227,13 @@ Global___UpdateRuleResponse: _TypeAlias = UpdateRuleResponse  # noqa: Y015
 
 @_typing.final
 class DeleteRuleRequest(_message.Message):
-    """See DeleteRule."""
+    """Request of DeleteRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_ID_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Which."""
+    """ID of the rule. Required."""
     def __init__(
         self,
         *,
@@ -246,7 +249,7 @@ Global___DeleteRuleRequest: _TypeAlias = DeleteRuleRequest  # noqa: Y015
 
 @_typing.final
 class DeleteRuleResponse(_message.Message):
-    """See DeleteRule."""
+    """Response of DeleteRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -263,7 +266,7 @@ Global___DeleteRuleResponse: _TypeAlias = DeleteRuleResponse  # noqa: Y015
 
 @_typing.final
 class BackfillRuleRequest(_message.Message):
-    """See BackfillRule."""
+    """Request of BackfillRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -272,16 +275,16 @@ class BackfillRuleRequest(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Which."""
+    """ID of the rule. Required."""
     mode: _rule_pb2.BackfillMode.ValueType
-    """Which runs to select. Scores that were recorded before stay."""
+    """Which runs to select. Scores that are recorded already stay."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Only runs created at or after."""
+        """Examine only runs created at or after this time. Absent: no bound."""
 
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Only runs created before."""
+        """Examine only runs created before this time. Absent: no bound."""
 
     def __init__(
         self,
@@ -301,14 +304,14 @@ Global___BackfillRuleRequest: _TypeAlias = BackfillRuleRequest  # noqa: Y015
 
 @_typing.final
 class BackfillRuleResponse(_message.Message):
-    """See BackfillRule."""
+    """Response of BackfillRule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """As it stands; its backfill tells how far it is."""
+        """Current state of the rule; `backfill` reports the progress."""
 
     def __init__(
         self,
@@ -325,7 +328,7 @@ Global___BackfillRuleResponse: _TypeAlias = BackfillRuleResponse  # noqa: Y015
 
 @_typing.final
 class SampleRunsRequest(_message.Message):
-    """See SampleRuns."""
+    """Request of SampleRuns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -339,32 +342,40 @@ class SampleRunsRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Which rule."""
+    """ID of the rule. Required."""
     worker_id: _builtins.str
-    """Who works. 1 to 128 characters."""
+    """ID of the worker, chosen by the client. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..".
+    Required.
+    """
     session_id: _builtins.str
-    """Which incarnation of the worker: constant over its reconnects. Samples are held by sessions. 1 to 128
-    characters; empty: the call is a session of its own.
+    """ID of one incarnation of the worker: the same over all its reconnects, random and new for each start. Samples are
+    held by sessions. Bounds as of worker_id. Empty: the server generates one, and the call is a session of its own.
     """
     attempt: _builtins.int
-    """Grows with each call of the session. A call displaces the session's earlier ones."""
+    """Number of the call within the session. At least 0. Increase it with every call: a higher attempt displaces the
+    session's earlier stream, an equal or lower one is refused with STALE_ATTEMPT.
+    """
     take_over: _builtins.bool
-    """End another session's stream instead of being refused."""
+    """Whether to displace the stream of another session with this worker_id instead of failing with CONSUMER_BUSY.
+    Default false. Set it only until the session's first SamplesOpened.
+    """
     resume_token: _builtins.str
-    """From an earlier response of this session: samples behind it that it still holds are sent again. Empty:
-    all that it still holds.
+    """resume_token of the last frame that the worker handled in this session: samples after it that the session still
+    holds are sent again. Empty: all samples that the session still holds are sent again.
     """
     max_samples: _builtins.int
-    """How many samples the session holds at most at a time. 1 to 1,000; 0: 5. All workers of a rule
-    together hold some thousands at most.
+    """Maximum number of samples that the session holds at a time. 1 to 1,000; 0 means the default, 5. At most 1,000
+    sessions hold samples of one rule.
     """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """A session without a stream keeps its samples for so long. Default 30 s, 1 s to 10 min."""
+        """Time for which the session keeps its samples without an open stream. 1 s to 10 min; default 30 s. An open stream
+        renews the leases.
+        """
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Send a Heartbeat after this long without another frame. Default 15 s, 1 s to 60 s."""
+        """Time without another frame after which the server sends a Heartbeat. 1 s to 60 s; default 15 s."""
 
     def __init__(
         self,
@@ -389,7 +400,7 @@ Global___SampleRunsRequest: _TypeAlias = SampleRunsRequest  # noqa: Y015
 
 @_typing.final
 class SampleRunsResponse(_message.Message):
-    """One frame of a stream of samples."""
+    """One frame of SampleRuns. Ignore frames of kinds that you do not know, but keep their resume_token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -400,28 +411,30 @@ class SampleRunsResponse(_message.Message):
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """On every frame."""
+    """Position after this frame, for SampleRunsRequest.resume_token. Set on every frame. Keep it after you have handled
+    what the frame holds.
+    """
     @_builtins.property
     def opened(self) -> Global___SamplesOpened:
-        """The first frame."""
+        """The stream is open. Always the first frame."""
 
     @_builtins.property
     def samples(self) -> Global___SampleBatch:
-        """Samples to judge."""
+        """Samples to evaluate."""
 
     @_builtins.property
     def heartbeat(self) -> _event_service_pb2.Heartbeat:
-        """A sign of life."""
+        """The connection is alive, and there was no other frame for heartbeat_interval."""
 
     @_builtins.property
     def caught_up(self) -> Global___SamplesCaughtUp:
-        """Every finished run has been looked at, and every sample is done, held by somebody, or delayed. Sent again when
-        the delayed ones change.
+        """All finished runs are examined, and all samples are completed, held by a session, or delayed. Sent again when the
+        delayed samples or the number of failed ones change.
         """
 
     @_builtins.property
     def end(self) -> _event_service_pb2.StreamEnd:
-        """The last frame. The status is OK."""
+        """The stream ends as planned, with status OK. Always the last frame."""
 
     def __init__(
         self,
@@ -445,7 +458,7 @@ Global___SampleRunsResponse: _TypeAlias = SampleRunsResponse  # noqa: Y015
 
 @_typing.final
 class SamplesOpened(_message.Message):
-    """The stream is open and holds the worker's place."""
+    """First frame: the stream is open and holds the worker's lease."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -456,24 +469,24 @@ class SamplesOpened(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
-    """Grows with each stream opened for this rule and worker."""
+    """Number of the lease. Greater for every later stream of the same rule and worker."""
     session_id: _builtins.str
-    """Whose the samples are: as asked for, or minted. CompleteSample wants it."""
+    """ID of the session that holds the samples: that of the request, or the generated one. Required by CompleteSample."""
     @_builtins.property
     def rule(self) -> _rule_pb2.Rule:
-        """The rule as it stands."""
+        """Current state of the rule."""
 
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """The server ends the stream at this age at the latest; reconnect then."""
+        """Age at which the server ends the stream with reason MAX_AGE; open it again then. Set by the server."""
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """As granted."""
+        """Interval of heartbeats. If no frame arrives for three intervals, treat the connection as cut."""
 
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """As granted."""
+        """Time for which the session keeps its samples without an open stream."""
 
     def __init__(
         self,
@@ -495,14 +508,14 @@ Global___SamplesOpened: _TypeAlias = SamplesOpened  # noqa: Y015
 
 @_typing.final
 class SampleBatch(_message.Message):
-    """Samples to judge."""
+    """Samples to evaluate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
-        """In the order in which they were drawn."""
+        """Samples, in the order in which they were selected."""
 
     def __init__(
         self,
@@ -519,7 +532,7 @@ Global___SampleBatch: _TypeAlias = SampleBatch  # noqa: Y015
 
 @_typing.final
 class Sample(_message.Message):
-    """A run to judge."""
+    """Run to evaluate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -527,12 +540,12 @@ class Sample(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RULE_REVISION_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
-    """1 for the first try."""
+    """Number of the attempt: 1 for the first, at most Rule.max_attempts."""
     rule_revision: _builtins.int
-    """The revision of the rule that it was drawn by."""
+    """Revision of the rule that selected the run."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """As it ended."""
+        """The run, in its terminal state."""
 
     def __init__(
         self,
@@ -551,7 +564,7 @@ Global___Sample: _TypeAlias = Sample  # noqa: Y015
 
 @_typing.final
 class SamplesCaughtUp(_message.Message):
-    """There is nothing to hand out now."""
+    """Frame that is sent when there is no sample to assign."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -559,11 +572,11 @@ class SamplesCaughtUp(_message.Message):
     NEXT_RETRY_DELAY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> _rule_pb2.RuleProgress:
-        """How far the rule is."""
+        """Counts of what the rule has done."""
 
     @_builtins.property
     def next_retry_delay(self) -> _duration_pb2.Duration:
-        """How long until the next delayed sample can be assigned. Absent if none is delayed."""
+        """Time until the next delayed sample can be assigned. Absent: no sample is delayed."""
 
     def __init__(
         self,
@@ -581,7 +594,7 @@ Global___SamplesCaughtUp: _TypeAlias = SamplesCaughtUp  # noqa: Y015
 
 @_typing.final
 class CompleteSampleRequest(_message.Message):
-    """See CompleteSample."""
+    """Request of CompleteSample."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -594,35 +607,39 @@ class CompleteSampleRequest(_message.Message):
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
     EVALUATORS_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Which rule."""
+    """ID of the rule. Required."""
     run_id: _builtins.str
-    """The run that was judged. Empty, with returned: all that the session holds, or is about to be handed. The
-    session is over then.
+    """ID of the run of the sample. Required, except with `returned`: empty then returns all samples that the session
+    holds or is about to receive, and ends the session.
     """
     session_id: _builtins.str
-    """The session that holds the sample."""
+    """ID of the session that holds the sample. Required."""
     @_builtins.property
     def scores(self) -> Global___SampleScores:
-        """It is judged. Failures of single evaluators are scores with an error."""
+        """The run was evaluated. An evaluator that failed has a score with an error."""
 
     @_builtins.property
     def failure(self) -> _run_pb2.Error:
-        """It could not be judged: it is handed out again after a while, or recorded as failed after its last attempt."""
+        """The run could not be evaluated. The sample is assigned again after a delay, or, after the last attempt, recorded
+        as failed. At most 64 KiB.
+        """
 
     @_builtins.property
     def returned(self) -> Global___SampleReturn:
-        """Somebody else may have it, and the attempt does not count: the worker is leaving, or its evaluators are down."""
+        """The sample may be assigned to another worker, and the attempt does not count: the worker stops, or its evaluators
+        are down.
+        """
 
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """With a failure: the sample is not assigned again for at least so long. 0 to 10 min; the server's own delay, 1 s
-        after the first attempt, doubles with each up to 5 min.
+        """With `failure`: minimum time until the sample is assigned again. 0 s to 10 min. The server's own delay is 1 s after
+        the first attempt, doubled with each further one, up to 5 min; the longer of the two applies.
         """
 
     @_builtins.property
     def evaluators(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Evaluator]:
-        """With a failure: the worker's evaluators. After the last attempt a failed score is recorded of each, beside those
-        that the rule names. At most 100; no name twice.
+        """With `failure`: the worker's evaluators. After the last attempt a failed score is recorded for each, in addition to
+        those that the rule names. At most 100, with different names, 64 KiB in all.
         """
 
     def __init__(
@@ -649,7 +666,7 @@ Global___CompleteSampleRequest: _TypeAlias = CompleteSampleRequest  # noqa: Y015
 
 @_typing.final
 class SampleScores(_message.Message):
-    """What the evaluators said of a sample."""
+    """Scores of a sample."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -678,15 +695,17 @@ class SampleScores(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Score]:
-        """At most 500, which take 500,000 bytes in all; no name of a score twice."""
+        """Scores, each with a value or an error. At most 500, with different names of 1 to 128 characters, and 500,000 bytes
+        in all.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Added to the rule's labels. At most 16 in all."""
+        """Labels to add to those of the rule. At most 16 together with the rule's."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long judging took."""
+        """Wall time of the evaluation. Absent if not known."""
 
     def __init__(
         self,
@@ -705,7 +724,7 @@ Global___SampleScores: _TypeAlias = SampleScores  # noqa: Y015
 
 @_typing.final
 class SampleReturn(_message.Message):
-    """A sample that is returned without having been evaluated."""
+    """Return of a sample that was not evaluated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -713,11 +732,13 @@ class SampleReturn(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """Not assigned again for so long, to whichever worker. 0 to 10 min. Ignored for a whole session."""
+        """Time for which the sample is not assigned again, to any worker. 0 s to 10 min; default 0. Ignored when the session
+        ends.
+        """
 
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Why, if its evaluators are down. Ignored for a whole session."""
+        """Why the evaluators are down. Absent if the worker stops. Ignored when the session ends. At most 64 KiB."""
 
     def __init__(
         self,
@@ -735,13 +756,13 @@ Global___SampleReturn: _TypeAlias = SampleReturn  # noqa: Y015
 
 @_typing.final
 class CompleteSampleResponse(_message.Message):
-    """See CompleteSample."""
+    """Response of CompleteSample."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
-    """The same was said before."""
+    """Whether the same request was recorded before. Normal after a retry."""
     def __init__(
         self,
         *,

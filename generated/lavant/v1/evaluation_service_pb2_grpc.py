@@ -26,12 +26,16 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub(object):
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+    expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -83,67 +87,90 @@ class EvaluationServiceStub(object):
 
 
 class EvaluationServiceServicer(object):
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+    expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     def CreateRule(self, request, context):
-        """Creates a rule, which sees runs that finish from now on. Safe to send again.
+        """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
+        rule.
+
+        Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRule(self, request, context):
-        """Tells how a rule stands.
+        """Returns a rule.
+
+        Errors: RULE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRules(self, request, context):
-        """Lists rules, the newest first.
+        """Lists rules by the time of their creation, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRule(self, request, context):
-        """Changes a rule. Samples that were drawn stay drawn.
+        """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
+        the wanted settings is returned unchanged, whatever its revision.
+
+        Errors: RULE_NOT_FOUND, RULE_CHANGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRule(self, request, context):
-        """Deletes a rule and its samples. Its scores stay.
+        """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
+
+        Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BackfillRule(self, request, context):
-        """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
-        those that finish meanwhile.
+        """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
+        was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
+        meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
+
+        Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SampleRuns(self, request, context):
-        """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
-        One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
+        """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
+        is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
+        docs/protocol.md describes them, and what differs under "Samples".
+
+        Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteSample(self, request, context):
-        """Says what became of a sample. Safe to send again.
+        """Reports what became of a sample. Safe to retry with the same request.
+
+        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,12 +228,16 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService(object):
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+    expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     @staticmethod

@@ -27,12 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+      expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     @_typing.overload
@@ -40,65 +44,121 @@ class EvaluationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
     CreateRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateRuleRequest, _evaluation_service_pb2.CreateRuleResponse]
-    """Creates a rule, which sees runs that finish from now on. Safe to send again."""
+    """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
+    rule.
+
+    Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
+    """
     GetRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetRuleRequest, _evaluation_service_pb2.GetRuleResponse]
-    """Tells how a rule stands."""
+    """Returns a rule.
+
+    Errors: RULE_NOT_FOUND.
+    """
     ListRules: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListRulesRequest, _evaluation_service_pb2.ListRulesResponse]
-    """Lists rules, the newest first."""
+    """Lists rules by the time of their creation, the newest first."""
     UpdateRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateRuleRequest, _evaluation_service_pb2.UpdateRuleResponse]
-    """Changes a rule. Samples that were drawn stay drawn."""
+    """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
+    the wanted settings is returned unchanged, whatever its revision.
+
+    Errors: RULE_NOT_FOUND, RULE_CHANGED.
+    """
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]
-    """Deletes a rule and its samples. Its scores stay."""
+    """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
+
+    Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
+    """
     BackfillRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]
-    """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
-    those that finish meanwhile.
+    """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
+    was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
+    meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
+
+    Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
     """
     SampleRuns: _grpc.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]
-    """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
-    One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
+    """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
+    is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
+    docs/protocol.md describes them, and what differs under "Samples".
+
+    Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
     """
     CompleteSample: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompleteSampleRequest, _evaluation_service_pb2.CompleteSampleResponse]
-    """Says what became of a sample. Safe to send again."""
+    """Reports what became of a sample. Safe to retry with the same request.
+
+    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+    """
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+      expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateRuleRequest, _evaluation_service_pb2.CreateRuleResponse]  # type: ignore[assignment]
-    """Creates a rule, which sees runs that finish from now on. Safe to send again."""
+    """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
+    rule.
+
+    Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
+    """
     GetRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetRuleRequest, _evaluation_service_pb2.GetRuleResponse]  # type: ignore[assignment]
-    """Tells how a rule stands."""
+    """Returns a rule.
+
+    Errors: RULE_NOT_FOUND.
+    """
     ListRules: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListRulesRequest, _evaluation_service_pb2.ListRulesResponse]  # type: ignore[assignment]
-    """Lists rules, the newest first."""
+    """Lists rules by the time of their creation, the newest first."""
     UpdateRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateRuleRequest, _evaluation_service_pb2.UpdateRuleResponse]  # type: ignore[assignment]
-    """Changes a rule. Samples that were drawn stay drawn."""
+    """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
+    the wanted settings is returned unchanged, whatever its revision.
+
+    Errors: RULE_NOT_FOUND, RULE_CHANGED.
+    """
     DeleteRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
-    """Deletes a rule and its samples. Its scores stay."""
+    """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
+
+    Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
+    """
     BackfillRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]  # type: ignore[assignment]
-    """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
-    those that finish meanwhile.
+    """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
+    was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
+    meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
+
+    Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
     """
     SampleRuns: _aio.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]  # type: ignore[assignment]
-    """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
-    One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
+    """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
+    is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
+    docs/protocol.md describes them, and what differs under "Samples".
+
+    Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
     """
     CompleteSample: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompleteSampleRequest, _evaluation_service_pb2.CompleteSampleResponse]  # type: ignore[assignment]
-    """Says what became of a sample. Safe to send again."""
+    """Reports what became of a sample. Safe to retry with the same request.
+
+    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+    """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Online evaluation: rules sample runs as they finish, workers judge the samples.
+    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
 
     Guarantees, for every rule:
-    - Each finished run is seen exactly once; a sample is judged, or recorded as failed, exactly once.
-    - A sample is done only when its scores are durable.
-    - A sample is one worker's at a time. A worker that dies gives its samples back.
+    - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
+    - A sample is completed only when its scores are durable.
+    - A sample is held by one session at a time. The samples of a worker that dies are assigned to others when its leases
+      expire.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
+    of ErrorReason.
     """
 
     @_abc_1.abstractmethod
@@ -107,7 +167,11 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.CreateRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.CreateRuleResponse, _abc.Awaitable[_evaluation_service_pb2.CreateRuleResponse]]:
-        """Creates a rule, which sees runs that finish from now on. Safe to send again."""
+        """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
+        rule.
+
+        Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
+        """
 
     @_abc_1.abstractmethod
     def GetRule(
@@ -115,7 +179,10 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.GetRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.GetRuleResponse, _abc.Awaitable[_evaluation_service_pb2.GetRuleResponse]]:
-        """Tells how a rule stands."""
+        """Returns a rule.
+
+        Errors: RULE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListRules(
@@ -123,7 +190,7 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.ListRulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.ListRulesResponse, _abc.Awaitable[_evaluation_service_pb2.ListRulesResponse]]:
-        """Lists rules, the newest first."""
+        """Lists rules by the time of their creation, the newest first."""
 
     @_abc_1.abstractmethod
     def UpdateRule(
@@ -131,7 +198,11 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.UpdateRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.UpdateRuleResponse, _abc.Awaitable[_evaluation_service_pb2.UpdateRuleResponse]]:
-        """Changes a rule. Samples that were drawn stay drawn."""
+        """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
+        the wanted settings is returned unchanged, whatever its revision.
+
+        Errors: RULE_NOT_FOUND, RULE_CHANGED.
+        """
 
     @_abc_1.abstractmethod
     def DeleteRule(
@@ -139,7 +210,10 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.DeleteRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.DeleteRuleResponse, _abc.Awaitable[_evaluation_service_pb2.DeleteRuleResponse]]:
-        """Deletes a rule and its samples. Its scores stay."""
+        """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
+
+        Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
+        """
 
     @_abc_1.abstractmethod
     def BackfillRule(
@@ -147,8 +221,11 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.BackfillRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.BackfillRuleResponse, _abc.Awaitable[_evaluation_service_pb2.BackfillRuleResponse]]:
-        """Has a rule look at runs that it has not seen, or select runs again that it has scored. They are drawn behind
-        those that finish meanwhile.
+        """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
+        was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
+        meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
+
+        Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
         """
 
     @_abc_1.abstractmethod
@@ -157,8 +234,12 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.SampleRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_evaluation_service_pb2.SampleRunsResponse], _abc.AsyncIterator[_evaluation_service_pb2.SampleRunsResponse]]:
-        """Streams samples to a worker, as many at a time as it asked for. Any number of workers share a rule.
-        One stream per rule and worker_id; the frames, sessions, attempts and ends are those of StreamEvents.
+        """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
+        is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
+        docs/protocol.md describes them, and what differs under "Samples".
+
+        Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
         """
 
     @_abc_1.abstractmethod
@@ -167,6 +248,9 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_service_pb2.CompleteSampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.CompleteSampleResponse, _abc.Awaitable[_evaluation_service_pb2.CompleteSampleResponse]]:
-        """Says what became of a sample. Safe to send again."""
+        """Reports what became of a sample. Safe to retry with the same request.
+
+        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+        """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,121 +29,121 @@ class _EventType:
 class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
-    """Not set."""
+    """Not a type of event; refused in filters."""
     EVENT_TYPE_RUN_STARTED: _EventType.ValueType  # 20
-    """See RunStarted."""
+    """Events whose payload is RunStarted."""
     EVENT_TYPE_RUN_STATE_CHANGED: _EventType.ValueType  # 21
-    """See RunStateChanged."""
+    """Events whose payload is RunStateChanged."""
     EVENT_TYPE_RUN_FINISHED: _EventType.ValueType  # 22
-    """See RunFinished."""
+    """Events whose payload is RunFinished."""
     EVENT_TYPE_STEP_STARTED: _EventType.ValueType  # 23
-    """See StepStarted."""
+    """Events whose payload is StepStarted."""
     EVENT_TYPE_STEP_FINISHED: _EventType.ValueType  # 24
-    """See StepFinished."""
+    """Events whose payload is StepFinished."""
     EVENT_TYPE_MESSAGE_STARTED: _EventType.ValueType  # 30
-    """See MessageStarted."""
+    """Events whose payload is MessageStarted."""
     EVENT_TYPE_TEXT_DELTA: _EventType.ValueType  # 31
-    """See TextDelta."""
+    """Events whose payload is TextDelta."""
     EVENT_TYPE_REASONING_DELTA: _EventType.ValueType  # 32
-    """See ReasoningDelta."""
+    """Events whose payload is ReasoningDelta."""
     EVENT_TYPE_TOOL_ARGUMENTS_DELTA: _EventType.ValueType  # 33
-    """See ToolArgumentsDelta."""
+    """Events whose payload is ToolArgumentsDelta."""
     EVENT_TYPE_MESSAGE_FINISHED: _EventType.ValueType  # 34
-    """See MessageFinished."""
+    """Events whose payload is MessageFinished."""
     EVENT_TYPE_TOOL_CALL_STARTED: _EventType.ValueType  # 40
-    """See ToolCallStarted."""
+    """Events whose payload is ToolCallStarted."""
     EVENT_TYPE_TOOL_OUTPUT_DELTA: _EventType.ValueType  # 41
-    """See ToolOutputDelta."""
+    """Events whose payload is ToolOutputDelta."""
     EVENT_TYPE_TOOL_CALL_FINISHED: _EventType.ValueType  # 42
-    """See ToolCallFinished."""
+    """Events whose payload is ToolCallFinished."""
     EVENT_TYPE_PROGRESS_REPORTED: _EventType.ValueType  # 50
-    """See ProgressReported."""
+    """Events whose payload is ProgressReported."""
     EVENT_TYPE_ERROR_REPORTED: _EventType.ValueType  # 51
-    """See ErrorReported."""
+    """Events whose payload is ErrorReported."""
     EVENT_TYPE_STATE_SNAPSHOT: _EventType.ValueType  # 52
-    """See StateSnapshot."""
+    """Events whose payload is StateSnapshot."""
     EVENT_TYPE_STATE_DELTA: _EventType.ValueType  # 53
-    """See StateDelta."""
+    """Events whose payload is StateDelta."""
     EVENT_TYPE_ARTIFACT_UPDATED: _EventType.ValueType  # 54
-    """See ArtifactUpdated."""
+    """Events whose payload is ArtifactUpdated."""
     EVENT_TYPE_INPUT_REQUESTED: _EventType.ValueType  # 55
-    """See InputRequested."""
+    """Events whose payload is InputRequested."""
     EVENT_TYPE_INPUT_RESOLVED: _EventType.ValueType  # 56
-    """See InputResolved."""
+    """Events whose payload is InputResolved."""
     EVENT_TYPE_CUSTOM: _EventType.ValueType  # 57
-    """See CustomEvent."""
+    """Events whose payload is CustomEvent."""
     EVENT_TYPE_ROW_FINISHED: _EventType.ValueType  # 70
-    """See RowFinished."""
+    """Events whose payload is RowFinished."""
     EVENT_TYPE_SCORE_RECORDED: _EventType.ValueType  # 71
-    """See ScoreRecorded."""
+    """Events whose payload is ScoreRecorded."""
     EVENT_TYPE_SAMPLES_DRAWN: _EventType.ValueType  # 72
-    """See SamplesDrawn."""
+    """Events whose payload is SamplesDrawn."""
     EVENT_TYPE_SAMPLES_LEASED: _EventType.ValueType  # 73
-    """See SamplesLeased."""
+    """Events whose payload is SamplesLeased."""
     EVENT_TYPE_SAMPLE_RETURNED: _EventType.ValueType  # 74
-    """See SampleReturned."""
+    """Events whose payload is SampleReturned."""
     EVENT_TYPE_ALERT_CHANGED: _EventType.ValueType  # 75
-    """See AlertChanged."""
+    """Events whose payload is AlertChanged."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
-    """Names a payload, for filters. Same numbers as Event.payload's fields."""
+    """Types of events, for filters. The values equal the field numbers of Event.payload."""
 
 EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
-"""Not set."""
+"""Not a type of event; refused in filters."""
 EVENT_TYPE_RUN_STARTED: EventType.ValueType  # 20
-"""See RunStarted."""
+"""Events whose payload is RunStarted."""
 EVENT_TYPE_RUN_STATE_CHANGED: EventType.ValueType  # 21
-"""See RunStateChanged."""
+"""Events whose payload is RunStateChanged."""
 EVENT_TYPE_RUN_FINISHED: EventType.ValueType  # 22
-"""See RunFinished."""
+"""Events whose payload is RunFinished."""
 EVENT_TYPE_STEP_STARTED: EventType.ValueType  # 23
-"""See StepStarted."""
+"""Events whose payload is StepStarted."""
 EVENT_TYPE_STEP_FINISHED: EventType.ValueType  # 24
-"""See StepFinished."""
+"""Events whose payload is StepFinished."""
 EVENT_TYPE_MESSAGE_STARTED: EventType.ValueType  # 30
-"""See MessageStarted."""
+"""Events whose payload is MessageStarted."""
 EVENT_TYPE_TEXT_DELTA: EventType.ValueType  # 31
-"""See TextDelta."""
+"""Events whose payload is TextDelta."""
 EVENT_TYPE_REASONING_DELTA: EventType.ValueType  # 32
-"""See ReasoningDelta."""
+"""Events whose payload is ReasoningDelta."""
 EVENT_TYPE_TOOL_ARGUMENTS_DELTA: EventType.ValueType  # 33
-"""See ToolArgumentsDelta."""
+"""Events whose payload is ToolArgumentsDelta."""
 EVENT_TYPE_MESSAGE_FINISHED: EventType.ValueType  # 34
-"""See MessageFinished."""
+"""Events whose payload is MessageFinished."""
 EVENT_TYPE_TOOL_CALL_STARTED: EventType.ValueType  # 40
-"""See ToolCallStarted."""
+"""Events whose payload is ToolCallStarted."""
 EVENT_TYPE_TOOL_OUTPUT_DELTA: EventType.ValueType  # 41
-"""See ToolOutputDelta."""
+"""Events whose payload is ToolOutputDelta."""
 EVENT_TYPE_TOOL_CALL_FINISHED: EventType.ValueType  # 42
-"""See ToolCallFinished."""
+"""Events whose payload is ToolCallFinished."""
 EVENT_TYPE_PROGRESS_REPORTED: EventType.ValueType  # 50
-"""See ProgressReported."""
+"""Events whose payload is ProgressReported."""
 EVENT_TYPE_ERROR_REPORTED: EventType.ValueType  # 51
-"""See ErrorReported."""
+"""Events whose payload is ErrorReported."""
 EVENT_TYPE_STATE_SNAPSHOT: EventType.ValueType  # 52
-"""See StateSnapshot."""
+"""Events whose payload is StateSnapshot."""
 EVENT_TYPE_STATE_DELTA: EventType.ValueType  # 53
-"""See StateDelta."""
+"""Events whose payload is StateDelta."""
 EVENT_TYPE_ARTIFACT_UPDATED: EventType.ValueType  # 54
-"""See ArtifactUpdated."""
+"""Events whose payload is ArtifactUpdated."""
 EVENT_TYPE_INPUT_REQUESTED: EventType.ValueType  # 55
-"""See InputRequested."""
+"""Events whose payload is InputRequested."""
 EVENT_TYPE_INPUT_RESOLVED: EventType.ValueType  # 56
-"""See InputResolved."""
+"""Events whose payload is InputResolved."""
 EVENT_TYPE_CUSTOM: EventType.ValueType  # 57
-"""See CustomEvent."""
+"""Events whose payload is CustomEvent."""
 EVENT_TYPE_ROW_FINISHED: EventType.ValueType  # 70
-"""See RowFinished."""
+"""Events whose payload is RowFinished."""
 EVENT_TYPE_SCORE_RECORDED: EventType.ValueType  # 71
-"""See ScoreRecorded."""
+"""Events whose payload is ScoreRecorded."""
 EVENT_TYPE_SAMPLES_DRAWN: EventType.ValueType  # 72
-"""See SamplesDrawn."""
+"""Events whose payload is SamplesDrawn."""
 EVENT_TYPE_SAMPLES_LEASED: EventType.ValueType  # 73
-"""See SamplesLeased."""
+"""Events whose payload is SamplesLeased."""
 EVENT_TYPE_SAMPLE_RETURNED: EventType.ValueType  # 74
-"""See SampleReturned."""
+"""Events whose payload is SampleReturned."""
 EVENT_TYPE_ALERT_CHANGED: EventType.ValueType  # 75
-"""See AlertChanged."""
+"""Events whose payload is AlertChanged."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _StepKind:
@@ -153,41 +153,41 @@ class _StepKind:
 class _StepKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STEP_KIND_UNSPECIFIED: _StepKind.ValueType  # 0
-    """Not set."""
+    """Kind not known."""
     STEP_KIND_AGENT: _StepKind.ValueType  # 1
-    """An agent within the run: gen_ai invoke_agent."""
+    """An agent within the run. OpenTelemetry: gen_ai invoke_agent."""
     STEP_KIND_MODEL_REQUEST: _StepKind.ValueType  # 2
-    """A request to a model: gen_ai chat."""
+    """A request to a model. OpenTelemetry: gen_ai chat."""
     STEP_KIND_TOOL: _StepKind.ValueType  # 3
-    """A tool at work: gen_ai execute_tool."""
+    """Execution of a tool. OpenTelemetry: gen_ai execute_tool."""
     STEP_KIND_WORKFLOW: _StepKind.ValueType  # 4
     """A step of a workflow."""
     STEP_KIND_RETRIEVAL: _StepKind.ValueType  # 5
-    """A search of a store of documents."""
+    """A search in a store of documents."""
     STEP_KIND_GUARDRAIL: _StepKind.ValueType  # 6
-    """A check on input or output."""
+    """A check of input or output."""
     STEP_KIND_EVALUATOR: _StepKind.ValueType  # 7
-    """An evaluator at work."""
+    """Execution of an evaluator."""
 
 class StepKind(_StepKind, metaclass=_StepKindEnumTypeWrapper):
-    """What kind of work a step is."""
+    """Kind of work of a step."""
 
 STEP_KIND_UNSPECIFIED: StepKind.ValueType  # 0
-"""Not set."""
+"""Kind not known."""
 STEP_KIND_AGENT: StepKind.ValueType  # 1
-"""An agent within the run: gen_ai invoke_agent."""
+"""An agent within the run. OpenTelemetry: gen_ai invoke_agent."""
 STEP_KIND_MODEL_REQUEST: StepKind.ValueType  # 2
-"""A request to a model: gen_ai chat."""
+"""A request to a model. OpenTelemetry: gen_ai chat."""
 STEP_KIND_TOOL: StepKind.ValueType  # 3
-"""A tool at work: gen_ai execute_tool."""
+"""Execution of a tool. OpenTelemetry: gen_ai execute_tool."""
 STEP_KIND_WORKFLOW: StepKind.ValueType  # 4
 """A step of a workflow."""
 STEP_KIND_RETRIEVAL: StepKind.ValueType  # 5
-"""A search of a store of documents."""
+"""A search in a store of documents."""
 STEP_KIND_GUARDRAIL: StepKind.ValueType  # 6
-"""A check on input or output."""
+"""A check of input or output."""
 STEP_KIND_EVALUATOR: StepKind.ValueType  # 7
-"""An evaluator at work."""
+"""Execution of an evaluator."""
 Global___StepKind: _TypeAlias = StepKind  # noqa: Y015
 
 class _Role:
@@ -197,29 +197,29 @@ class _Role:
 class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
-    """Not set."""
+    """Role not known."""
     ROLE_ASSISTANT: _Role.ValueType  # 1
-    """The model."""
+    """A model."""
     ROLE_USER: _Role.ValueType  # 2
     """A person, or the system that asks."""
     ROLE_SYSTEM: _Role.ValueType  # 3
-    """The instructions."""
+    """The instructions to the model."""
     ROLE_TOOL: _Role.ValueType  # 4
-    """A tool."""
+    """A tool that returns its result."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Who speaks."""
+    """Role of a message's author."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
-"""Not set."""
+"""Role not known."""
 ROLE_ASSISTANT: Role.ValueType  # 1
-"""The model."""
+"""A model."""
 ROLE_USER: Role.ValueType  # 2
 """A person, or the system that asks."""
 ROLE_SYSTEM: Role.ValueType  # 3
-"""The instructions."""
+"""The instructions to the model."""
 ROLE_TOOL: Role.ValueType  # 4
-"""A tool."""
+"""A tool that returns its result."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _ToolCallOutcome:
@@ -229,37 +229,42 @@ class _ToolCallOutcome:
 class _ToolCallOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolCallOutcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TOOL_CALL_OUTCOME_UNSPECIFIED: _ToolCallOutcome.ValueType  # 0
-    """Not set."""
+    """Not set; rejected by the server."""
     TOOL_CALL_OUTCOME_SUCCEEDED: _ToolCallOutcome.ValueType  # 1
-    """It gave a result."""
+    """The tool returned a result."""
     TOOL_CALL_OUTCOME_FAILED: _ToolCallOutcome.ValueType  # 2
-    """It raised an error."""
+    """The tool raised an error."""
     TOOL_CALL_OUTCOME_DENIED: _ToolCallOutcome.ValueType  # 3
-    """Nobody allowed it."""
+    """The call was not permitted, and the tool was not executed."""
     TOOL_CALL_OUTCOME_RETRY_REQUESTED: _ToolCallOutcome.ValueType  # 4
-    """The model was asked to try again."""
+    """The tool asked the model to call it again with other arguments."""
 
 class ToolCallOutcome(_ToolCallOutcome, metaclass=_ToolCallOutcomeEnumTypeWrapper):
     """How a tool call ended."""
 
 TOOL_CALL_OUTCOME_UNSPECIFIED: ToolCallOutcome.ValueType  # 0
-"""Not set."""
+"""Not set; rejected by the server."""
 TOOL_CALL_OUTCOME_SUCCEEDED: ToolCallOutcome.ValueType  # 1
-"""It gave a result."""
+"""The tool returned a result."""
 TOOL_CALL_OUTCOME_FAILED: ToolCallOutcome.ValueType  # 2
-"""It raised an error."""
+"""The tool raised an error."""
 TOOL_CALL_OUTCOME_DENIED: ToolCallOutcome.ValueType  # 3
-"""Nobody allowed it."""
+"""The call was not permitted, and the tool was not executed."""
 TOOL_CALL_OUTCOME_RETRY_REQUESTED: ToolCallOutcome.ValueType  # 4
-"""The model was asked to try again."""
+"""The tool asked the model to call it again with other arguments."""
 Global___ToolCallOutcome: _TypeAlias = ToolCallOutcome  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
     """One immutable record of a run's log.
 
-    Producers fill everything but sequence and record_time. JSON travels as text:
-    google.protobuf.Struct would turn 1 into 1.0 and lose the order of keys.
+    The producer sets all fields but sequence and record_time. Values of any shape travel as JSON text, in fields whose
+    names end in _json: google.protobuf.Struct would turn 1 into 1.0 and lose the order of keys. Such a field is empty or
+    holds valid JSON, without NaN and Infinity, nested at most about 200 deep, with numbers of at most 4,300 digits.
+    Numbers in other fields are finite; durations and timestamps are within the bounds of protobuf. IDs of things within
+    a run (steps, messages, tool calls, inputs, artifacts, rows) have 1 to 128 characters, none of them a control
+    character; at most 2,000 steps, messages, tool calls and inputs each may be open at once. What breaks these rules is
+    rejected with INVALID_FIELD, what exceeds the number of open things with QUOTA_EXCEEDED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -322,68 +327,72 @@ class Event(_message.Message):
     sequence: _builtins.int
     """Position in the run's log: 1, 2, 3 ... without gaps. Set by the server."""
     event_id: _builtins.str
-    """Chosen by the producer, unique within the run; minted by the client library."""
+    """ID of the event, for correlation with other systems. 1 to 128 printable characters. The producer makes it unique
+    within the run; the server does not check that. Required.
+    """
     step_id: _builtins.str
-    """The innermost open step that it belongs to; empty: the run itself."""
+    """ID of the innermost open step that it belongs to. Empty: the run itself."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened, by the producer's clock."""
+        """Time at which it happened, by the producer's clock. After 1970-01-01. Required."""
 
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
-        """When it became durable, by the server's clock. Set by the server."""
+        """Time at which the server appended it, by the server's clock; never earlier than that of the event before. Set by
+        the server.
+        """
 
     @_builtins.property
     def trace(self) -> Global___TraceContext:
-        """W3C trace context of the work it describes."""
+        """Trace and span of the work that it describes. Absent: none."""
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs."""
+        """Key-value pairs of the producer, such as headers or tags."""
 
     @_builtins.property
     def source(self) -> Global___SourceEvent:
-        """The framework's own event, verbatim, where the producer chose to keep it."""
+        """The framework's own event, unchanged. Absent unless the producer keeps it."""
 
     @_builtins.property
     def run_started(self) -> Global___RunStarted:
-        """The run is at work. First event of every run."""
+        """The run started to execute. First event of every run, exactly once."""
 
     @_builtins.property
     def run_state_changed(self) -> Global___RunStateChanged:
-        """The run changed to a state that is not terminal."""
+        """The run changed between RUNNING and INPUT_REQUIRED."""
 
     @_builtins.property
     def run_finished(self) -> _run_pb2.RunFinished:
-        """The run ended. Last event of every run."""
+        """The run ended. Last event of every run, exactly once."""
 
     @_builtins.property
     def step_started(self) -> Global___StepStarted:
-        """A unit of work began: a nested agent, a model request, a tool, a workflow step."""
+        """A unit of work started: a nested agent, a model request, a tool, a workflow step."""
 
     @_builtins.property
     def step_finished(self) -> Global___StepFinished:
-        """That unit ended."""
+        """A unit of work ended."""
 
     @_builtins.property
     def message_started(self) -> Global___MessageStarted:
-        """A model or a person begins to speak."""
+        """A model, a person or a tool started a message."""
 
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
-        """More of a message's text."""
+        """Next piece of a message's text. Only while the message is open."""
 
     @_builtins.property
     def reasoning_delta(self) -> Global___ReasoningDelta:
-        """More of a model's reasoning."""
+        """Next piece of a model's reasoning. Only while the message is open."""
 
     @_builtins.property
     def tool_arguments_delta(self) -> Global___ToolArgumentsDelta:
-        """More of a tool call's arguments, as the model writes them."""
+        """Next piece of a tool call's arguments. Only while the message is open."""
 
     @_builtins.property
     def message_finished(self) -> Global___MessageFinished:
-        """The message is whole."""
+        """A message is complete. Only while the message is open."""
 
     @_builtins.property
     def tool_call_started(self) -> Global___ToolCallStarted:
@@ -391,31 +400,31 @@ class Event(_message.Message):
 
     @_builtins.property
     def tool_output_delta(self) -> Global___ToolOutputDelta:
-        """More of a tool's output."""
+        """Next piece of a tool's output. Only while the tool call is open."""
 
     @_builtins.property
     def tool_call_finished(self) -> Global___ToolCallFinished:
-        """The tool is done."""
+        """A tool call ended. Only while the tool call is open."""
 
     @_builtins.property
     def progress_reported(self) -> Global___ProgressReported:
-        """How far the run is."""
+        """Progress of the run."""
 
     @_builtins.property
     def error_reported(self) -> Global___ErrorReported:
-        """Something went wrong that did not end the run."""
+        """An error that did not end the run."""
 
     @_builtins.property
     def state_snapshot(self) -> Global___StateSnapshot:
-        """The whole of a state that readers may rebuild."""
+        """Complete value of a state that readers can rebuild."""
 
     @_builtins.property
     def state_delta(self) -> Global___StateDelta:
-        """A change to that state."""
+        """Change of such a state."""
 
     @_builtins.property
     def artifact_updated(self) -> Global___ArtifactUpdated:
-        """A file or another artifact came to be, or grew."""
+        """A file or another artifact was created or changed."""
 
     @_builtins.property
     def input_requested(self) -> Global___InputRequested:
@@ -423,35 +432,35 @@ class Event(_message.Message):
 
     @_builtins.property
     def input_resolved(self) -> Global___InputResolved:
-        """The answer came."""
+        """The answer to an InputRequested. Only while the input is open."""
 
     @_builtins.property
     def custom(self) -> Global___CustomEvent:
-        """What no other payload says."""
+        """Event of a kind that the producer defines."""
 
     @_builtins.property
     def row_finished(self) -> Global___RowFinished:
-        """One row of an evaluation is scored."""
+        """A row of an evaluation is scored."""
 
     @_builtins.property
     def score_recorded(self) -> Global___ScoreRecorded:
-        """A score on another run, recorded by an online evaluation."""
+        """A score of another run, recorded by a rule or by RecordScore."""
 
     @_builtins.property
     def samples_drawn(self) -> Global___SamplesDrawn:
-        """Of a rule's results, by the server: finished runs were looked at, and some drawn to be judged."""
+        """Written by the server to a rule's results: finished runs were examined, and some selected for evaluation."""
 
     @_builtins.property
     def samples_leased(self) -> Global___SamplesLeased:
-        """Of a rule's results, by the server: a worker has samples to judge."""
+        """Written by the server to a rule's results: a session of a worker holds samples."""
 
     @_builtins.property
     def sample_returned(self) -> Global___SampleReturned:
-        """Of a rule's results, by the server: a sample waits to be judged by somebody else, or again."""
+        """Written by the server to a rule's results: a sample waits to be assigned again."""
 
     @_builtins.property
     def alert_changed(self) -> Global___AlertChanged:
-        """Of the run "lavant.alerts", by the server: scores left their bounds, or are back."""
+        """Written by the server to the run "lavant.alerts": an alert of a rule changed its state."""
 
     def __init__(
         self,
@@ -504,16 +513,16 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class TraceContext(_message.Message):
-    """W3C trace context, in lower-case hexadecimal."""
+    """W3C trace context, in lower-case hexadecimal digits. The server does not check it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRACE_ID_FIELD_NUMBER: _builtins.int
     SPAN_ID_FIELD_NUMBER: _builtins.int
     trace_id: _builtins.str
-    """32 digits."""
+    """ID of the trace: 32 hexadecimal digits."""
     span_id: _builtins.str
-    """16 digits."""
+    """ID of the span: 16 hexadecimal digits."""
     def __init__(
         self,
         *,
@@ -530,7 +539,7 @@ Global___TraceContext: _TypeAlias = TraceContext  # noqa: Y015
 
 @_typing.final
 class SourceEvent(_message.Message):
-    """A framework's own event, kept verbatim so that an adapter can give it back unchanged."""
+    """Event of a framework, unchanged, so that an adapter can return it as it was."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -538,11 +547,11 @@ class SourceEvent(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_JSON_FIELD_NUMBER: _builtins.int
     protocol: _builtins.str
-    """Whose event: "pydantic-ai", "ag-ui", "a2a", "openai-responses", "otel"."""
+    """Name of the protocol: "pydantic-ai", "ag-ui", "a2a", "openai-responses", "otel"."""
     type: _builtins.str
-    """Its type there."""
+    """Type of the event in that protocol."""
     content_json: _builtins.str
-    """Its JSON text."""
+    """The event, as JSON text."""
     def __init__(
         self,
         *,
@@ -560,7 +569,7 @@ Global___SourceEvent: _TypeAlias = SourceEvent  # noqa: Y015
 
 @_typing.final
 class RunStarted(_message.Message):
-    """The run is at work."""
+    """Start of a run: the run's state becomes RUNNING."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -569,14 +578,14 @@ class RunStarted(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     input_json: _builtins.str
-    """What it was asked, as JSON text."""
+    """Input of the run, as JSON text. Empty: none."""
     version: _builtins.str
-    """The version of the agent or of the evaluation."""
+    """Version of the agent or evaluation. Empty if not known."""
     model: _builtins.str
-    """The model, where there is one."""
+    """Name of the model. Empty if there is none or several."""
     @_builtins.property
     def evaluation(self) -> Global___EvaluationPlan:
-        """Of an evaluation only: what it will do."""
+        """Plan of the evaluation. Set for runs of kind EVALUATION only."""
 
     def __init__(
         self,
@@ -596,16 +605,16 @@ Global___RunStarted: _TypeAlias = RunStarted  # noqa: Y015
 
 @_typing.final
 class RunStateChanged(_message.Message):
-    """The run changed state, other than by ending."""
+    """Change of a run's state, other than by its end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     state: _run_pb2.RunState.ValueType
-    """A state below 10."""
+    """New state: RUNNING or INPUT_REQUIRED."""
     reason: _builtins.str
-    """Why, for people."""
+    """Reason, for people. Empty: none."""
     def __init__(
         self,
         *,
@@ -622,7 +631,7 @@ Global___RunStateChanged: _TypeAlias = RunStateChanged  # noqa: Y015
 
 @_typing.final
 class StepStarted(_message.Message):
-    """A unit of work began."""
+    """Start of a step."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -633,18 +642,18 @@ class StepStarted(_message.Message):
     INPUT_JSON_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
-    """Unique within the run."""
+    """ID of the step. Not that of an open step, unless `attempt` is higher. Required."""
     parent_step_id: _builtins.str
-    """The step it is part of; empty: the run itself."""
+    """ID of the open step that this one is part of. Empty: the run itself."""
     name: _builtins.str
-    """For people: "search_web", "gpt-5"."""
+    """Name for people, such as "search_web" or "gpt-5"."""
     kind: Global___StepKind.ValueType
-    """What kind of work it is."""
+    """Kind of work."""
     input_json: _builtins.str
-    """What it was given, as JSON text."""
+    """Input of the step, as JSON text. Empty: none."""
     attempt: _builtins.int
-    """1 for the first try, 2 for the first retry ... On a retry, readers drop the deltas
-    of the step's earlier attempts.
+    """Number of the attempt: 1 for the first, higher for each retry; 0 means 1. On a retry, drop the deltas of the step's
+    earlier attempts.
     """
     def __init__(
         self,
@@ -666,7 +675,7 @@ Global___StepStarted: _TypeAlias = StepStarted  # noqa: Y015
 
 @_typing.final
 class StepFinished(_message.Message):
-    """A unit of work ended."""
+    """End of a step. Further events may not refer to it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -677,22 +686,22 @@ class StepFinished(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
-    """As in StepStarted."""
+    """ID of an open step. Required."""
     state: _run_pb2.RunState.ValueType
-    """A terminal state."""
+    """How the step ended: a terminal state. Required."""
     output_json: _builtins.str
-    """What it gave, as JSON text."""
+    """Output of the step, as JSON text. Empty: none."""
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Set unless the state is SUCCEEDED."""
+        """What went wrong. Set unless the state is SUCCEEDED."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Wall time."""
+        """Wall time of the step. Absent if not known."""
 
     @_builtins.property
     def usage(self) -> _run_pb2.TokenUsage:
-        """Tokens and cost of this step alone."""
+        """Tokens and cost of this step alone. Absent if not known."""
 
     def __init__(
         self,
@@ -714,7 +723,7 @@ Global___StepFinished: _TypeAlias = StepFinished  # noqa: Y015
 
 @_typing.final
 class MessageStarted(_message.Message):
-    """A message begins."""
+    """Start of a message. Its deltas follow, then MessageFinished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -722,11 +731,11 @@ class MessageStarted(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """Unique within the run."""
+    """ID of the message. Not that of an open message. Required."""
     role: Global___Role.ValueType
-    """Who speaks."""
+    """Role of the author."""
     model: _builtins.str
-    """The model, where a model speaks."""
+    """Name of the model, if a model is the author."""
     def __init__(
         self,
         *,
@@ -744,7 +753,7 @@ Global___MessageStarted: _TypeAlias = MessageStarted  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """More of a message's text."""
+    """Piece of a message's text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -752,11 +761,11 @@ class TextDelta(_message.Message):
     PART_INDEX_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """As in MessageStarted."""
+    """ID of an open message. Required."""
     part_index: _builtins.int
-    """Which part of the message: counted from 0 in every message."""
+    """Index of the part within the message, counted from 0."""
     text: _builtins.str
-    """What to append."""
+    """Text to append to the part."""
     def __init__(
         self,
         *,
@@ -774,7 +783,7 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ReasoningDelta(_message.Message):
-    """More of a model's reasoning."""
+    """Piece of a model's reasoning."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -782,11 +791,11 @@ class ReasoningDelta(_message.Message):
     PART_INDEX_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """As in MessageStarted."""
+    """ID of an open message. Required."""
     part_index: _builtins.int
-    """Which part of the message: counted from 0 in every message."""
+    """Index of the part within the message, counted from 0."""
     text: _builtins.str
-    """What to append."""
+    """Text to append to the part."""
     def __init__(
         self,
         *,
@@ -804,7 +813,7 @@ Global___ReasoningDelta: _TypeAlias = ReasoningDelta  # noqa: Y015
 
 @_typing.final
 class ToolArgumentsDelta(_message.Message):
-    """More of a tool call's arguments."""
+    """Piece of the arguments that a model writes for a tool call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -814,15 +823,15 @@ class ToolArgumentsDelta(_message.Message):
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """As in MessageStarted."""
+    """ID of an open message. Required."""
     part_index: _builtins.int
-    """Which part of the message: counted from 0 in every message."""
+    """Index of the part within the message, counted from 0."""
     tool_call_id: _builtins.str
-    """As in ToolCallStarted."""
+    """ID of the tool call, as in the ToolCallStarted that follows. Required."""
     tool_name: _builtins.str
-    """Known from the first delta on."""
+    """Name of the tool. May be empty in deltas after the first."""
     arguments: _builtins.str
-    """What to append; JSON text once whole."""
+    """Text to append to the arguments; JSON once it is complete."""
     def __init__(
         self,
         *,
@@ -842,7 +851,7 @@ Global___ToolArgumentsDelta: _TypeAlias = ToolArgumentsDelta  # noqa: Y015
 
 @_typing.final
 class MessageFinished(_message.Message):
-    """A message is whole: a reader that skipped its deltas loses nothing."""
+    """End of a message, with all of its content: readers may skip the deltas and lose nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -852,18 +861,18 @@ class MessageFinished(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
-    """As in MessageStarted."""
+    """ID of an open message. Required."""
     role: Global___Role.ValueType
-    """Who spoke."""
+    """Role of the author."""
     finish_reason: _builtins.str
-    """Why it ended: "stop", "length", "tool_calls"."""
+    """Why the author stopped, as the provider says: "stop", "length", "tool_calls"."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MessagePart]:
-        """All of it."""
+        """The complete message, in the order of the parts."""
 
     @_builtins.property
     def usage(self) -> _run_pb2.TokenUsage:
-        """Tokens and cost of this message."""
+        """Tokens and cost of this message. Absent if not known."""
 
     def __init__(
         self,
@@ -892,12 +901,12 @@ class MessagePart(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text."""
+    """Text of an answer or question."""
     reasoning: _builtins.str
-    """Reasoning."""
+    """Reasoning of a model."""
     @_builtins.property
     def tool_call(self) -> Global___ToolCall:
-        """A call of a tool."""
+        """Call of a tool."""
 
     def __init__(
         self,
@@ -918,7 +927,7 @@ Global___MessagePart: _TypeAlias = MessagePart  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
-    """A call of a tool, as a model asked for it."""
+    """Call of a tool, as a model asked for it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -927,14 +936,14 @@ class ToolCall(_message.Message):
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     ORIGINAL_ID_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
-    """Unique within the run."""
+    """ID of the tool call. Required."""
     tool_name: _builtins.str
-    """The tool."""
+    """Name of the tool."""
     arguments_json: _builtins.str
-    """JSON text."""
+    """Arguments, as JSON text. Empty: none."""
     original_id: _builtins.str
-    """ID that the model or the framework gave the call, where it is not allowed as tool_call_id, as when it is
-    too long; cut after 1,024 characters. Empty: the same as tool_call_id, or none. Set by the producer.
+    """ID that the model or framework gave the call, if it is not allowed as tool_call_id. Up to 1,024 characters; the
+    producer cuts longer ones. Empty: tool_call_id is the original one, or there was none.
     """
     def __init__(
         self,
@@ -954,14 +963,14 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 
 @_typing.final
 class ToolCallStarted(_message.Message):
-    """A tool is called."""
+    """Start of a tool call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def call(self) -> Global___ToolCall:
-        """What is called, with what."""
+        """The tool and its arguments. Required; its ID is not that of an open tool call."""
 
     def __init__(
         self,
@@ -978,16 +987,16 @@ Global___ToolCallStarted: _TypeAlias = ToolCallStarted  # noqa: Y015
 
 @_typing.final
 class ToolOutputDelta(_message.Message):
-    """More of a tool's output."""
+    """Piece of a tool's output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
-    """As in ToolCallStarted."""
+    """ID of an open tool call. Required."""
     text: _builtins.str
-    """What to append."""
+    """Text to append to the output."""
     def __init__(
         self,
         *,
@@ -1004,7 +1013,7 @@ Global___ToolOutputDelta: _TypeAlias = ToolOutputDelta  # noqa: Y015
 
 @_typing.final
 class ToolCallFinished(_message.Message):
-    """The tool is done."""
+    """End of a tool call, with its whole result: readers may skip the deltas and lose nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1015,20 +1024,20 @@ class ToolCallFinished(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
-    """As in ToolCallStarted."""
+    """ID of an open tool call. Required."""
     tool_name: _builtins.str
-    """The tool."""
+    """Name of the tool."""
     outcome: Global___ToolCallOutcome.ValueType
-    """How it ended."""
+    """How the call ended. Required."""
     result_json: _builtins.str
-    """What it gave, as JSON text."""
+    """Result of the tool, as JSON text. Empty: none."""
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Set unless it succeeded."""
+        """What went wrong. Set unless the outcome is SUCCEEDED."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Wall time."""
+        """Wall time of the call. Absent if not known."""
 
     def __init__(
         self,
@@ -1050,7 +1059,7 @@ Global___ToolCallFinished: _TypeAlias = ToolCallFinished  # noqa: Y015
 
 @_typing.final
 class ProgressReported(_message.Message):
-    """How far the run is."""
+    """Progress of a run. Each report replaces the one before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1060,16 +1069,16 @@ class ProgressReported(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     label: _builtins.str
-    """For people: "rows", "Reading sources"."""
+    """What is being done or counted, for people: "rows", "Reading sources"."""
     completed: _builtins.int
-    """Units done."""
+    """Number of units that are done. Absent if not known."""
     total: _builtins.int
-    """Units in all, where known."""
+    """Number of all units. Absent if not known."""
     iteration: _builtins.int
-    """Which round of the agent's loop, counted from 1."""
+    """Round of the agent's loop, counted from 1. 0: none."""
     @_builtins.property
     def usage(self) -> _run_pb2.TokenUsage:
-        """Tokens and cost so far."""
+        """Tokens and cost of the run so far. Absent if not known."""
 
     def __init__(
         self,
@@ -1097,7 +1106,7 @@ Global___ProgressReported: _TypeAlias = ProgressReported  # noqa: Y015
 
 @_typing.final
 class ErrorReported(_message.Message):
-    """Something went wrong that did not end the run."""
+    """Error that did not end the run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1121,16 +1130,16 @@ Global___ErrorReported: _TypeAlias = ErrorReported  # noqa: Y015
 
 @_typing.final
 class StateSnapshot(_message.Message):
-    """The whole of a state."""
+    """Complete value of a state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Which state: "" for the run's own."""
+    """Name of the state. Empty: the run's own state."""
     value_json: _builtins.str
-    """JSON text."""
+    """Complete value, as JSON text. Replaces the earlier value."""
     def __init__(
         self,
         *,
@@ -1147,16 +1156,16 @@ Global___StateSnapshot: _TypeAlias = StateSnapshot  # noqa: Y015
 
 @_typing.final
 class StateDelta(_message.Message):
-    """A change to a state."""
+    """Change of a state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     PATCH_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Which state: "" for the run's own."""
+    """Name of the state. Empty: the run's own state."""
     patch_json: _builtins.str
-    """An RFC 6902 JSON Patch, as JSON text."""
+    """Change to apply to the last value: an RFC 6902 JSON Patch, as JSON text."""
     def __init__(
         self,
         *,
@@ -1173,7 +1182,7 @@ Global___StateDelta: _TypeAlias = StateDelta  # noqa: Y015
 
 @_typing.final
 class ArtifactUpdated(_message.Message):
-    """An artifact came to be, or grew."""
+    """Artifact that was created or changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1184,17 +1193,17 @@ class ArtifactUpdated(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
-    """Unique within the run."""
+    """ID of the artifact; the same in all updates of it. Required."""
     name: _builtins.str
-    """For people: a file's name."""
+    """Name for people, such as the name of the file."""
     media_type: _builtins.str
-    """"text/markdown", "image/png"."""
+    """Media type of the content: "text/markdown", "image/png"."""
     uri: _builtins.str
-    """Where it can be fetched."""
+    """URI from which the content can be fetched."""
     data: _builtins.bytes
-    """The content itself."""
+    """The content itself. Bounded by the size of a batch, 1 MiB."""
     append: _builtins.bool
-    """The content continues the earlier one instead of replacing it."""
+    """Whether to append the content to the earlier one instead of replacing it. Default false."""
     def __init__(
         self,
         *,
@@ -1217,7 +1226,7 @@ Global___ArtifactUpdated: _TypeAlias = ArtifactUpdated  # noqa: Y015
 
 @_typing.final
 class InputRequested(_message.Message):
-    """The run needs an answer from outside."""
+    """Request of the run for an answer from outside."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1227,18 +1236,18 @@ class InputRequested(_message.Message):
     TOOL_CALL_IDS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
-    """Unique within the run."""
+    """ID of the request. Not that of an open one. Required."""
     prompt: _builtins.str
-    """For people."""
+    """Question, for people."""
     schema_json: _builtins.str
-    """A JSON Schema of the answer, as JSON text."""
+    """JSON Schema of the answer, as JSON text. Empty: any answer."""
     @_builtins.property
     def tool_call_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The tool calls that wait for it."""
+        """IDs of the tool calls that wait for the answer."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """The answer is of no use after this."""
+        """Time after which the run does not use the answer. Absent: no limit. Not enforced by the server."""
 
     def __init__(
         self,
@@ -1259,16 +1268,16 @@ Global___InputRequested: _TypeAlias = InputRequested  # noqa: Y015
 
 @_typing.final
 class InputResolved(_message.Message):
-    """The answer came."""
+    """Answer to an InputRequested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUT_ID_FIELD_NUMBER: _builtins.int
     ANSWER_JSON_FIELD_NUMBER: _builtins.int
     input_id: _builtins.str
-    """As in InputRequested."""
+    """ID of an open InputRequested. Required."""
     answer_json: _builtins.str
-    """JSON text."""
+    """Answer, as JSON text."""
     def __init__(
         self,
         *,
@@ -1285,16 +1294,18 @@ Global___InputResolved: _TypeAlias = InputResolved  # noqa: Y015
 
 @_typing.final
 class CustomEvent(_message.Message):
-    """What no other payload says."""
+    """Event of a kind that the producer defines."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Dotted, owned by the producer: "acme.cache_hit"."""
+    """Name of the kind of event, with dots, owned by the producer: "acme.cache_hit". 1 to 128 characters, no control
+    characters. Required.
+    """
     value_json: _builtins.str
-    """JSON text."""
+    """Content of the event, as JSON text. Empty: none."""
     def __init__(
         self,
         *,
@@ -1311,7 +1322,7 @@ Global___CustomEvent: _TypeAlias = CustomEvent  # noqa: Y015
 
 @_typing.final
 class EvaluationPlan(_message.Message):
-    """What an evaluation will do."""
+    """Plan of an evaluation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1321,16 +1332,16 @@ class EvaluationPlan(_message.Message):
     EVALUATORS_FIELD_NUMBER: _builtins.int
     RULE_ID_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    """The dataset's name."""
+    """Name of the dataset. Empty if there is none."""
     row_count: _builtins.int
-    """Rows to score, iterations included."""
+    """Number of rows to score, iterations included. 0 if not known."""
     iterations: _builtins.int
-    """How often each case is run."""
+    """Number of times that each case is executed."""
     rule_id: _builtins.str
-    """The rule that sampled the runs to score, for an online evaluation."""
+    """ID of the rule that selected the runs, for online evaluation. Empty: none."""
     @_builtins.property
     def evaluators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluator]:
-        """Who scores."""
+        """Evaluators that score the rows."""
 
     def __init__(
         self,
@@ -1351,7 +1362,7 @@ Global___EvaluationPlan: _TypeAlias = EvaluationPlan  # noqa: Y015
 
 @_typing.final
 class Evaluator(_message.Message):
-    """An evaluator and its version."""
+    """Evaluator and its version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1360,14 +1371,16 @@ class Evaluator(_message.Message):
     CONFIG_JSON_FIELD_NUMBER: _builtins.int
     SCORE_NAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name that its scores are known by."""
+    """Name of the evaluator. In rules: 1 to 128 characters, no control characters."""
     version: _builtins.str
-    """A score is comparable only with scores of the same version."""
+    """Version of the evaluator: scores are comparable only within one version. In rules: up to 128 characters."""
     config_json: _builtins.str
-    """Its settings, as JSON text."""
+    """Settings of the evaluator, as JSON text. Empty: none."""
     @_builtins.property
     def score_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Of a rule's evaluators: the names of its scores, if it gives others than one of its own name. At most 100."""
+        """Names of the scores that a rule's evaluator gives. At most 100, of 1 to 128 characters. Empty: one score with the
+        evaluator's name.
+        """
 
     def __init__(
         self,
@@ -1387,7 +1400,7 @@ Global___Evaluator: _TypeAlias = Evaluator  # noqa: Y015
 
 @_typing.final
 class RowFinished(_message.Message):
-    """One row of an evaluation is scored."""
+    """Row of an evaluation that is scored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1422,32 +1435,32 @@ class RowFinished(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     row_id: _builtins.str
-    """Unique within the evaluation; the same over iterations."""
+    """ID of the row within the dataset; the same in all iterations. Required."""
     iteration: _builtins.int
-    """Counted from 1."""
+    """Number of the iteration, counted from 1. Required."""
     subject_run_id: _builtins.str
-    """The run that was scored, where the row is one."""
+    """ID of the run that was scored. Empty if the row is not a run."""
     input_json: _builtins.str
-    """JSON text."""
+    """Input of the task, as JSON text. Empty: none."""
     output_json: _builtins.str
-    """JSON text."""
+    """Output of the task, as JSON text. Empty: none."""
     expected_output_json: _builtins.str
-    """JSON text."""
+    """Expected output, as JSON text. Empty: none."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
-        """What the evaluators said. Their failures are scores with an error."""
+        """Scores of the row. An evaluator that failed has a score with an error."""
 
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Set if the task itself failed."""
+        """What went wrong in the task itself. Absent if the task succeeded."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Wall time of the task."""
+        """Wall time of the task. Absent if not known."""
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Measures that are no scores: tokens, cost, latency."""
+        """Numbers that are no scores, by name: tokens, cost, latency."""
 
     def __init__(
         self,
@@ -1473,7 +1486,7 @@ Global___RowFinished: _TypeAlias = RowFinished  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
-    """What one evaluator said: OpenTelemetry's gen_ai.evaluation.result."""
+    """Result of one evaluator: OpenTelemetry's gen_ai.evaluation.result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1485,22 +1498,22 @@ class Score(_message.Message):
     EVALUATOR_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What is measured: "correctness"."""
+    """Name of what is scored: "correctness"."""
     number: _builtins.float
-    """On the evaluator's own scale, 0 to 1 unless its config says otherwise."""
+    """A number on the evaluator's own scale; 0 to 1 unless its settings say otherwise."""
     passed: _builtins.bool
     """Whether an assertion held."""
     label: _builtins.str
-    """A class."""
+    """A class, such as "toxic"."""
     explanation: _builtins.str
-    """Why, for people."""
+    """Reason for the value, for people. Empty: none."""
     @_builtins.property
     def evaluator(self) -> Global___Evaluator:
-        """Who says so."""
+        """Evaluator, or person, that gave the score."""
 
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Set if the evaluator failed."""
+        """What went wrong in the evaluator. Set exactly when there is no value."""
 
     def __init__(
         self,
@@ -1525,7 +1538,7 @@ Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
 class ScoreRecorded(_message.Message):
-    """A score on another run."""
+    """Score of another run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1556,22 +1569,22 @@ class ScoreRecorded(_message.Message):
     SUBJECT_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     subject_run_id: _builtins.str
-    """The run that was scored."""
+    """ID of the run that was scored. Required."""
     rule_id: _builtins.str
-    """The rule that sampled it, if one did."""
+    """ID of the rule that selected the run. Empty: none."""
     subject_name: _builtins.str
-    """The name of the run that was scored: the agent's. Set by the server."""
+    """Name of the run that was scored. Set by the server."""
     @_builtins.property
     def score(self) -> Global___Score:
-        """What the evaluator said."""
+        """The score itself."""
 
     @_builtins.property
     def subject_time(self) -> _timestamp_pb2.Timestamp:
-        """When that run ended, or when it was scored if it had not. Set by the server."""
+        """Time at which that run ended, or at which it was scored if it had not ended. Set by the server."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The rule's and the worker's."""
+        """Labels of the rule and of the worker, or those given to RecordScore."""
 
     def __init__(
         self,
@@ -1593,7 +1606,7 @@ Global___ScoreRecorded: _TypeAlias = ScoreRecorded  # noqa: Y015
 
 @_typing.final
 class SamplesDrawn(_message.Message):
-    """Finished runs were looked at."""
+    """Finished runs that a rule examined. Internal record of the server; readers ignore it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1601,12 +1614,12 @@ class SamplesDrawn(_message.Message):
     RUNS_SEEN_FIELD_NUMBER: _builtins.int
     POSITION_JSON_FIELD_NUMBER: _builtins.int
     runs_seen: _builtins.int
-    """How many were looked at."""
+    """Number of finished runs that were examined."""
     position_json: _builtins.str
-    """How far the rule is by that, as JSON text; the server's own."""
+    """Progress of the rule after that, as JSON text in the server's own format. Ignore it."""
     @_builtins.property
     def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Those to be judged, in the order of their ends."""
+        """IDs of the runs to evaluate, in the order in which the runs ended."""
 
     def __init__(
         self,
@@ -1625,7 +1638,9 @@ Global___SamplesDrawn: _TypeAlias = SamplesDrawn  # noqa: Y015
 
 @_typing.final
 class SamplesLeased(_message.Message):
-    """A worker has samples, or has them for longer."""
+    """Samples that were assigned to a session, or whose leases it renewed. Internal record of the server; readers ignore
+    it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1634,16 +1649,16 @@ class SamplesLeased(_message.Message):
     RUN_IDS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
-    """Who works."""
+    """ID of the worker."""
     session_id: _builtins.str
-    """Which incarnation of the worker."""
+    """ID of the worker's session."""
     @_builtins.property
     def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it was handed now. None: what it holds, it holds for longer."""
+        """IDs of the runs that were assigned now. Empty: the session renews its leases."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """All that it holds can be handed to others after this. Absent: at once, and the session is over."""
+        """Time at which the leases of all samples of the session expire. Absent: the session ended, and the leases with it."""
 
     def __init__(
         self,
@@ -1663,7 +1678,7 @@ Global___SamplesLeased: _TypeAlias = SamplesLeased  # noqa: Y015
 
 @_typing.final
 class SampleReturned(_message.Message):
-    """A sample waits again."""
+    """Sample that waits to be assigned again. Internal record of the server; readers ignore it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1672,16 +1687,16 @@ class SampleReturned(_message.Message):
     RETRY_TIME_FIELD_NUMBER: _builtins.int
     UNCOUNTED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run to judge."""
+    """ID of the run to evaluate."""
     uncounted: _builtins.bool
-    """Set with an error only: the attempt does not count, since the evaluators were down."""
+    """Whether the attempt does not count, because the evaluators were down. Set with an error only."""
     @_builtins.property
     def error(self) -> _run_pb2.Error:
-        """Why it was not judged. Absent if its worker left."""
+        """Why the run was not evaluated. Absent if its worker stopped."""
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """Not handed out before this."""
+        """Time before which the sample is not assigned again. Absent: no delay."""
 
     def __init__(
         self,
@@ -1701,7 +1716,7 @@ Global___SampleReturned: _TypeAlias = SampleReturned  # noqa: Y015
 
 @_typing.final
 class AlertChanged(_message.Message):
-    """Scores left their bounds, or are back."""
+    """Change of an alert's state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1714,21 +1729,21 @@ class AlertChanged(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ERROR_COUNT_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """The rule."""
+    """ID of the rule."""
     alert: _builtins.str
-    """The alert's name."""
+    """Name of the alert."""
     firing: _builtins.bool
-    """They are out of bounds; else they are back."""
+    """Whether the alert fires now; otherwise it stopped."""
     value: _builtins.float
-    """What was compared with the threshold."""
+    """Value that was compared with the threshold."""
     threshold: _builtins.float
-    """The threshold."""
+    """Threshold of the alert at that time."""
     count: _builtins.int
-    """The scores that it was made of."""
+    """Number of scores that the value was computed from."""
     message: _builtins.str
-    """For people."""
+    """Description for people."""
     error_count: _builtins.int
-    """Number of scores in the window that are failures of their evaluators."""
+    """Number of scores in the window that are errors of their evaluators."""
     def __init__(
         self,
         *,

@@ -31,21 +31,25 @@ class _StartPosition:
 class _StartPositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StartPosition.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     START_POSITION_UNSPECIFIED: _StartPosition.ValueType  # 0
-    """Not set: taken as the beginning."""
+    """Not set. Same as BEGINNING."""
     START_POSITION_BEGINNING: _StartPosition.ValueType  # 1
-    """The first event."""
+    """Start at the first event of the run."""
     START_POSITION_NOW: _StartPosition.ValueType  # 2
-    """The first event recorded from now on."""
+    """Start at the first event recorded after the call was opened. For a run that is created while the stream waits:
+    its first event.
+    """
 
 class StartPosition(_StartPosition, metaclass=_StartPositionEnumTypeWrapper):
-    """Where a stream without a resume token begins."""
+    """Where a stream without a resume token starts."""
 
 START_POSITION_UNSPECIFIED: StartPosition.ValueType  # 0
-"""Not set: taken as the beginning."""
+"""Not set. Same as BEGINNING."""
 START_POSITION_BEGINNING: StartPosition.ValueType  # 1
-"""The first event."""
+"""Start at the first event of the run."""
 START_POSITION_NOW: StartPosition.ValueType  # 2
-"""The first event recorded from now on."""
+"""Start at the first event recorded after the call was opened. For a run that is created while the stream waits:
+its first event.
+"""
 Global___StartPosition: _TypeAlias = StartPosition  # noqa: Y015
 
 class _StopPosition:
@@ -55,24 +59,24 @@ class _StopPosition:
 class _StopPositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopPosition.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOP_POSITION_UNSPECIFIED: _StopPosition.ValueType  # 0
-    """Not set: taken as the run's end."""
+    """Not set. Same as RUN_FINISHED."""
     STOP_POSITION_RUN_FINISHED: _StopPosition.ValueType  # 1
-    """After RunFinished."""
+    """End after RunFinished."""
     STOP_POSITION_HEAD: _StopPosition.ValueType  # 2
-    """After the last event recorded at the time of the call, or when a run that was waited for
-    was found.
+    """End after the last event that was recorded when the call was opened, or, for a run that was waited for, when the
+    run was found.
     """
 
 class StopPosition(_StopPosition, metaclass=_StopPositionEnumTypeWrapper):
-    """Where a stream ends by itself."""
+    """Where a stream ends."""
 
 STOP_POSITION_UNSPECIFIED: StopPosition.ValueType  # 0
-"""Not set: taken as the run's end."""
+"""Not set. Same as RUN_FINISHED."""
 STOP_POSITION_RUN_FINISHED: StopPosition.ValueType  # 1
-"""After RunFinished."""
+"""End after RunFinished."""
 STOP_POSITION_HEAD: StopPosition.ValueType  # 2
-"""After the last event recorded at the time of the call, or when a run that was waited for
-was found.
+"""End after the last event that was recorded when the call was opened, or, for a run that was waited for, when the
+run was found.
 """
 Global___StopPosition: _TypeAlias = StopPosition  # noqa: Y015
 
@@ -83,29 +87,31 @@ class _DeltaMode:
 class _DeltaModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeltaMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DELTA_MODE_UNSPECIFIED: _DeltaMode.ValueType  # 0
-    """Not set: taken as every delta."""
+    """Not set. Same as ALL."""
     DELTA_MODE_ALL: _DeltaMode.ValueType  # 1
-    """Every delta as it was published."""
+    """Send every delta as it was published."""
     DELTA_MODE_MERGED: _DeltaMode.ValueType  # 2
-    """Neighbouring deltas of one part are merged where the reader is behind: the text is
-    the same, the events are fewer. A merged event has the last one's sequence.
+    """Merge adjacent deltas of the same part where the client reads more slowly than events are published: the same
+    text in fewer events. A merged event has the sequence, ID and times of the last one. Deltas with attributes or a
+    source are never merged.
     """
     DELTA_MODE_NONE: _DeltaMode.ValueType  # 3
-    """No deltas: MessageFinished and ToolCallFinished carry the whole."""
+    """Send no deltas: MessageFinished and ToolCallFinished hold the complete values."""
 
 class DeltaMode(_DeltaMode, metaclass=_DeltaModeEnumTypeWrapper):
-    """How text, reasoning, argument and output deltas are sent."""
+    """How deltas of text, reasoning, tool arguments and tool output are sent."""
 
 DELTA_MODE_UNSPECIFIED: DeltaMode.ValueType  # 0
-"""Not set: taken as every delta."""
+"""Not set. Same as ALL."""
 DELTA_MODE_ALL: DeltaMode.ValueType  # 1
-"""Every delta as it was published."""
+"""Send every delta as it was published."""
 DELTA_MODE_MERGED: DeltaMode.ValueType  # 2
-"""Neighbouring deltas of one part are merged where the reader is behind: the text is
-the same, the events are fewer. A merged event has the last one's sequence.
+"""Merge adjacent deltas of the same part where the client reads more slowly than events are published: the same
+text in fewer events. A merged event has the sequence, ID and times of the last one. Deltas with attributes or a
+source are never merged.
 """
 DELTA_MODE_NONE: DeltaMode.ValueType  # 3
-"""No deltas: MessageFinished and ToolCallFinished carry the whole."""
+"""Send no deltas: MessageFinished and ToolCallFinished hold the complete values."""
 Global___DeltaMode: _TypeAlias = DeltaMode  # noqa: Y015
 
 class _StreamEndReason:
@@ -115,42 +121,42 @@ class _StreamEndReason:
 class _StreamEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamEndReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STREAM_END_REASON_UNSPECIFIED: _StreamEndReason.ValueType  # 0
-    """Not set."""
+    """Not used by the server."""
     STREAM_END_REASON_RUN_FINISHED: _StreamEndReason.ValueType  # 1
-    """RunFinished was sent: there is nothing more to come."""
+    """RunFinished was sent, and the log has no further events. Stop."""
     STREAM_END_REASON_HEAD_REACHED: _StreamEndReason.ValueType  # 2
-    """The head of the time of the call was reached, as asked."""
+    """The head of the log at the time of the call was reached, as STOP_POSITION_HEAD asked. Stop."""
     STREAM_END_REASON_DEADLINE: _StreamEndReason.ValueType  # 3
-    """The call's deadline is about to pass."""
+    """The deadline of the call is about to pass. Reconnect if you still want events."""
     STREAM_END_REASON_MAX_AGE: _StreamEndReason.ValueType  # 4
-    """The stream reached max_age."""
+    """The stream reached max_age. Reconnect at once."""
     STREAM_END_REASON_IDLE: _StreamEndReason.ValueType  # 5
-    """No event for idle_timeout."""
+    """There was no event for idle_timeout. Stop if you set idle_timeout to end the stream; otherwise reconnect."""
     STREAM_END_REASON_DRAINING: _StreamEndReason.ValueType  # 6
-    """The server is shutting down."""
+    """The server drains before it stops. Reconnect after retry_delay."""
 
 class StreamEndReason(_StreamEndReason, metaclass=_StreamEndReasonEnumTypeWrapper):
-    """Why a stream ended in good order."""
+    """Why a stream ended as planned."""
 
 STREAM_END_REASON_UNSPECIFIED: StreamEndReason.ValueType  # 0
-"""Not set."""
+"""Not used by the server."""
 STREAM_END_REASON_RUN_FINISHED: StreamEndReason.ValueType  # 1
-"""RunFinished was sent: there is nothing more to come."""
+"""RunFinished was sent, and the log has no further events. Stop."""
 STREAM_END_REASON_HEAD_REACHED: StreamEndReason.ValueType  # 2
-"""The head of the time of the call was reached, as asked."""
+"""The head of the log at the time of the call was reached, as STOP_POSITION_HEAD asked. Stop."""
 STREAM_END_REASON_DEADLINE: StreamEndReason.ValueType  # 3
-"""The call's deadline is about to pass."""
+"""The deadline of the call is about to pass. Reconnect if you still want events."""
 STREAM_END_REASON_MAX_AGE: StreamEndReason.ValueType  # 4
-"""The stream reached max_age."""
+"""The stream reached max_age. Reconnect at once."""
 STREAM_END_REASON_IDLE: StreamEndReason.ValueType  # 5
-"""No event for idle_timeout."""
+"""There was no event for idle_timeout. Stop if you set idle_timeout to end the stream; otherwise reconnect."""
 STREAM_END_REASON_DRAINING: StreamEndReason.ValueType  # 6
-"""The server is shutting down."""
+"""The server drains before it stops. Reconnect after retry_delay."""
 Global___StreamEndReason: _TypeAlias = StreamEndReason  # noqa: Y015
 
 @_typing.final
 class ProducerBatch(_message.Message):
-    """Consecutive events of one producer for one run."""
+    """Consecutive events of one producer for one run. Stored completely or not at all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -160,16 +166,23 @@ class ProducerBatch(_message.Message):
     FIRST_PRODUCER_SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run to append to."""
+    """ID of the run to append to; not a system run. Required."""
     producer_id: _builtins.str
-    """Unique per producing process. 1 to 128 characters."""
+    """ID of the producer: one process, or one part of it, that numbers its own events. 1 to 128 characters, no control
+    characters. A run has at most 1,000 producers. Required.
+    """
     producer_epoch: _builtins.int
-    """Grows each time the same producer_id starts anew; a lower epoch is fenced off."""
+    """Incarnation of the producer. At least 0; default 0. A process that takes over a producer_id and does not continue
+    its numbers uses a higher epoch. The first event of a higher epoch fences lower epochs off: their batches are
+    rejected with PRODUCER_FENCED.
+    """
     first_producer_sequence: _builtins.int
-    """The number of events[0], counted from 1 per run, producer_id and epoch, without gaps."""
+    """Number of events[0]. Counted from 1 per run, producer_id and producer_epoch, without gaps. Ignored in an empty
+    batch.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """1 to 1,000 events and at most 1 MiB. None: a sign of life, answered with the last
+        """Events, in order. At most 1,000 events and 1 MiB. Empty: a heartbeat of the producer, answered with the last
         producer sequence that is durable.
         """
 
@@ -192,7 +205,7 @@ Global___ProducerBatch: _TypeAlias = ProducerBatch  # noqa: Y015
 
 @_typing.final
 class BatchReceipt(_message.Message):
-    """Where a batch ended up."""
+    """Position of a batch in the log. Sent when the batch is durable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -201,13 +214,15 @@ class BatchReceipt(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     last_producer_sequence: _builtins.int
-    """The last producer sequence that is durable."""
+    """Last durable producer sequence: of the batch, or, for an empty batch, of the producer_id and epoch; 0 if there is
+    none.
+    """
     first_sequence: _builtins.int
-    """The sequence of the batch's first event."""
+    """Sequence of the batch's first event in the run's log. 0 for an empty batch."""
     last_sequence: _builtins.int
-    """The sequence of the batch's last event."""
+    """Sequence of the batch's last event in the run's log. 0 for an empty batch."""
     duplicate: _builtins.bool
-    """The batch was stored before; this is its first answer."""
+    """Whether the batch was stored before. This is then its first receipt again; normal after a retry."""
     def __init__(
         self,
         *,
@@ -226,14 +241,14 @@ Global___BatchReceipt: _TypeAlias = BatchReceipt  # noqa: Y015
 
 @_typing.final
 class AppendEventsRequest(_message.Message):
-    """See AppendEvents."""
+    """Request of AppendEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> Global___ProducerBatch:
-        """What to append."""
+        """Batch to append. Required."""
 
     def __init__(
         self,
@@ -250,14 +265,14 @@ Global___AppendEventsRequest: _TypeAlias = AppendEventsRequest  # noqa: Y015
 
 @_typing.final
 class AppendEventsResponse(_message.Message):
-    """See AppendEvents."""
+    """Response of AppendEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> Global___BatchReceipt:
-        """Where it ended up."""
+        """Position of the batch in the log."""
 
     def __init__(
         self,
@@ -274,14 +289,14 @@ Global___AppendEventsResponse: _TypeAlias = AppendEventsResponse  # noqa: Y015
 
 @_typing.final
 class PublishEventsRequest(_message.Message):
-    """See PublishEvents."""
+    """One batch of a PublishEvents call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def batch(self) -> Global___ProducerBatch:
-        """What to append."""
+        """Batch to append. Required. The server reads up to 256 batches or 8 MiB ahead of its answers."""
 
     def __init__(
         self,
@@ -298,7 +313,7 @@ Global___PublishEventsRequest: _TypeAlias = PublishEventsRequest  # noqa: Y015
 
 @_typing.final
 class PublishEventsResponse(_message.Message):
-    """See PublishEvents."""
+    """Answer to one batch, or a request of the server to the producer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,18 +322,20 @@ class PublishEventsResponse(_message.Message):
     REJECTION_FIELD_NUMBER: _builtins.int
     CANCEL_REQUEST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run that this is about."""
+    """ID of the run that this is about."""
     @_builtins.property
     def receipt(self) -> Global___BatchReceipt:
-        """Durable."""
+        """The batch is durable."""
 
     @_builtins.property
     def rejection(self) -> _status_pb2.Status:
-        """Refused; nothing of it was stored."""
+        """The batch was rejected, and nothing of it was stored. Its details hold an ErrorInfo, as of a failed call."""
 
     @_builtins.property
     def cancel_request(self) -> Global___CancelRequest:
-        """Somebody called CancelRun: stop, and finish the run as CANCELLED."""
+        """Somebody called CancelRun: stop the work and send RunFinished with state CANCELLED. Sent once per call and run,
+        after the first receipt for the run.
+        """
 
     def __init__(
         self,
@@ -340,13 +357,13 @@ Global___PublishEventsResponse: _TypeAlias = PublishEventsResponse  # noqa: Y015
 
 @_typing.final
 class CancelRequest(_message.Message):
-    """Somebody wants the run to stop."""
+    """Request of a CancelRun caller to stop the run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why, for people."""
+    """Reason, for people, as given to CancelRun. May be empty."""
     def __init__(
         self,
         *,
@@ -362,7 +379,7 @@ Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
 
 @_typing.final
 class StreamEventsRequest(_message.Message):
-    """See StreamEvents."""
+    """Request of StreamEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -380,39 +397,48 @@ class StreamEventsRequest(_message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     WAIT_FOR_RUN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run to read."""
+    """ID of the run. Required."""
     consumer_id: _builtins.str
-    """Who reads. One stream per run and consumer. 1 to 128 characters."""
+    """ID of the reader, chosen by the client. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..". One
+    stream is open per run and consumer; readers that want all events each use an ID of their own. Required.
+    """
     session_id: _builtins.str
-    """Which incarnation of the consumer: constant over its reconnects, new with each new
-    stream object. Tells a reconnect from a second consumer. 1 to 128 characters; empty: the
+    """ID of one incarnation of the consumer: the same over all reconnects of a reader, random and new for each reader.
+    It distinguishes a reconnect from a second reader with the same consumer_id. Bounds as of consumer_id. Empty: the
     call is a session of its own.
     """
     attempt: _builtins.int
-    """Grows with each call of the session. A call displaces the session's earlier ones."""
+    """Number of the call within the session. At least 0. Increase it with every call: a higher attempt displaces the
+    session's earlier stream, an equal or lower one is refused with STALE_ATTEMPT.
+    """
     take_over: _builtins.bool
-    """End another session's stream instead of being refused."""
+    """Whether to displace the stream of another session that holds the lease, instead of failing with CONSUMER_BUSY.
+    Default false. Set it only until the session's first StreamOpened: on a reconnect it would displace whoever
+    displaced this session.
+    """
     resume_token: _builtins.str
-    """From an earlier response; continue behind it."""
+    """resume_token of the last frame that the client handled: start with the event after it."""
     start: Global___StartPosition.ValueType
-    """By position."""
+    """Position to start at."""
     stop: Global___StopPosition.ValueType
-    """Where to end."""
+    """Where to end. Default RUN_FINISHED."""
     deltas: Global___DeltaMode.ValueType
-    """How deltas are sent."""
+    """How to send deltas. Default ALL. A resume token does not keep it: send it with every call."""
     wait_for_run: _builtins.bool
-    """Wait for the run to be created instead of failing with NOT_FOUND."""
+    """Whether to wait for the run to be created instead of failing with RUN_NOT_FOUND. Default false."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_event_pb2.EventType.ValueType]:
-        """Only these types, at most 100; none: all. With a resume token: none means the token's own filter."""
+        """Types of events to send. At most 100. Empty: with a resume token, the filter of the stream that issued it;
+        otherwise all types. `sequence` shows gaps where events are filtered out.
+        """
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Send a Heartbeat after this long without another frame. Default 15 s, 1 s to 60 s."""
+        """Time without another frame after which the server sends a Heartbeat. 1 s to 60 s; default 15 s."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
-        """End the stream after this long without an event. Default 60 min, 1 s to 24 h."""
+        """Time without an event after which the server ends the stream with reason IDLE. 1 s to 24 h; default 60 min."""
 
     def __init__(
         self,
@@ -443,7 +469,7 @@ Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
 
 @_typing.final
 class StreamEventsResponse(_message.Message):
-    """One frame of a stream."""
+    """One frame of StreamEvents. Ignore frames of kinds that you do not know, but keep their resume_token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -454,26 +480,28 @@ class StreamEventsResponse(_message.Message):
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """A stream opened with it continues behind this frame. On every frame."""
+    """Position after this frame, for StreamEventsRequest.resume_token. Set on every frame. Keep it after you have handled
+    what the frame holds. Valid on every replica as long as the run exists. It is no credential.
+    """
     @_builtins.property
     def opened(self) -> Global___StreamOpened:
-        """The first frame."""
+        """The stream is open. Always the first frame."""
 
     @_builtins.property
     def events(self) -> Global___EventBatch:
-        """Events."""
+        """The next events."""
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """A sign of life."""
+        """The connection is alive, and there was no other frame for heartbeat_interval."""
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """All that was recorded is sent; what follows is live."""
+        """All events that were recorded so far are sent; later ones are live. Sent once per stream."""
 
     @_builtins.property
     def end(self) -> Global___StreamEnd:
-        """The last frame. The status is OK."""
+        """The stream ends as planned, with status OK. Always the last frame."""
 
     def __init__(
         self,
@@ -497,7 +525,7 @@ Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
 
 @_typing.final
 class StreamOpened(_message.Message):
-    """The stream is open and holds the consumer's place."""
+    """First frame: the stream is open and holds the consumer's lease."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -506,18 +534,22 @@ class StreamOpened(_message.Message):
     MAX_AGE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
-    """Grows with each stream opened for this run and consumer."""
+    """Number of the lease. Greater for every later stream of the same run and consumer: use it to reject writes of an
+    older reader in your own storage.
+    """
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run as it stands. Absent while the stream waits for it to be created."""
+        """Current state of the run. Absent while the stream waits for the run to be created."""
 
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
-        """The server ends the stream at this age at the latest; reconnect then."""
+        """Age at which the server ends the stream with reason MAX_AGE; open it again then. Set by the server: 30 min by
+        default, varied by up to 10 %.
+        """
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """As granted."""
+        """Interval of heartbeats. If no frame arrives for three intervals, treat the connection as cut."""
 
     def __init__(
         self,
@@ -537,14 +569,16 @@ Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
 
 @_typing.final
 class EventBatch(_message.Message):
-    """Consecutive events, those filtered out left aside."""
+    """Events in the order of the log, without those that the request filters out."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """In order."""
+        """Events, by ascending sequence. May be empty if all were filtered out; the resume token advances. A frame holds
+        about 256 KiB, or one larger event.
+        """
 
     def __init__(
         self,
@@ -561,7 +595,7 @@ Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """A sign of life, and of how things stand."""
+    """Frame that is sent when there is nothing else to send."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -569,14 +603,16 @@ class Heartbeat(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     PRODUCER_SEEN_TIME_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
-    """The run's last recorded sequence."""
+    """Sequence of the run's last recorded event. Not set by SampleRuns."""
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """By the server's clock."""
+        """Current time by the server's clock."""
 
     @_builtins.property
     def producer_seen_time(self) -> _timestamp_pb2.Timestamp:
-        """When the producer was last heard from: thinking, or dead?"""
+        """Time of the last batch from a producer of the run, empty ones included, to distinguish a slow producer from a dead
+        one. Absent if there was none.
+        """
 
     def __init__(
         self,
@@ -595,13 +631,13 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """All that was recorded is sent."""
+    """Frame after the last event that was recorded when the stream reached the head of the log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
-    """The run's last recorded sequence."""
+    """Sequence of the run's last recorded event."""
     def __init__(
         self,
         *,
@@ -617,7 +653,7 @@ Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
 
 @_typing.final
 class StreamEnd(_message.Message):
-    """The stream ended in good order."""
+    """Last frame: the stream ends as planned, with status OK. The lease is released before it is sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -625,12 +661,14 @@ class StreamEnd(_message.Message):
     RECONNECT_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
     reason: Global___StreamEndReason.ValueType
-    """Why."""
+    """Why the stream ended."""
     reconnect: _builtins.bool
-    """Whether to open it again with the resume token."""
+    """Whether there may be more: open the stream again with the last resume token and a higher attempt. False for
+    RUN_FINISHED and HEAD_REACHED, true for all other reasons.
+    """
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """How long to wait before that."""
+        """Time to wait before the next call. Up to 2 s with reason DRAINING, otherwise 0. Absent unless `reconnect`."""
 
     def __init__(
         self,
@@ -649,7 +687,7 @@ Global___StreamEnd: _TypeAlias = StreamEnd  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):
-    """See ListEvents."""
+    """Request of ListEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -658,14 +696,18 @@ class ListEventsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run to read."""
+    """ID of the run. Required."""
     page_size: _builtins.int
-    """At most 1,000; 0: 100. A page may hold fewer, even none, and still not be the last."""
+    """Maximum number of events to return. 1 to 1,000; 0 means the default, 100. A page also ends after about 1 MiB, and
+    after 16 MiB of events that `types` filters out: it may hold fewer events, or none, and not be the last.
+    """
     page_token: _builtins.str
-    """From the page before, or any resume token of the run."""
+    """next_page_token of the previous response, or any resume_token of the run's streams. Empty: the first page."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_event_pb2.EventType.ValueType]:
-        """Only these types; none: all."""
+        """Types of events to return. At most 100. Empty: with a page token, the filter of the request that issued it;
+        otherwise all types.
+        """
 
     def __init__(
         self,
@@ -685,17 +727,19 @@ Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
 
 @_typing.final
 class ListEventsResponse(_message.Message):
-    """See ListEvents."""
+    """Response of ListEvents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; it is a resume token too. Set while the run may go on."""
+    """page_token of the next request, and a resume_token for StreamEvents. Empty only when the run has ended and this is
+    the last page: on a run that goes on, it is set even if the page is empty, so stop at an empty page.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """In order."""
+        """Events, by ascending sequence."""
 
     def __init__(
         self,

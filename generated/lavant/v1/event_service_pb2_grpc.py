@@ -26,15 +26,19 @@ if _version_not_supported:
 
 
 class EventServiceStub(object):
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-    durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+    of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -66,44 +70,62 @@ class EventServiceStub(object):
 
 
 class EventServiceServicer(object):
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-    durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+    of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     def AppendEvents(self, request, context):
-        """Appends one batch. Safe to send again.
+        """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+
+        Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishEvents(self, request_iterator, context):
-        """Appends batches of any number of runs over one call, each acknowledged once durable.
-        Answers come in the order of the batches, with cancel requests among them. A batch that is
-        refused does not end the call.
+        """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
+        order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
+        docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+
+        Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
+        SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
+        Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+        INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request, context):
-        """Streams a run's events: the recorded ones, then new ones as they become durable.
-        One stream per run and consumer_id. Ends with a StreamEnd frame and OK, or with
-        a status whose ErrorInfo names an ErrorReason; any other end was a cut connection.
+        """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
+        open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
+        a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+        See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
+
+        Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """The same events in pages, for callers that cannot hold a stream.
+        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
+        resume token.
+
+        Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,15 +163,19 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService(object):
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-    durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+    of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     @staticmethod

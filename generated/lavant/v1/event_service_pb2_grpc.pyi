@@ -27,15 +27,19 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventServiceStub:
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-      durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+      of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     @_typing.overload
@@ -43,59 +47,99 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     AppendEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AppendEventsRequest, _event_service_pb2.AppendEventsResponse]
-    """Appends one batch. Safe to send again."""
+    """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+
+    Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+    """
     PublishEvents: _grpc.StreamStreamMultiCallable[_event_service_pb2.PublishEventsRequest, _event_service_pb2.PublishEventsResponse]
-    """Appends batches of any number of runs over one call, each acknowledged once durable.
-    Answers come in the order of the batches, with cancel requests among them. A batch that is
-    refused does not end the call.
+    """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
+    order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
+    docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+
+    Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
+    SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
+    Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+    INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
     """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]
-    """Streams a run's events: the recorded ones, then new ones as they become durable.
-    One stream per run and consumer_id. Ends with a StreamEnd frame and OK, or with
-    a status whose ErrorInfo names an ErrorReason; any other end was a cut connection.
+    """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
+    open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
+    a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+    See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
+
+    Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
-    """The same events in pages, for callers that cannot hold a stream."""
+    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
+    resume token.
+
+    Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
+    """
 
 @_typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-      durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+      of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AppendEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AppendEventsRequest, _event_service_pb2.AppendEventsResponse]  # type: ignore[assignment]
-    """Appends one batch. Safe to send again."""
+    """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+
+    Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+    """
     PublishEvents: _aio.StreamStreamMultiCallable[_event_service_pb2.PublishEventsRequest, _event_service_pb2.PublishEventsResponse]  # type: ignore[assignment]
-    """Appends batches of any number of runs over one call, each acknowledged once durable.
-    Answers come in the order of the batches, with cancel requests among them. A batch that is
-    refused does not end the call.
+    """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
+    order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
+    docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+
+    Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
+    SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
+    Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+    INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
     """
     StreamEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
-    """Streams a run's events: the recorded ones, then new ones as they become durable.
-    One stream per run and consumer_id. Ends with a StreamEnd frame and OK, or with
-    a status whose ErrorInfo names an ErrorReason; any other end was a cut connection.
+    """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
+    open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
+    a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+    See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
+
+    Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """The same events in pages, for callers that cannot hold a stream."""
+    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
+    resume token.
+
+    Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
+    """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Writes events into runs' logs and streams them out.
+    """Appends events to the logs of runs, and streams them to readers.
 
     Guarantees, for every run:
-    - Ordered: all readers see the same events in the same order, numbered 1, 2, 3 ...
-    - Durable: an acknowledged event survives the death of any process, and, with the
-      durable settings, the loss of power.
-    - Unique: a batch sent again is stored once and answered with its first answer.
-    - Resumable: a stream opened with a resume token begins with the very next event.
-    - Sealed: RunFinished is the last event, exactly once.
+    - Ordered: all readers receive the same events in the same order, numbered 1, 2, 3 ... without gaps.
+    - Durable: an acknowledged event survives the death of any process, and, with the server's durable settings, a loss
+      of power.
+    - Unique: a batch that is sent again is stored once and answered with its first receipt.
+    - Resumable: a stream opened with a resume token starts with the event after it.
+    - Sealed: RunFinished is the last event, and there is exactly one.
+
+    docs/protocol.md describes both protocols, of streams and of publishing, as state tables: read it before you write a
+    client. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the
+    other reasons of ErrorReason.
     """
 
     @_abc_1.abstractmethod
@@ -104,7 +148,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.AppendEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.AppendEventsResponse, _abc.Awaitable[_event_service_pb2.AppendEventsResponse]]:
-        """Appends one batch. Safe to send again."""
+        """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+
+        Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+        """
 
     @_abc_1.abstractmethod
     def PublishEvents(
@@ -112,9 +159,14 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_event_service_pb2.PublishEventsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.PublishEventsResponse], _abc.AsyncIterator[_event_service_pb2.PublishEventsResponse]]:
-        """Appends batches of any number of runs over one call, each acknowledged once durable.
-        Answers come in the order of the batches, with cancel requests among them. A batch that is
-        refused does not end the call.
+        """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
+        order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
+        docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+
+        Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
+        SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
+        Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+        INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
         """
 
     @_abc_1.abstractmethod
@@ -123,9 +175,13 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.StreamEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_event_service_pb2.StreamEventsResponse]]:
-        """Streams a run's events: the recorded ones, then new ones as they become durable.
-        One stream per run and consumer_id. Ends with a StreamEnd frame and OK, or with
-        a status whose ErrorInfo names an ErrorReason; any other end was a cut connection.
+        """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
+        open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
+        a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+        See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
+
+        Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
         """
 
     @_abc_1.abstractmethod
@@ -134,6 +190,10 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListEventsResponse, _abc.Awaitable[_event_service_pb2.ListEventsResponse]]:
-        """The same events in pages, for callers that cannot hold a stream."""
+        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
+        resume token.
+
+        Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
+        """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -30,29 +30,29 @@ class _BackfillMode:
 class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackfillMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BACKFILL_MODE_UNSPECIFIED: _BackfillMode.ValueType  # 0
-    """Not set: finished runs that the rule has not seen, by its filter and sample rate."""
+    """Not set. Select finished runs that the rule has not examined, by its filter and sample rate."""
     BACKFILL_MODE_ERRORS: _BackfillMode.ValueType  # 1
-    """Runs whose last evaluation by the rule recorded an error."""
+    """Select runs whose last evaluation by the rule recorded an error."""
     BACKFILL_MODE_VERSION: _BackfillMode.ValueType  # 2
-    """Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
-    name an evaluator with a version.
+    """Select runs that have a score of the rule, but none of a named evaluator in the version that the rule gives it.
+    Refused with INVALID_FIELD unless the rule names an evaluator with a version.
     """
     BACKFILL_MODE_ALL: _BackfillMode.ValueType  # 3
-    """All runs with a score of the rule."""
+    """Select all runs that have a score of the rule."""
 
 class BackfillMode(_BackfillMode, metaclass=_BackfillModeEnumTypeWrapper):
     """Which runs a backfill selects."""
 
 BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
-"""Not set: finished runs that the rule has not seen, by its filter and sample rate."""
+"""Not set. Select finished runs that the rule has not examined, by its filter and sample rate."""
 BACKFILL_MODE_ERRORS: BackfillMode.ValueType  # 1
-"""Runs whose last evaluation by the rule recorded an error."""
+"""Select runs whose last evaluation by the rule recorded an error."""
 BACKFILL_MODE_VERSION: BackfillMode.ValueType  # 2
-"""Runs with a score of the rule, but none of a named evaluator in the version that the rule gives it. The rule must
-name an evaluator with a version.
+"""Select runs that have a score of the rule, but none of a named evaluator in the version that the rule gives it.
+Refused with INVALID_FIELD unless the rule names an evaluator with a version.
 """
 BACKFILL_MODE_ALL: BackfillMode.ValueType  # 3
-"""All runs with a score of the rule."""
+"""Select all runs that have a score of the rule."""
 Global___BackfillMode: _TypeAlias = BackfillMode  # noqa: Y015
 
 class _ScoreStatistic:
@@ -62,33 +62,37 @@ class _ScoreStatistic:
 class _ScoreStatisticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreStatistic.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCORE_STATISTIC_UNSPECIFIED: _ScoreStatistic.ValueType  # 0
-    """Not set: taken as the mean."""
+    """Not set. Same as MEAN."""
     SCORE_STATISTIC_MEAN: _ScoreStatistic.ValueType  # 1
-    """The mean of numbers, and of verdicts as 0 and 1. Failures of evaluators that give verdicts count as 0; those of
-    evaluators that give numbers do not count.
+    """Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators that give pass/fail values count as 0;
+    those of evaluators that give numbers do not count.
     """
     SCORE_STATISTIC_PASS_RATE: _ScoreStatistic.ValueType  # 2
-    """The part of the verdicts that passed. A failure of an evaluator that gives verdicts is one that did not pass."""
+    """Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator that gives pass/fail values counts as
+    not passed.
+    """
     SCORE_STATISTIC_ERROR_RATE: _ScoreStatistic.ValueType  # 3
-    """The part of all scores that are failures of their evaluators."""
+    """Fraction of all scores that are errors of their evaluators, 0 to 1."""
     SCORE_STATISTIC_COUNT: _ScoreStatistic.ValueType  # 4
-    """How many scores there are."""
+    """Number of scores."""
 
 class ScoreStatistic(_ScoreStatistic, metaclass=_ScoreStatisticEnumTypeWrapper):
-    """What is compared with a threshold."""
+    """What an alert compares with its threshold."""
 
 SCORE_STATISTIC_UNSPECIFIED: ScoreStatistic.ValueType  # 0
-"""Not set: taken as the mean."""
+"""Not set. Same as MEAN."""
 SCORE_STATISTIC_MEAN: ScoreStatistic.ValueType  # 1
-"""The mean of numbers, and of verdicts as 0 and 1. Failures of evaluators that give verdicts count as 0; those of
-evaluators that give numbers do not count.
+"""Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators that give pass/fail values count as 0;
+those of evaluators that give numbers do not count.
 """
 SCORE_STATISTIC_PASS_RATE: ScoreStatistic.ValueType  # 2
-"""The part of the verdicts that passed. A failure of an evaluator that gives verdicts is one that did not pass."""
+"""Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator that gives pass/fail values counts as
+not passed.
+"""
 SCORE_STATISTIC_ERROR_RATE: ScoreStatistic.ValueType  # 3
-"""The part of all scores that are failures of their evaluators."""
+"""Fraction of all scores that are errors of their evaluators, 0 to 1."""
 SCORE_STATISTIC_COUNT: ScoreStatistic.ValueType  # 4
-"""How many scores there are."""
+"""Number of scores."""
 Global___ScoreStatistic: _TypeAlias = ScoreStatistic  # noqa: Y015
 
 class _AlertState:
@@ -98,13 +102,13 @@ class _AlertState:
 class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ALERT_STATE_UNSPECIFIED: _AlertState.ValueType  # 0
-    """Not set."""
+    """Not used by the server."""
     ALERT_STATE_OK: _AlertState.ValueType  # 1
     """The value is within its bounds."""
     ALERT_STATE_FIRING: _AlertState.ValueType  # 2
-    """The value is out of its bounds."""
+    """The value is out of its bounds. Find out why the scores changed."""
     ALERT_STATE_TOO_FEW: _AlertState.ValueType  # 3
-    """There are fewer scores in the window than min_count."""
+    """There are fewer scores in the window than min_count. Wait, or lower min_count."""
     ALERT_STATE_CANNOT_FIRE: _AlertState.ValueType  # 4
     """There is no value that could be out of its bounds; `obstacle` says why."""
 
@@ -112,13 +116,13 @@ class AlertState(_AlertState, metaclass=_AlertStateEnumTypeWrapper):
     """State of an alert."""
 
 ALERT_STATE_UNSPECIFIED: AlertState.ValueType  # 0
-"""Not set."""
+"""Not used by the server."""
 ALERT_STATE_OK: AlertState.ValueType  # 1
 """The value is within its bounds."""
 ALERT_STATE_FIRING: AlertState.ValueType  # 2
-"""The value is out of its bounds."""
+"""The value is out of its bounds. Find out why the scores changed."""
 ALERT_STATE_TOO_FEW: AlertState.ValueType  # 3
-"""There are fewer scores in the window than min_count."""
+"""There are fewer scores in the window than min_count. Wait, or lower min_count."""
 ALERT_STATE_CANNOT_FIRE: AlertState.ValueType  # 4
 """There is no value that could be out of its bounds; `obstacle` says why."""
 Global___AlertState: _TypeAlias = AlertState  # noqa: Y015
@@ -130,41 +134,46 @@ class _AlertObstacle:
 class _AlertObstacleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertObstacle.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ALERT_OBSTACLE_UNSPECIFIED: _AlertObstacle.ValueType  # 0
-    """It can."""
+    """The alert can fire."""
     ALERT_OBSTACLE_NO_SCORES: _AlertObstacle.ValueType  # 1
-    """The rule recorded no score in the window."""
+    """The rule recorded no score in the window. Check that runs match its filter and that workers are connected."""
     ALERT_OBSTACLE_UNKNOWN_SCORE: _AlertObstacle.ValueType  # 2
     """The rule recorded scores, but never one named score_name. Correct the name."""
     ALERT_OBSTACLE_NO_VERDICTS: _AlertObstacle.ValueType  # 3
-    """The pass rate of scores that are no verdicts. Use another statistic."""
+    """A pass rate needs pass/fail values, and the scores have none. Use another statistic."""
     ALERT_OBSTACLE_NO_NUMBERS: _AlertObstacle.ValueType  # 4
-    """The mean of scores that are neither numbers nor verdicts. Use another statistic."""
+    """A mean needs numbers or pass/fail values, and the scores have neither. Use another statistic."""
     ALERT_OBSTACLE_EVALUATOR_DOWN: _AlertObstacle.ValueType  # 5
-    """The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors."""
+    """The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors.
+    Repair the evaluators.
+    """
 
 class AlertObstacle(_AlertObstacle, metaclass=_AlertObstacleEnumTypeWrapper):
     """Why an alert cannot fire."""
 
 ALERT_OBSTACLE_UNSPECIFIED: AlertObstacle.ValueType  # 0
-"""It can."""
+"""The alert can fire."""
 ALERT_OBSTACLE_NO_SCORES: AlertObstacle.ValueType  # 1
-"""The rule recorded no score in the window."""
+"""The rule recorded no score in the window. Check that runs match its filter and that workers are connected."""
 ALERT_OBSTACLE_UNKNOWN_SCORE: AlertObstacle.ValueType  # 2
 """The rule recorded scores, but never one named score_name. Correct the name."""
 ALERT_OBSTACLE_NO_VERDICTS: AlertObstacle.ValueType  # 3
-"""The pass rate of scores that are no verdicts. Use another statistic."""
+"""A pass rate needs pass/fail values, and the scores have none. Use another statistic."""
 ALERT_OBSTACLE_NO_NUMBERS: AlertObstacle.ValueType  # 4
-"""The mean of scores that are neither numbers nor verdicts. Use another statistic."""
+"""A mean needs numbers or pass/fail values, and the scores have neither. Use another statistic."""
 ALERT_OBSTACLE_EVALUATOR_DOWN: AlertObstacle.ValueType  # 5
-"""The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors."""
+"""The evaluators fail: all scores in the window are errors, or there are none and samples are returned with errors.
+Repair the evaluators.
+"""
 Global___AlertObstacle: _TypeAlias = AlertObstacle  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
-    """Which finished runs are judged, by what, and what is to be heard of their scores.
+    """Rule of an online evaluation: which finished runs are evaluated, by which evaluators, and which alerts watch the
+    scores.
 
-    A rule sees each run that finishes while it is enabled exactly once, in the order of their ends.
-    As the rule stands when a run is drawn, it decides.
+    A rule examines each run that finishes while it is not paused exactly once, in the order of their ends. The settings
+    at the time at which it examines a run decide. Its size is at most 64 KiB.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -206,57 +215,63 @@ class Rule(_message.Message):
     BACKFILL_FIELD_NUMBER: _builtins.int
     ALERT_STATUSES_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Chosen by the caller. 1 to 96 characters of A-Z a-z 0-9 . _ ~ -"""
+    """ID of the rule, unique within the tenant, chosen by the caller. 1 to 96 characters of A-Z a-z 0-9 . _ ~ - other
+    than "." and "..". Required.
+    """
     sample_rate: _builtins.float
-    """The part of them that is judged, 0 to 1; absent: all. Decided by the run's id: the first 8 bytes, as
-    a big-endian number, of SHA-256 over salt, a zero byte and run_id are below sample_rate * 2^64.
-    So rules of the same rate and salt judge the same runs, and a higher rate judges more of them.
+    """Fraction of these runs that is evaluated. 0 to 1; absent means 1. The run's ID decides: a run is selected if the
+    first 8 bytes, as a big-endian number, of SHA-256 over salt, a zero byte and run_id are below sample_rate * 2^64.
+    Rules of the same rate and salt select the same runs, and a higher rate selects more of them.
     """
     salt: _builtins.str
-    """Has a rule judge other runs than those of the same rate. At most 128 characters."""
+    """Text that makes the rule select other runs than rules of the same rate. Up to 128 characters, no control
+    characters.
+    """
     paused: _builtins.bool
-    """Draws no runs. Those that finish meanwhile are left to BackfillRule."""
+    """Whether the rule examines no runs. Default false. Runs that finish meanwhile are left to BackfillRule."""
     max_attempts: _builtins.int
-    """How often a run is tried to be judged before it is recorded as failed. 1 to 20; 0: 5."""
+    """Number of times that a sample is assigned before the run is recorded as failed. 1 to 20; 0 means the default, 5."""
     revision: _builtins.int
-    """Grows with every change. Set by the server."""
+    """Revision of the settings: 1 after CreateRule, higher after every change. Set by the server; see UpdateRuleRequest
+    for its use in requests.
+    """
     evaluation_id: _builtins.str
-    """The run of kind EVALUATION that the results go to now: RowFinished and ScoreRecorded events. The
-    server ends it, and begins another, when it gets long and when the rule changes. Set by the server.
+    """ID of the run of kind EVALUATION to which results are written now, as RowFinished and ScoreRecorded events. The
+    server ends that run and starts another when it gets long and when the rule changes. Set by the server.
     """
     @_builtins.property
     def filter(self) -> Global___SampleFilter:
-        """Which finished runs."""
+        """Finished runs that may be evaluated. Absent: all agent runs."""
 
     @_builtins.property
     def evaluators(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Evaluator]:
-        """Who judges: known to the workers by their names. A run that cannot be judged has a failed score
-        of each. At most 100; no name twice.
+        """Evaluators, which workers know by their names. A run that cannot be evaluated gets a failed score of each. At most
+        100, with different names. Empty: the workers decide.
         """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Added to every score. At most 16."""
+        """Labels to add to every score. At most 16; keys of 1 to 128 characters, values of up to 1,024."""
 
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alert]:
-        """At most 20; no name twice."""
+        """Alerts on the rule's scores. At most 20, with different names."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Set by the server."""
+        """Time at which the rule was created. Set by the server."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last changed. Set by the server."""
+        """Time at which the settings were last changed. Set by the server."""
 
     @_builtins.property
     def progress(self) -> Global___RuleProgress:
-        """Set by the server."""
+        """Counts of what the rule has done. Set by the server."""
 
     @_builtins.property
     def backfill(self) -> Global___Backfill:
-        """The last backfill. Set by the server."""
+        """The last backfill. Absent if there was none. Set by the server."""
 
     @_builtins.property
     def alert_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertStatus]:
@@ -294,7 +309,9 @@ Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 @_typing.final
 class SampleFilter(_message.Message):
-    """Which finished runs. Everything set must hold. At most 100 of each."""
+    """Conditions that a finished run must meet, all of them. An empty filter selects every agent run. At most 100 values
+    per list. System runs are never evaluated.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -330,38 +347,46 @@ class SampleFilter(_message.Message):
     INPUT_CONTAINS_FIELD_NUMBER: _builtins.int
     OUTPUT_CONTAINS_FIELD_NUMBER: _builtins.int
     min_tokens: _builtins.int
-    """At least as many tokens, input and output."""
+    """The run used at least this number of tokens, input and output together. At least 0. Absent: no bound."""
     max_tokens: _builtins.int
-    """At most as many."""
+    """The run used at most this number of tokens. At least 0. Absent: no bound."""
     has_error: _builtins.bool
-    """Whether the run ended with an error."""
+    """Whether the run ended with an error. Absent: either."""
     input_contains: _builtins.str
-    """The input's JSON text holds this, whatever the case. At most 1,024 characters."""
+    """The JSON text of the run's input contains this text; upper and lower case are equal. Up to 1,024 characters. Empty:
+    any.
+    """
     output_contains: _builtins.str
-    """The output's JSON text holds this, whatever the case. At most 1,024 characters."""
+    """The JSON text of the run's output contains this text; upper and lower case are equal. Up to 1,024 characters.
+    Empty: any.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunKind.ValueType]:
-        """Any of these; none: agents. Results of rules are never judged themselves."""
+        """The run's kind is one of these. Empty: AGENT. Results of rules are never evaluated themselves."""
 
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these; none: all. * stands for any text, ? for any character."""
+        """The run's name is like one of these: * stands for any text, ? for any character. 1 to 256 characters each. Empty:
+        any.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """All of these. A value may hold * and ?"""
+        """The run has all of these labels, with values like these; * and ? as in names. At most 100."""
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunState.ValueType]:
-        """Any of these terminal states; none: all."""
+        """The run's terminal state is one of these. Empty: any."""
 
     @_builtins.property
     def min_duration(self) -> _duration_pb2.Duration:
-        """At least as long, by the run's result, or from its creation to its end."""
+        """The run took at least this long, by RunFinished.duration, or from its creation to its end if that is absent.
+        Absent: no bound.
+        """
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """At most as long."""
+        """The run took at most this long. Absent: no bound."""
 
     def __init__(
         self,
@@ -399,7 +424,7 @@ Global___SampleFilter: _TypeAlias = SampleFilter  # noqa: Y015
 
 @_typing.final
 class RuleProgress(_message.Message):
-    """How far a rule is, since its creation."""
+    """Counts of a rule since its creation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -412,22 +437,22 @@ class RuleProgress(_message.Message):
     SAMPLES_HELD_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     runs_seen: _builtins.int
-    """Finished runs that it has looked at."""
+    """Number of finished runs that the rule examined."""
     runs_drawn: _builtins.int
-    """Of these, drawn to be judged."""
+    """Number of these that it selected for evaluation."""
     runs_judged: _builtins.int
-    """Of these, judged."""
+    """Number of selected runs that were evaluated."""
     runs_failed: _builtins.int
-    """Of the drawn ones, recorded as failed."""
+    """Number of selected runs that were recorded as failed."""
     samples_waiting: _builtins.int
-    """Samples that no worker holds now, delayed ones included."""
+    """Number of samples that no worker holds now, delayed ones included."""
     samples_delayed: _builtins.int
-    """Of the waiting ones, those that were returned with an error and are not assigned before their delay is over."""
+    """Number of waiting samples that were returned with an error and are not assigned before their delay is over."""
     samples_held: _builtins.int
-    """Samples that workers hold now."""
+    """Number of samples that workers hold now."""
     @_builtins.property
     def last_error(self) -> _run_pb2.Error:
-        """Why the last sample was returned or recorded as failed. Absent once a later sample was evaluated."""
+        """Why the last sample was returned or recorded as failed. Absent after a later sample was evaluated."""
 
     def __init__(
         self,
@@ -451,7 +476,7 @@ Global___RuleProgress: _TypeAlias = RuleProgress  # noqa: Y015
 
 @_typing.final
 class Backfill(_message.Message):
-    """A rule's look at runs that it has not seen: from before its creation, and while it was paused."""
+    """Backfill of a rule: a pass over earlier runs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -462,20 +487,20 @@ class Backfill(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     runs_seen: _builtins.int
-    """Finished runs that were looked at so far."""
+    """Number of finished runs that the backfill examined so far."""
     runs_drawn: _builtins.int
-    """Of these, drawn to be judged."""
+    """Number of these that it selected for evaluation."""
     done: _builtins.bool
-    """All were looked at."""
+    """Whether all of these runs were examined."""
     mode: Global___BackfillMode.ValueType
     """Which runs the backfill selects."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Runs created at or after."""
+        """The backfill examines runs created at or after this time. Absent: no bound."""
 
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Runs created before."""
+        """The backfill examines runs created before this time. Absent: no bound."""
 
     def __init__(
         self,
@@ -497,12 +522,11 @@ Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):
-    """Tells when scores of a rule leave their bounds, and when they are back.
+    """Condition on the scores of a rule that is reported when it becomes true, and when it is no longer true.
 
-    If the rule names its evaluators, score_name must be one of their score names: else INVALID_FIELD.
-
-    Changes are AlertChanged events of the run "lavant.alerts". One that fires, and that its rule does not have any
-    more, ends there, but is not posted.
+    If the rule names its evaluators, score_name must be one of their scores' names: otherwise the rule is refused with
+    INVALID_FIELD. Changes are AlertChanged events of the system run "lavant.alerts". An alert that fires and is removed
+    from its rule ends there, without a request to the webhook.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -516,28 +540,29 @@ class Alert(_message.Message):
     MIN_COUNT_FIELD_NUMBER: _builtins.int
     WEBHOOK_URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Unique within the rule. 1 to 128 characters."""
+    """Name of the alert, unique within the rule. 1 to 128 characters, no control characters. Required."""
     score_name: _builtins.str
-    """The score; empty: all of the rule's."""
+    """Name of the scores to use. Up to 128 characters. Empty: all scores of the rule."""
     statistic: Global___ScoreStatistic.ValueType
-    """What is compared."""
+    """Statistic to compare. Default MEAN."""
     below: _builtins.float
-    """Below this."""
+    """Fire when the statistic is below this."""
     above: _builtins.float
-    """Above this."""
+    """Fire when the statistic is above this."""
     min_count: _builtins.int
-    """With fewer scores in the window, of those that the statistic is made of, it stays as it is. 0: 1, or none where
-    the scores are counted: so it can tell that there are too few.
+    """Number of scores in the window that the statistic needs; with fewer, the alert keeps its state. At least 0; 0 means
+    1, or, for COUNT, 0, so that the alert can fire when there are too few scores.
     """
     webhook_url: _builtins.str
-    """Where AlertChanged is posted to as JSON, each alert's changes in their order; the server's settings say which
-    addresses are allowed. Posted again until the answer is 2xx, for a day; the header Lavant-Alert-Id, the run's id
-    and the event's sequence, tells repetitions.
+    """URL to which AlertChanged is sent as JSON with POST, the changes of each alert in their order. http or https, up to
+    2,048 characters; the server's setting `webhooks` lists the allowed addresses. Repeated until the response is 2xx,
+    for one day; the header Lavant-Alert-Id, made of the run's ID and the event's sequence, identifies repetitions.
+    Empty: none.
     """
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """Over the scores recorded in the last so long. 1 min to 31 days. Looked at every 10 s, or 360 times within
-        the window if that is less often.
+        """Age up to which recorded scores count. 1 min to 31 days. Required. Checked every 10 s, or 360 times per window if
+        that is less often.
         """
 
     def __init__(
@@ -580,22 +605,24 @@ class AlertStatus(_message.Message):
     name: _builtins.str
     """Name of the alert."""
     state: Global___AlertState.ValueType
-    """State."""
+    """State of the alert."""
     firing: _builtins.bool
-    """Whether the last AlertChanged event said that the alert fires. Stays as it is with TOO_FEW and CANNOT_FIRE."""
+    """Whether the last AlertChanged event reported that the alert fires. Does not change in states TOO_FEW and
+    CANNOT_FIRE.
+    """
     obstacle: Global___AlertObstacle.ValueType
-    """Why the alert cannot fire. Set with CANNOT_FIRE only."""
+    """Why the alert cannot fire. Set in state CANNOT_FIRE only."""
     message: _builtins.str
-    """The same for people, with what to do."""
+    """Description of the obstacle for people, with what to do."""
     value: _builtins.float
-    """What is compared with the threshold. Absent if there is none."""
+    """Value that is compared with the threshold. Absent if there is none."""
     count: _builtins.int
-    """Number of scores that the value is made of."""
+    """Number of scores that the value is computed from."""
     error_count: _builtins.int
-    """Number of scores in the window that are failures of their evaluators."""
+    """Number of scores in the window that are errors of their evaluators."""
     @_builtins.property
     def check_time(self) -> _timestamp_pb2.Timestamp:
-        """When this was computed."""
+        """Time of the check, by the server's clock."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class _RunKind:
 class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_KIND_UNSPECIFIED: _RunKind.ValueType  # 0
-    """Not set: taken as an agent."""
+    """Not set. In CreateRun: AGENT."""
     RUN_KIND_AGENT: _RunKind.ValueType  # 1
     """An agent, a workflow or a single model call."""
     RUN_KIND_EVALUATION: _RunKind.ValueType  # 2
@@ -38,7 +38,7 @@ class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
     """What a run executes."""
 
 RUN_KIND_UNSPECIFIED: RunKind.ValueType  # 0
-"""Not set: taken as an agent."""
+"""Not set. In CreateRun: AGENT."""
 RUN_KIND_AGENT: RunKind.ValueType  # 1
 """An agent, a workflow or a single model call."""
 RUN_KIND_EVALUATION: RunKind.ValueType  # 2
@@ -52,52 +52,50 @@ class _RunState:
 class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
-    """Not set."""
+    """Not set. Never the state of a run."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """Created, no RunStarted yet."""
+    """The run is created, and RunStarted is not recorded yet. Wait."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
-    """At work."""
+    """The run is executing."""
     RUN_STATE_INPUT_REQUIRED: _RunState.ValueType  # 3
-    """Waiting for a person or another system; see InputRequested."""
+    """The run waits for a person or another system: answer its open InputRequested events."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 10
-    """Terminal: done as asked."""
+    """Terminal: the run completed; its output is in RunFinished.output_json."""
     RUN_STATE_FAILED: _RunState.ValueType  # 11
-    """Terminal: ended by an error."""
+    """Terminal: an error ended the run; RunFinished.error describes it."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 12
-    """Terminal: ended because someone asked."""
+    """Terminal: the run stopped because somebody asked for it, with CancelRun or otherwise."""
     RUN_STATE_TIMED_OUT: _RunState.ValueType  # 13
-    """Terminal: the run's own time limit passed."""
+    """Terminal: the run exceeded its own time limit."""
     RUN_STATE_ABANDONED: _RunState.ValueType  # 14
-    """Terminal: ended by the server because the producer fell silent."""
+    """Terminal: the server ended the run, because no producer sent a batch for longer than producer_timeout."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """Where a run stands. Values from 10 on are terminal."""
+    """State of a run or of a step. Values from 10 on are terminal; treat unknown values from 10 on as a failure."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
-"""Not set."""
+"""Not set. Never the state of a run."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""Created, no RunStarted yet."""
+"""The run is created, and RunStarted is not recorded yet. Wait."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
-"""At work."""
+"""The run is executing."""
 RUN_STATE_INPUT_REQUIRED: RunState.ValueType  # 3
-"""Waiting for a person or another system; see InputRequested."""
+"""The run waits for a person or another system: answer its open InputRequested events."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 10
-"""Terminal: done as asked."""
+"""Terminal: the run completed; its output is in RunFinished.output_json."""
 RUN_STATE_FAILED: RunState.ValueType  # 11
-"""Terminal: ended by an error."""
+"""Terminal: an error ended the run; RunFinished.error describes it."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 12
-"""Terminal: ended because someone asked."""
+"""Terminal: the run stopped because somebody asked for it, with CancelRun or otherwise."""
 RUN_STATE_TIMED_OUT: RunState.ValueType  # 13
-"""Terminal: the run's own time limit passed."""
+"""Terminal: the run exceeded its own time limit."""
 RUN_STATE_ABANDONED: RunState.ValueType  # 14
-"""Terminal: ended by the server because the producer fell silent."""
+"""Terminal: the server ended the run, because no producer sent a batch for longer than producer_timeout."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """A run is one execution, of an agent or of an evaluation. It owns one log of
-    events, totally ordered, and ends exactly once.
-    """
+    """One execution of an agent or of an evaluation. A run owns one log of events, totally ordered, and ends exactly once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -136,50 +134,59 @@ class Run(_message.Message):
     PRODUCER_TIMEOUT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Chosen by the caller or minted by the server (UUIDv7).
-    1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and ".."
+    """ID of the run, unique within the tenant. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..".
+    Chosen by the caller of CreateRun, or a UUIDv7 that the server generates. IDs that start with "lavant." belong to
+    system runs, which the server writes itself and clients can only read.
     """
     kind: Global___RunKind.ValueType
-    """What is executed."""
+    """What the run executes. Set by CreateRun; never UNSPECIFIED in a response."""
     name: _builtins.str
-    """The agent's or the evaluation's name: what people group runs by."""
+    """Name of the agent or evaluation, by which runs are grouped. 1 to 256 characters, no control characters. Set by
+    CreateRun.
+    """
     state: Global___RunState.ValueType
-    """Where the run stands."""
+    """Current state. Set by the server from the run's events."""
     parent_run_id: _builtins.str
-    """The run that started this one, if any."""
+    """ID of the run that started this one. Empty: none. Set by CreateRun; the server does not check that it exists."""
     conversation_id: _builtins.str
-    """Groups the runs of one conversation or thread."""
+    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none. Set by CreateRun."""
     last_sequence: _builtins.int
-    """The last recorded event's sequence. 0 while the log is empty."""
+    """Sequence of the last recorded event. 0 while the log is empty. Set by the server."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs, for lists, sampling rules and score queries. At most 64."""
+        """Key-value pairs for filters of runs and rules. At most 64; keys of 1 to 128 characters, values of up to 1,024,
+        no control characters. Set by CreateRun.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When CreateRun was accepted."""
+        """Time at which the run was created, by the server's clock. Set by the server."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last event was recorded."""
+        """Time at which the last event was recorded, by the server's clock. Absent while the log is empty. Set by the
+        server.
+        """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the run reached a terminal state. Absent before."""
+        """Time at which the run reached a terminal state. Absent before that. Set by the server."""
 
     @_builtins.property
     def producer_seen_time(self) -> _timestamp_pb2.Timestamp:
-        """When a producer of this run was last heard from, heartbeats included."""
+        """Time of the last batch from a producer of this run, empty batches included. Absent before the first. Set by the
+        server.
+        """
 
     @_builtins.property
     def producer_timeout(self) -> _duration_pb2.Duration:
-        """The server ends the run as ABANDONED when its producer stays silent for longer.
-        Absent: never.
+        """Time without a batch after which the server ends the run as ABANDONED. 1 s to 30 days. Absent: never. Set by
+        CreateRun.
         """
 
     @_builtins.property
     def result(self) -> Global___RunFinished:
-        """How the run ended. Absent before."""
+        """How the run ended: its last event. Absent before the end. Set by the server."""
 
     def __init__(
         self,
@@ -209,7 +216,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class RunFinished(_message.Message):
-    """The only terminal event: it seals the log, and nothing follows it."""
+    """End of a run. The only terminal event: it seals the log, and no event follows it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,24 +227,24 @@ class RunFinished(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     state: Global___RunState.ValueType
-    """A terminal state."""
+    """How the run ended: a terminal state. Required."""
     output_json: _builtins.str
-    """The result, as JSON text."""
+    """Result of the run, as JSON text. Empty: none."""
     @_builtins.property
     def error(self) -> Global___Error:
-        """Set unless the state is SUCCEEDED."""
+        """What went wrong. Required unless the state is SUCCEEDED."""
 
     @_builtins.property
     def usage(self) -> Global___TokenUsage:
-        """Tokens and cost of the whole run."""
+        """Tokens and cost of the whole run. Absent if not known."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Wall time from RunStarted."""
+        """Wall time since RunStarted, measured by the producer. Absent if not known."""
 
     @_builtins.property
     def evaluation(self) -> Global___EvaluationSummary:
-        """Of an evaluation only: what its rows add up to."""
+        """Totals of the rows. Set for runs of kind EVALUATION only."""
 
     def __init__(
         self,
@@ -259,7 +266,7 @@ Global___RunFinished: _TypeAlias = RunFinished  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
-    """What went wrong, for people and for programs."""
+    """Description of a failure, for people and for programs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -268,13 +275,13 @@ class Error(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     DETAILS_JSON_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """For people."""
+    """Text for people, with what to do where that is known."""
     type: _builtins.str
-    """The exception's class or the provider's code: OpenTelemetry's error.type."""
+    """Class of the exception or error code of the provider: OpenTelemetry's error.type. Empty if not known."""
     retryable: _builtins.bool
-    """Whether the same step may succeed if tried again."""
+    """Whether the same step may succeed when it is retried unchanged. Default false."""
     details_json: _builtins.str
-    """Anything else, as JSON text."""
+    """Further details, as JSON text. Empty: none."""
     def __init__(
         self,
         *,
@@ -293,7 +300,7 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 
 @_typing.final
 class TokenUsage(_message.Message):
-    """Tokens and cost, named as OpenTelemetry's gen_ai.usage attributes."""
+    """Tokens and cost, named like OpenTelemetry's gen_ai.usage attributes. 0 means none or not known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -306,21 +313,21 @@ class TokenUsage(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model, where one model did all of it."""
+    """Name of the model, if a single one was used."""
     input_tokens: _builtins.int
-    """All input tokens, cached ones included."""
+    """Number of input tokens, cached ones included."""
     output_tokens: _builtins.int
-    """All output tokens, reasoning included."""
+    """Number of output tokens, reasoning included."""
     cache_read_input_tokens: _builtins.int
-    """Of the input: read from a provider's cache."""
+    """Number of input tokens that were read from a provider's cache."""
     cache_creation_input_tokens: _builtins.int
-    """Of the input: written to a provider's cache."""
+    """Number of input tokens that were written to a provider's cache."""
     reasoning_output_tokens: _builtins.int
-    """Of the output: spent on reasoning."""
+    """Number of output tokens that were spent on reasoning."""
     requests: _builtins.int
-    """Model requests made."""
+    """Number of requests to models."""
     cost_usd: _builtins.float
-    """In US dollars, where known."""
+    """Cost in US dollars. A finite number; absent if not known."""
     def __init__(
         self,
         *,
@@ -345,7 +352,7 @@ Global___TokenUsage: _TypeAlias = TokenUsage  # noqa: Y015
 
 @_typing.final
 class EvaluationSummary(_message.Message):
-    """What an evaluation's rows add up to.
+    """Totals of the rows of an evaluation.
 
     A row whose task or one of whose evaluators failed passes nothing: it counts as not passed for every pass/fail score
     that the evaluation has and the row has not.
@@ -420,26 +427,26 @@ class EvaluationSummary(_message.Message):
     SCORE_COUNTS_FIELD_NUMBER: _builtins.int
     ERROR_COUNTS_FIELD_NUMBER: _builtins.int
     rows_succeeded: _builtins.int
-    """Rows that were scored without an error."""
+    """Number of rows that were scored without an error."""
     rows_failed: _builtins.int
-    """Rows whose task or evaluators failed."""
+    """Number of rows whose task or one of whose evaluators failed."""
     accuracy: _builtins.float
-    """Part of all pass/fail scores that passed, those that failed rows do not have included. 0 if all rows failed; not
-    set if there are no pass/fail scores otherwise.
+    """Fraction of all pass/fail scores that passed, those that failed rows lack included. 0 to 1. 0 if all rows failed;
+    absent if there are no pass/fail scores otherwise.
     """
     @_builtins.property
     def mean_scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Mean of each score by its name: of a pass/fail score as 0 and 1 over score_counts and error_counts, of a numeric
-        score over score_counts. At most 1,000 names.
+        """Mean of each score, by the score's name: of a pass/fail score as 0 and 1 over score_counts and error_counts, of a
+        numeric score over score_counts. At most 1,000 names.
         """
 
     @_builtins.property
     def score_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Number of rows that have a number or a verdict, by the score's name."""
+        """Number of rows that have a number or a pass/fail value, by the score's name."""
 
     @_builtins.property
     def error_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Number of failed rows that have none, by the score's name. Absent: 0."""
+        """Number of failed rows that have no value, by the score's name. A name that is missing has none."""
 
     def __init__(
         self,

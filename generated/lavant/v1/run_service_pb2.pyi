@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateRunRequest(_message.Message):
-    """See CreateRun."""
+    """Request of CreateRun. Its fields are the settings of the run, which never change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -55,22 +55,26 @@ class CreateRunRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     PRODUCER_TIMEOUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Empty: the server mints one."""
+    """ID of the run. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..", not starting with "lavant.".
+    Empty: the server generates a UUIDv7; a retry then creates a second run.
+    """
     kind: _run_pb2.RunKind.ValueType
-    """What is executed."""
+    """What the run executes. Default AGENT."""
     name: _builtins.str
-    """The agent's or the evaluation's name. 1 to 256 characters."""
+    """Name of the agent or evaluation. 1 to 256 characters, no control characters. Required."""
     parent_run_id: _builtins.str
-    """The run that starts this one."""
+    """ID of the run that starts this one. Bounds as of run_id. Empty: none."""
     conversation_id: _builtins.str
-    """Groups the runs of one conversation or thread."""
+    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs."""
+        """Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters."""
 
     @_builtins.property
     def producer_timeout(self) -> _duration_pb2.Duration:
-        """End the run as ABANDONED when its producer stays silent for longer. Absent: never."""
+        """Time without a batch from a producer after which the server ends the run as ABANDONED. 1 s to 30 days. Absent:
+        never.
+        """
 
     def __init__(
         self,
@@ -93,14 +97,14 @@ Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
 
 @_typing.final
 class CreateRunResponse(_message.Message):
-    """See CreateRun."""
+    """Response of CreateRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run."""
+        """The run that was created, or the existing one with the same settings."""
 
     def __init__(
         self,
@@ -117,13 +121,13 @@ Global___CreateRunResponse: _TypeAlias = CreateRunResponse  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
-    """See GetRun."""
+    """Request of GetRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Which."""
+    """ID of the run. Required."""
     def __init__(
         self,
         *,
@@ -139,14 +143,14 @@ Global___GetRunRequest: _TypeAlias = GetRunRequest  # noqa: Y015
 
 @_typing.final
 class GetRunResponse(_message.Message):
-    """See GetRun."""
+    """Response of GetRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run."""
+        """Current state of the run."""
 
     def __init__(
         self,
@@ -163,7 +167,7 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 
 @_typing.final
 class RunFilter(_message.Message):
-    """Which runs. Everything set must hold. At most 100 of each."""
+    """Conditions that a run must meet, all of them. An empty filter matches every run. At most 100 values per list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,32 +200,32 @@ class RunFilter(_message.Message):
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
-    """Runs of this conversation."""
+    """The run belongs to this conversation. Empty: any."""
     parent_run_id: _builtins.str
-    """Runs started by this run."""
+    """The run was started by this run. Empty: any."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunKind.ValueType]:
-        """Any of these; none: all."""
+        """The run's kind is one of these. Empty: any."""
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunState.ValueType]:
-        """Any of these; none: all."""
+        """The run's state is one of these. Empty: any."""
 
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these; none: all. A trailing * matches any end."""
+        """The run's name is one of these. A trailing * matches any ending. 1 to 256 characters each. Empty: any."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """All of these."""
+        """The run has all of these labels with these values. At most 64."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Created at or after."""
+        """The run was created at or after this time. Absent: no bound."""
 
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Created before."""
+        """The run was created before this time. Absent: no bound."""
 
     def __init__(
         self,
@@ -245,7 +249,7 @@ Global___RunFilter: _TypeAlias = RunFilter  # noqa: Y015
 
 @_typing.final
 class ListRunsRequest(_message.Message):
-    """See ListRuns."""
+    """Request of ListRuns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -253,12 +257,14 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most 1,000; 0: 100. A page may hold fewer, even none, and still not be the last."""
+    """Maximum number of runs to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer runs, or none, and
+    not be the last.
+    """
     page_token: _builtins.str
-    """From the page before."""
+    """next_page_token of the previous response, with the same filter. Empty: the first page."""
     @_builtins.property
     def filter(self) -> Global___RunFilter:
-        """Which."""
+        """Runs to return. Absent: all."""
 
     def __init__(
         self,
@@ -277,17 +283,17 @@ Global___ListRunsRequest: _TypeAlias = ListRunsRequest  # noqa: Y015
 
 @_typing.final
 class ListRunsResponse(_message.Message):
-    """See ListRuns."""
+    """Response of ListRuns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty: there is none."""
+    """page_token of the next request. Empty: this is the last page."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """The newest first."""
+        """The page's runs, the newest first."""
 
     def __init__(
         self,
@@ -305,17 +311,17 @@ Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
 
 @_typing.final
 class WaitRunRequest(_message.Message):
-    """See WaitRun."""
+    """Request of WaitRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Which."""
+    """ID of the run. Required."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long to wait at most. Default 30 s, at most 60 s, never past the call's deadline."""
+        """Maximum time to wait. 0 s to 60 s; default 30 s. The server also returns shortly before the call's deadline."""
 
     def __init__(
         self,
@@ -333,14 +339,14 @@ Global___WaitRunRequest: _TypeAlias = WaitRunRequest  # noqa: Y015
 
 @_typing.final
 class WaitRunResponse(_message.Message):
-    """See WaitRun."""
+    """Response of WaitRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run as it stands; look at its state."""
+        """Current state of the run. If `run.state` is not terminal, the wait timed out: call again."""
 
     def __init__(
         self,
@@ -357,17 +363,19 @@ Global___WaitRunResponse: _TypeAlias = WaitRunResponse  # noqa: Y015
 
 @_typing.final
 class WatchRunsRequest(_message.Message):
-    """See WatchRuns."""
+    """Request of WatchRuns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """From an earlier response; continue behind it. Empty: begin with the runs as they stand."""
+    """resume_token of the last response that the client handled; the stream continues after it. Empty: the stream
+    starts with the current state of all runs that match.
+    """
     @_builtins.property
     def filter(self) -> Global___RunFilter:
-        """Which."""
+        """Runs to watch. Absent: all."""
 
     def __init__(
         self,
@@ -385,17 +393,19 @@ Global___WatchRunsRequest: _TypeAlias = WatchRunsRequest  # noqa: Y015
 
 @_typing.final
 class WatchRunsResponse(_message.Message):
-    """See WatchRuns."""
+    """One frame of WatchRuns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """A watch opened with it continues behind this frame. On every frame."""
+    """Position after this frame, for WatchRunsRequest.resume_token. Set on every frame."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """Runs that were created or changed state. None: a sign of life."""
+        """Runs that were created or changed state, in the order of their last change. At most 100. Empty: a heartbeat, sent
+        after 15 s without another frame.
+        """
 
     def __init__(
         self,
@@ -413,16 +423,16 @@ Global___WatchRunsResponse: _TypeAlias = WatchRunsResponse  # noqa: Y015
 
 @_typing.final
 class CancelRunRequest(_message.Message):
-    """See CancelRun."""
+    """Request of CancelRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Which."""
+    """ID of the run; not a system run. Required."""
     reason: _builtins.str
-    """Why, for people."""
+    """Reason, for people. Up to 1,024 characters, no control characters."""
     def __init__(
         self,
         *,
@@ -439,14 +449,14 @@ Global___CancelRunRequest: _TypeAlias = CancelRunRequest  # noqa: Y015
 
 @_typing.final
 class CancelRunResponse(_message.Message):
-    """See CancelRun."""
+    """Response of CancelRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run as it stands."""
+        """Current state of the run. Usually not terminal yet; use WaitRun or StreamEvents to see the end."""
 
     def __init__(
         self,
@@ -463,13 +473,13 @@ Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
 
 @_typing.final
 class DeleteRunRequest(_message.Message):
-    """See DeleteRun."""
+    """Request of DeleteRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Which."""
+    """ID of the run; not a system run. Required."""
     def __init__(
         self,
         *,
@@ -485,7 +495,7 @@ Global___DeleteRunRequest: _TypeAlias = DeleteRunRequest  # noqa: Y015
 
 @_typing.final
 class DeleteRunResponse(_message.Message):
-    """See DeleteRun."""
+    """Response of DeleteRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """Creates runs, and tells where they stand.
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -73,55 +76,76 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """Creates runs, and tells where they stand.
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
     """
 
     def CreateRun(self, request, context):
-        """Creates a run. With a run_id, safe to send again: the same request gets the same run.
+        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+
+        Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Tells where a run stands.
+        """Returns a run.
+
+        Errors: RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs, the newest first.
+        """Lists runs by the time of their creation, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WaitRun(self, request, context):
-        """Answers when the run has ended, or after the timeout: the alternative to streaming.
+        """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
+        longer than one call allows, call again until the state is terminal. A draining server returns early.
+
+        Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRuns(self, request, context):
-        """Streams the runs that match, then each change of state: what a dashboard shows. Runs come
-        as they stand: one that changed several times while the reader was behind comes once. One
-        that no longer matches does not come; leave out states to see runs end.
+        """Streams the runs that match, then every run that is created or changes state and matches.
+
+        Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
+        state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
+        no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
+        UNAVAILABLE.
+
+        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Asks the producer to stop. Closing a stream never does.
+        """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
+        producer finishes it. The first request's reason stays; a run that has ended is returned unchanged. Closing a
+        stream never cancels a run.
+
+        Errors: RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Deletes an ended run and its log.
+        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+
+        Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +198,10 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """Creates runs, and tells where they stand.
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
     """
 
     @staticmethod

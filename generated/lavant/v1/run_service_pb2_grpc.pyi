@@ -27,55 +27,113 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """Creates runs, and tells where they stand."""
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
-    """Creates a run. With a run_id, safe to send again: the same request gets the same run."""
+    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+
+    Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
-    """Tells where a run stands."""
+    """Returns a run.
+
+    Errors: RUN_NOT_FOUND.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
-    """Lists runs, the newest first."""
+    """Lists runs by the time of their creation, the newest first."""
     WaitRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_service_pb2.WaitRunResponse]
-    """Answers when the run has ended, or after the timeout: the alternative to streaming."""
+    """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
+    longer than one call allows, call again until the state is terminal. A draining server returns early.
+
+    Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
+    """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]
-    """Streams the runs that match, then each change of state: what a dashboard shows. Runs come
-    as they stand: one that changed several times while the reader was behind comes once. One
-    that no longer matches does not come; leave out states to see runs end.
+    """Streams the runs that match, then every run that is created or changes state and matches.
+
+    Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
+    state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
+    no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
+    UNAVAILABLE.
+
+    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Asks the producer to stop. Closing a stream never does."""
+    """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
+    producer finishes it. The first request's reason stays; a run that has ended is returned unchanged. Closing a
+    stream never cancels a run.
+
+    Errors: RUN_NOT_FOUND.
+    """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
-    """Deletes an ended run and its log."""
+    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+
+    Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """Creates runs, and tells where they stand."""
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Creates a run. With a run_id, safe to send again: the same request gets the same run."""
+    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+
+    Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+    """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """Tells where a run stands."""
+    """Returns a run.
+
+    Errors: RUN_NOT_FOUND.
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Lists runs, the newest first."""
+    """Lists runs by the time of their creation, the newest first."""
     WaitRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_service_pb2.WaitRunResponse]  # type: ignore[assignment]
-    """Answers when the run has ended, or after the timeout: the alternative to streaming."""
+    """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
+    longer than one call allows, call again until the state is terminal. A draining server returns early.
+
+    Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
+    """
     WatchRuns: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
-    """Streams the runs that match, then each change of state: what a dashboard shows. Runs come
-    as they stand: one that changed several times while the reader was behind comes once. One
-    that no longer matches does not come; leave out states to see runs end.
+    """Streams the runs that match, then every run that is created or changes state and matches.
+
+    Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
+    state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
+    no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
+    UNAVAILABLE.
+
+    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Asks the producer to stop. Closing a stream never does."""
+    """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
+    producer finishes it. The first request's reason stays; a run that has ended is returned unchanged. Closing a
+    stream never cancels a run.
+
+    Errors: RUN_NOT_FOUND.
+    """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
-    """Deletes an ended run and its log."""
+    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+
+    Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates runs, and tells where they stand."""
+    """Creates, reads, waits for, cancels and deletes runs.
+
+    Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other
+    reasons of ErrorReason.
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -83,7 +141,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CreateRunResponse, _abc.Awaitable[_run_service_pb2.CreateRunResponse]]:
-        """Creates a run. With a run_id, safe to send again: the same request gets the same run."""
+        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+
+        Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+        """
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -91,7 +152,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunResponse, _abc.Awaitable[_run_service_pb2.GetRunResponse]]:
-        """Tells where a run stands."""
+        """Returns a run.
+
+        Errors: RUN_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -99,7 +163,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
-        """Lists runs, the newest first."""
+        """Lists runs by the time of their creation, the newest first."""
 
     @_abc_1.abstractmethod
     def WaitRun(
@@ -107,7 +171,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WaitRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.WaitRunResponse, _abc.Awaitable[_run_service_pb2.WaitRunResponse]]:
-        """Answers when the run has ended, or after the timeout: the alternative to streaming."""
+        """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
+        longer than one call allows, call again until the state is terminal. A draining server returns early.
+
+        Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def WatchRuns(
@@ -115,9 +183,14 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunsResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunsResponse]]:
-        """Streams the runs that match, then each change of state: what a dashboard shows. Runs come
-        as they stand: one that changed several times while the reader was behind comes once. One
-        that no longer matches does not come; leave out states to see runs end.
+        """Streams the runs that match, then every run that is created or changes state and matches.
+
+        Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
+        state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
+        no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
+        UNAVAILABLE.
+
+        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +199,12 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
-        """Asks the producer to stop. Closing a stream never does."""
+        """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
+        producer finishes it. The first request's reason stays; a run that has ended is returned unchanged. Closing a
+        stream never cancels a run.
+
+        Errors: RUN_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def DeleteRun(
@@ -134,6 +212,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
-        """Deletes an ended run and its log."""
+        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+
+        Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

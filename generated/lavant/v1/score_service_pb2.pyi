@@ -29,33 +29,33 @@ class _ScoreDimension:
 class _ScoreDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreDimension.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCORE_DIMENSION_UNSPECIFIED: _ScoreDimension.ValueType  # 0
-    """Not set."""
+    """Not a dimension; refused with INVALID_FIELD."""
     SCORE_DIMENSION_RULE: _ScoreDimension.ValueType  # 1
-    """The rule."""
+    """The rule that recorded the score."""
     SCORE_DIMENSION_NAME: _ScoreDimension.ValueType  # 2
-    """The score's name."""
+    """The name of the score."""
     SCORE_DIMENSION_EVALUATOR: _ScoreDimension.ValueType  # 3
-    """The evaluator."""
+    """The name of the evaluator."""
     SCORE_DIMENSION_VERSION: _ScoreDimension.ValueType  # 4
-    """The evaluator's version."""
+    """The version of the evaluator."""
     SCORE_DIMENSION_RUN_NAME: _ScoreDimension.ValueType  # 5
-    """The name of the run that is scored: the agent."""
+    """The name of the scored run, that is, of the agent."""
 
 class ScoreDimension(_ScoreDimension, metaclass=_ScoreDimensionEnumTypeWrapper):
     """What scores are grouped by."""
 
 SCORE_DIMENSION_UNSPECIFIED: ScoreDimension.ValueType  # 0
-"""Not set."""
+"""Not a dimension; refused with INVALID_FIELD."""
 SCORE_DIMENSION_RULE: ScoreDimension.ValueType  # 1
-"""The rule."""
+"""The rule that recorded the score."""
 SCORE_DIMENSION_NAME: ScoreDimension.ValueType  # 2
-"""The score's name."""
+"""The name of the score."""
 SCORE_DIMENSION_EVALUATOR: ScoreDimension.ValueType  # 3
-"""The evaluator."""
+"""The name of the evaluator."""
 SCORE_DIMENSION_VERSION: ScoreDimension.ValueType  # 4
-"""The evaluator's version."""
+"""The version of the evaluator."""
 SCORE_DIMENSION_RUN_NAME: ScoreDimension.ValueType  # 5
-"""The name of the run that is scored: the agent."""
+"""The name of the scored run, that is, of the agent."""
 Global___ScoreDimension: _TypeAlias = ScoreDimension  # noqa: Y015
 
 class _ScoreVerdict:
@@ -65,34 +65,34 @@ class _ScoreVerdict:
 class _ScoreVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreVerdict.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCORE_VERDICT_UNSPECIFIED: _ScoreVerdict.ValueType  # 0
-    """Not set."""
+    """Not used by the server."""
     SCORE_VERDICT_REGRESSED: _ScoreVerdict.ValueType  # 1
-    """Lower, and not by chance."""
+    """Worse, with the requested confidence: lower, or, for an error rate, higher."""
     SCORE_VERDICT_IMPROVED: _ScoreVerdict.ValueType  # 2
-    """Higher, and not by chance."""
+    """Better, with the requested confidence: higher, or, for an error rate, lower."""
     SCORE_VERDICT_UNCHANGED: _ScoreVerdict.ValueType  # 3
     """The difference may be chance."""
     SCORE_VERDICT_TOO_FEW: _ScoreVerdict.ValueType  # 4
-    """There are too few scores to judge."""
+    """There are too few values to decide. Wait for more scores, or lower min_count."""
 
 class ScoreVerdict(_ScoreVerdict, metaclass=_ScoreVerdictEnumTypeWrapper):
-    """What has become of a score."""
+    """How a score changed."""
 
 SCORE_VERDICT_UNSPECIFIED: ScoreVerdict.ValueType  # 0
-"""Not set."""
+"""Not used by the server."""
 SCORE_VERDICT_REGRESSED: ScoreVerdict.ValueType  # 1
-"""Lower, and not by chance."""
+"""Worse, with the requested confidence: lower, or, for an error rate, higher."""
 SCORE_VERDICT_IMPROVED: ScoreVerdict.ValueType  # 2
-"""Higher, and not by chance."""
+"""Better, with the requested confidence: higher, or, for an error rate, lower."""
 SCORE_VERDICT_UNCHANGED: ScoreVerdict.ValueType  # 3
 """The difference may be chance."""
 SCORE_VERDICT_TOO_FEW: ScoreVerdict.ValueType  # 4
-"""There are too few scores to judge."""
+"""There are too few values to decide. Wait for more scores, or lower min_count."""
 Global___ScoreVerdict: _TypeAlias = ScoreVerdict  # noqa: Y015
 
 @_typing.final
 class RecordScoreRequest(_message.Message):
-    """See RecordScore."""
+    """Request of RecordScore."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -121,20 +121,22 @@ class RecordScoreRequest(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     score_id: _builtins.str
-    """Chosen by the caller: the same one is recorded once. 1 to 128 characters, as in a run_id. INVALID_FIELD
-    if another score, run or labels were recorded by it.
+    """ID of the score, chosen by the caller, unique within the tenant: a score is recorded once per ID. 1 to 128
+    characters of A-Z a-z 0-9 . _ ~ - other than "." and "..". INVALID_FIELD if another score, run or labels were
+    recorded with it. Required.
     """
     run_id: _builtins.str
-    """The run that is scored; it need not have ended."""
+    """ID of the run that is scored. It need not have ended. Required."""
     @_builtins.property
     def score(self) -> _event_pb2.Score:
-        """Its name and a value must be set, and no error. The evaluator may say who says so, a person for example. The
-        explanation has at most 8,192 characters, all of it at most 64 KiB.
+        """The score, with a name and a value, and without an error. `evaluator` may name who gave it, such as a person. The
+        name has 1 to 256 characters, a label 1 to 1,024, the explanation up to 8,192, the whole score at most 64 KiB.
+        Required.
         """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """At most 16."""
+        """Labels of the score. At most 16; keys of 1 to 128 characters, values of up to 1,024."""
 
     def __init__(
         self,
@@ -154,13 +156,13 @@ Global___RecordScoreRequest: _TypeAlias = RecordScoreRequest  # noqa: Y015
 
 @_typing.final
 class RecordScoreResponse(_message.Message):
-    """See RecordScore."""
+    """Response of RecordScore."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
-    """The same was recorded before."""
+    """Whether the same score was recorded before. Normal after a retry."""
     def __init__(
         self,
         *,
@@ -176,7 +178,9 @@ Global___RecordScoreResponse: _TypeAlias = RecordScoreResponse  # noqa: Y015
 
 @_typing.final
 class ScoreFilter(_message.Message):
-    """Which scores. Everything set must hold. At most 100 of each."""
+    """Conditions that a score must meet, all of them. An empty filter matches every score. At most 100 values per list, of
+    up to 1,024 characters each.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -210,38 +214,40 @@ class ScoreFilter(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     subject_run_id: _builtins.str
-    """Scores of this run."""
+    """The score is of this run. Empty: any."""
     @_builtins.property
     def rule_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these; none: all. Scores recorded by RecordScore have an empty one."""
+        """The score was recorded by one of these rules; an empty value stands for RecordScore. Empty: any."""
 
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of scores. Any of these; none: all."""
+        """The score's name is one of these. Empty: any."""
 
     @_builtins.property
     def evaluators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Evaluators' names. Any of these; none: all."""
+        """The evaluator's name is one of these. Empty: any."""
 
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Evaluators' versions. Any of these; none: all."""
+        """The evaluator's version is one of these. Empty: any."""
 
     @_builtins.property
     def run_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the runs that are scored. Any of these; none: all."""
+        """The name of the scored run is one of these. Empty: any."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """All of these, among the scores' labels."""
+        """The score has all of these labels with these values. At most 64."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Of runs that ended at or after. Scores of runs that had not ended count by the time of their recording."""
+        """The scored run ended at or after this time; a score of a run that had not ended counts by the time at which it was
+        recorded. Absent: no bound.
+        """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Of runs that ended before."""
+        """The scored run ended before this time. Absent: no bound."""
 
     def __init__(
         self,
@@ -266,7 +272,7 @@ Global___ScoreFilter: _TypeAlias = ScoreFilter  # noqa: Y015
 
 @_typing.final
 class ListScoresRequest(_message.Message):
-    """See ListScores."""
+    """Request of ListScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -274,12 +280,14 @@ class ListScoresRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most 1,000; 0: 100. A page may hold fewer, even none, and still not be the last."""
+    """Maximum number of scores to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer scores, or none,
+    and not be the last.
+    """
     page_token: _builtins.str
-    """From the page before."""
+    """next_page_token of the previous response, with the same filter. Empty: the first page."""
     @_builtins.property
     def filter(self) -> Global___ScoreFilter:
-        """Which."""
+        """Scores to use. Absent: all."""
 
     def __init__(
         self,
@@ -298,17 +306,17 @@ Global___ListScoresRequest: _TypeAlias = ListScoresRequest  # noqa: Y015
 
 @_typing.final
 class ListScoresResponse(_message.Message):
-    """See ListScores."""
+    """Response of ListScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty: there is none."""
+    """page_token of the next request. Empty: this is the last page."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.ScoreRecorded]:
-        """Those of the latest runs first."""
+        """The page's scores, those of the latest runs first."""
 
     def __init__(
         self,
@@ -326,7 +334,7 @@ Global___ListScoresResponse: _TypeAlias = ListScoresResponse  # noqa: Y015
 
 @_typing.final
 class QueryScoresRequest(_message.Message):
-    """See QueryScores."""
+    """Request of QueryScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,26 +345,26 @@ class QueryScoresRequest(_message.Message):
     PERCENTILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___ScoreFilter:
-        """Which."""
+        """Scores to use. Absent: all."""
 
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___ScoreDimension.ValueType]:
-        """A group for each combination; none: one group of all."""
+        """Dimensions to group by: there is a group for each combination of values. Empty: one group of all scores."""
 
     @_builtins.property
     def group_by_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """And for each value of these labels. At most 4."""
+        """Keys of labels to group by in addition. At most 4, of 1 to 1,024 characters."""
 
     @_builtins.property
     def bucket(self) -> _duration_pb2.Duration:
-        """And for each such stretch of time, counted from 1970. At least 1 min; absent: none. More than 10,000 groups
-        are refused with INVALID_FIELD. Those of whole hours are quick to answer whatever their number of scores; others
-        must mean at most 1,000,000 scores.
+        """Length of the intervals of time to group by in addition, counted from 1970-01-01 UTC. 1 min to 100 years; absent:
+        none. More than 10,000 groups are refused with INVALID_FIELD. Intervals of whole hours are fast for any number of
+        scores; others must cover at most 1,000,000 scores.
         """
 
     @_builtins.property
     def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Above 0, below 100, at most 20. Absent: 50, 90, 95, 99."""
+        """Percentiles to compute, above 0 and below 100. At most 20. Empty: 50, 90, 95, 99."""
 
     def __init__(
         self,
@@ -377,14 +385,14 @@ Global___QueryScoresRequest: _TypeAlias = QueryScoresRequest  # noqa: Y015
 
 @_typing.final
 class QueryScoresResponse(_message.Message):
-    """See QueryScores."""
+    """Response of QueryScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreGroup]:
-        """By time, then by what they are grouped by."""
+        """Groups, ordered by time, then by the dimensions. At most 3 MiB."""
 
     def __init__(
         self,
@@ -401,7 +409,7 @@ Global___QueryScoresResponse: _TypeAlias = QueryScoresResponse  # noqa: Y015
 
 @_typing.final
 class ScoreGroup(_message.Message):
-    """What a group of scores adds up to."""
+    """Totals of a group of scores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -461,47 +469,47 @@ class ScoreGroup(_message.Message):
     LABEL_COUNTS_FIELD_NUMBER: _builtins.int
     ERROR_RATE_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """If grouped by."""
+    """ID of the rule. Set if grouped by RULE."""
     name: _builtins.str
-    """If grouped by."""
+    """Name of the score. Set if grouped by NAME."""
     evaluator: _builtins.str
-    """If grouped by."""
+    """Name of the evaluator. Set if grouped by EVALUATOR."""
     version: _builtins.str
-    """If grouped by."""
+    """Version of the evaluator. Set if grouped by VERSION."""
     run_name: _builtins.str
-    """If grouped by."""
+    """Name of the scored runs. Set if grouped by RUN_NAME."""
     count: _builtins.int
-    """All scores, failures included."""
+    """Number of scores, errors included."""
     error_count: _builtins.int
-    """Scores that are failures of their evaluators."""
+    """Number of scores that are errors of their evaluators."""
     mean: _builtins.float
-    """The mean of numbers, and of verdicts as 0 and 1. Absent if there are none. Numbers beyond ±1e100 count as that.
-    A failure counts as a verdict that did not pass if all values of its score's name, within the filter, are
-    verdicts; failures of other scores do not count. The same holds for what follows.
+    """Mean of numbers, and of pass/fail values as 0 and 1. Absent if there are none. Numbers beyond ±1e100 count as that.
+    An error counts as a pass/fail value that did not pass if all values of its score's name, within the filter, are
+    pass/fail values; errors of other scores do not count. The same holds for the fields below.
     """
     standard_deviation: _builtins.float
-    """The standard deviation of the same. Absent if there are fewer than two."""
+    """Standard deviation of the same values. Absent if there are fewer than two."""
     pass_rate: _builtins.float
-    """The part of the verdicts that passed. Absent if there are none."""
+    """Fraction of pass/fail values that passed, 0 to 1. Absent if there are none."""
     error_rate: _builtins.float
-    """error_count / count. 0 to 1."""
+    """error_count / count, 0 to 1."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Those grouped by."""
+        """Values of the labels that are grouped by."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the stretch of time begins, if there is a bucket."""
+        """Start of the interval. Set if there is a bucket."""
 
     @_builtins.property
     def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """In the order asked for, by nearest rank, of the numbers and verdicts rounded to three significant digits;
-        none if there are no such scores.
+        """Percentiles in the order of the request, by nearest rank, of the values rounded to three significant digits. Empty
+        if there are no values.
         """
 
     @_builtins.property
     def label_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often each class was given, the 100 most frequent ones."""
+        """Number of times that each class was given, for the 100 most frequent ones."""
 
     def __init__(
         self,
@@ -543,7 +551,7 @@ Global___ScoreGroup: _TypeAlias = ScoreGroup  # noqa: Y015
 
 @_typing.final
 class CompareScoresRequest(_message.Message):
-    """See CompareScores."""
+    """Request of CompareScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -552,16 +560,16 @@ class CompareScoresRequest(_message.Message):
     MIN_COUNT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     min_count: _builtins.int
-    """Fewer numbers and verdicts on either side are too few to judge. At least 2; 0: 30."""
+    """Number of values that each side needs; with fewer, the verdict is TOO_FEW. At least 2; 0 means the default, 30."""
     confidence: _builtins.float
-    """How sure a difference must be, above 0.5 and below 1. 0: 0.95."""
+    """Confidence with which a difference is reported, above 0.5 and below 1. 0 means the default, 0.95."""
     @_builtins.property
     def baseline(self) -> Global___ScoreFilter:
-        """What is to be compared with."""
+        """Scores to compare with. Absent: all."""
 
     @_builtins.property
     def candidate(self) -> Global___ScoreFilter:
-        """What is compared."""
+        """Scores that are compared. Absent: all."""
 
     def __init__(
         self,
@@ -581,14 +589,14 @@ Global___CompareScoresRequest: _TypeAlias = CompareScoresRequest  # noqa: Y015
 
 @_typing.final
 class CompareScoresResponse(_message.Message):
-    """See CompareScores."""
+    """Response of CompareScores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreChange]:
-        """A comparison for each score's name that either side has, by name."""
+        """A comparison for each name of a score that either side has, ordered by name."""
 
     def __init__(
         self,
@@ -605,7 +613,7 @@ Global___CompareScoresResponse: _TypeAlias = CompareScoresResponse  # noqa: Y015
 
 @_typing.final
 class ScoreChange(_message.Message):
-    """A score's mean on both sides."""
+    """Comparison of one score on both sides."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -624,33 +632,33 @@ class ScoreChange(_message.Message):
     CANDIDATE_ERROR_RATE_FIELD_NUMBER: _builtins.int
     ERROR_VERDICT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The score's name."""
+    """Name of the score."""
     baseline_count: _builtins.int
-    """Numbers and verdicts."""
+    """Number of numbers and pass/fail values of the baseline."""
     candidate_count: _builtins.int
-    """Numbers and verdicts."""
+    """Number of numbers and pass/fail values of the candidate."""
     baseline_mean: _builtins.float
-    """Absent if there are none."""
+    """Mean of the baseline. Absent if there are no values."""
     candidate_mean: _builtins.float
-    """Absent if there are none."""
+    """Mean of the candidate. Absent if there are no values."""
     difference: _builtins.float
-    """The candidate's mean less the baseline's. Absent without both."""
+    """Mean of the candidate minus mean of the baseline. Absent unless both exist."""
     difference_low: _builtins.float
-    """The difference lies above this, with the confidence asked for. Absent if there are too few scores."""
+    """Lower bound of the difference, at the requested confidence. Absent if there are too few values."""
     difference_high: _builtins.float
-    """And below this."""
+    """Upper bound of the difference, at the requested confidence. Absent if there are too few values."""
     verdict: Global___ScoreVerdict.ValueType
-    """What that means, for a score of which more is better."""
+    """What the difference means for a score of which more is better."""
     baseline_error_count: _builtins.int
-    """Failures of evaluators."""
+    """Number of errors of evaluators in the baseline."""
     candidate_error_count: _builtins.int
-    """Failures of evaluators."""
+    """Number of errors of evaluators in the candidate."""
     baseline_error_rate: _builtins.float
-    """The part of all scores that are failures of their evaluators. Absent if there are no scores."""
+    """Fraction of the baseline's scores that are errors, 0 to 1. Absent if there are no scores."""
     candidate_error_rate: _builtins.float
-    """The part of all scores that are failures of their evaluators. Absent if there are no scores."""
+    """Fraction of the candidate's scores that are errors, 0 to 1. Absent if there are no scores."""
     error_verdict: Global___ScoreVerdict.ValueType
-    """What has become of the error rate: REGRESSED if it is higher, and not by chance."""
+    """How the error rate changed: REGRESSED if it is higher, with the requested confidence."""
     def __init__(
         self,
         *,

@@ -26,10 +26,11 @@ if _version_not_supported:
 
 
 class ScoreServiceStub(object):
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     def __init__(self, channel):
@@ -61,14 +62,17 @@ class ScoreServiceStub(object):
 
 
 class ScoreServiceServicer(object):
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     def RecordScore(self, request, context):
-        """Records a score on a run afterwards: feedback by people, or ground truth. Safe to send again.
+        """Records a score of a run: feedback of people, or ground truth. Safe to retry with the same score_id.
+
+        Errors: RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,7 +86,7 @@ class ScoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def QueryScores(self, request, context):
-        """Tells what scores add up to, by groups and over time.
+        """Aggregates scores by groups and over time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,10 +131,11 @@ def add_ScoreServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScoreService(object):
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     @staticmethod

@@ -27,10 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ScoreServiceStub:
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     @_typing.overload
@@ -38,37 +39,45 @@ class ScoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScoreServiceAsyncStub: ...
     RecordScore: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.RecordScoreRequest, _score_service_pb2.RecordScoreResponse]
-    """Records a score on a run afterwards: feedback by people, or ground truth. Safe to send again."""
+    """Records a score of a run: feedback of people, or ground truth. Safe to retry with the same score_id.
+
+    Errors: RUN_NOT_FOUND.
+    """
     ListScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.ListScoresRequest, _score_service_pb2.ListScoresResponse]
     """Lists single scores, those of the latest runs first."""
     QueryScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.QueryScoresRequest, _score_service_pb2.QueryScoresResponse]
-    """Tells what scores add up to, by groups and over time."""
+    """Aggregates scores by groups and over time."""
     CompareScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.CompareScoresRequest, _score_service_pb2.CompareScoresResponse]
     """Compares scores with earlier ones, or with those of another version."""
 
 @_typing.type_check_only
 class ScoreServiceAsyncStub(ScoreServiceStub):
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordScore: _aio.UnaryUnaryMultiCallable[_score_service_pb2.RecordScoreRequest, _score_service_pb2.RecordScoreResponse]  # type: ignore[assignment]
-    """Records a score on a run afterwards: feedback by people, or ground truth. Safe to send again."""
+    """Records a score of a run: feedback of people, or ground truth. Safe to retry with the same score_id.
+
+    Errors: RUN_NOT_FOUND.
+    """
     ListScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.ListScoresRequest, _score_service_pb2.ListScoresResponse]  # type: ignore[assignment]
     """Lists single scores, those of the latest runs first."""
     QueryScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.QueryScoresRequest, _score_service_pb2.QueryScoresResponse]  # type: ignore[assignment]
-    """Tells what scores add up to, by groups and over time."""
+    """Aggregates scores by groups and over time."""
     CompareScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.CompareScoresRequest, _score_service_pb2.CompareScoresResponse]  # type: ignore[assignment]
     """Compares scores with earlier ones, or with those of another version."""
 
 class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Scores of runs: by rules, by people, by ground truth. They stay when their runs are deleted.
+    """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Answers may lag behind what was recorded by moments. A server that has just begun says UNAVAILABLE until it
-    has read all that is there.
+    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
+    comments name the other reasons of ErrorReason.
     """
 
     @_abc_1.abstractmethod
@@ -77,7 +86,10 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _score_service_pb2.RecordScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_score_service_pb2.RecordScoreResponse, _abc.Awaitable[_score_service_pb2.RecordScoreResponse]]:
-        """Records a score on a run afterwards: feedback by people, or ground truth. Safe to send again."""
+        """Records a score of a run: feedback of people, or ground truth. Safe to retry with the same score_id.
+
+        Errors: RUN_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListScores(
@@ -93,7 +105,7 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _score_service_pb2.QueryScoresRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_score_service_pb2.QueryScoresResponse, _abc.Awaitable[_score_service_pb2.QueryScoresResponse]]:
-        """Tells what scores add up to, by groups and over time."""
+        """Aggregates scores by groups and over time."""
 
     @_abc_1.abstractmethod
     def CompareScores(
