@@ -90,3 +90,11 @@ async def test_waiting_for_a_run_ends_as_was_asked(server_process: ServerProcess
             await anext(stream)
         with pytest.raises(Unavailable, match="no server answers"):
             await anext(client.runs.stream("never", wait_for_run=True, reconnect_timeout=0.1))
+
+
+@pytest.mark.parametrize("labels", [{"team": None}, {5: "x"}, {"team": 1}, ["team"]])
+async def test_labels_that_are_no_text_are_refused(client: AsyncClient, labels: Any) -> None:
+    with pytest.raises(TypeError, match="labels must"):
+        await anext(client.runs.list(labels=labels))
+    with pytest.raises(TypeError, match="labels must"):
+        await client.runs.create("agent", labels=labels)

@@ -85,6 +85,16 @@ def several(name: str, words: Iterable[str]) -> list[str]:
     return list(words)
 
 
+def text_labels(labels: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return an argument that maps names to values. Raises TypeError for what is no mapping of text to text."""
+    if labels is not None and not isinstance(labels, Mapping):
+        raise TypeError(f"labels must be a mapping, as in {{'team': 'weather'}}, not {labels!r}")
+    for name, value in (labels or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"labels must map text to text, not {name!r} to {value!r}")
+    return labels
+
+
 def event_types(names: Iterable[str]) -> "tuple[EventType.ValueType, ...]":
     """Number event types: `text_delta` is EVENT_TYPE_TEXT_DELTA. Raises ValueError for one that does not exist."""
     if isinstance(names, str):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from lavant.client._arguments import run_kind, run_state, several, timestamp
+from lavant.client._arguments import run_kind, run_state, several, text_labels, timestamp
 from lavant.v1.run_service_pb2 import RunFilter
 
 
@@ -25,7 +25,7 @@ def run_filter(
         kinds=[run_kind(kind, "kinds") for kind in several("kinds", kinds)],
         states=[run_state(state, "states") for state in several("states", states)],
         names=several("names", names),
-        labels=labels,
+        labels=text_labels(labels),
         conversation_id=conversation_id,
         parent_run_id=parent_run_id,
         created_after=timestamp("created_after", created_after),

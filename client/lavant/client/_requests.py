@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from lavant.client._arguments import check_seconds, duration, run_kind
+from lavant.client._arguments import check_seconds, duration, run_kind, text_labels
 from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
 from lavant.contract.limits import MAX_LABEL_KEY_LENGTH, MAX_LABEL_VALUE_LENGTH, MAX_LABELS
@@ -28,7 +28,7 @@ def create_request(
         run_id=run_id or new_id(),
         kind=run_kind(kind),
         name=name,
-        labels=labels,
+        labels=text_labels(labels),
         parent_run_id=parent_run_id,
         conversation_id=conversation_id,
         producer_timeout=(
