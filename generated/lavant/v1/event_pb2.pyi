@@ -199,7 +199,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Role not known."""
     ROLE_ASSISTANT: _Role.ValueType  # 1
-    """A model."""
+    """A model that answers."""
     ROLE_USER: _Role.ValueType  # 2
     """A person, or the system that asks."""
     ROLE_SYSTEM: _Role.ValueType  # 3
@@ -213,7 +213,7 @@ class Role(_Role, metaclass=_RoleEnumTypeWrapper):
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Role not known."""
 ROLE_ASSISTANT: Role.ValueType  # 1
-"""A model."""
+"""A model that answers."""
 ROLE_USER: Role.ValueType  # 2
 """A person, or the system that asks."""
 ROLE_SYSTEM: Role.ValueType  # 3

@@ -41,7 +41,7 @@ class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backfill
     """Select all runs that have a score of the rule."""
 
 class BackfillMode(_BackfillMode, metaclass=_BackfillModeEnumTypeWrapper):
-    """Which runs a backfill selects."""
+    """Conditions by which a backfill selects runs."""
 
 BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
 """Not set. Select finished runs that the rule has not examined, by its filter and sample rate."""
@@ -493,7 +493,7 @@ class Backfill(_message.Message):
     done: _builtins.bool
     """Whether all of these runs were examined."""
     mode: Global___BackfillMode.ValueType
-    """Which runs the backfill selects."""
+    """Condition by which the backfill selects runs."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """The backfill examines runs created at or after this time. Absent: no bound."""
