@@ -74,6 +74,26 @@ async def test_the_state_comes_first_at_every_opening(client: AsyncClient) -> No
         await later.aclose()
 
 
+async def test_a_token_before_the_state_is_one_to_go_on_with(client: AsyncClient) -> None:
+    async with client.runs.start("cities", kind="evaluation", on_error="raise") as run:
+        await run.flush()
+        first = client.evaluations.stream(run.id)
+        await first._stream.open()
+        for token in (first.resume_token, first._stream.last_event_id):
+            later = client.evaluations.stream(run.id, resume_token=token)
+            assert [(await anext(later)).type for _ in range(3)] == ["status", "status", "progress"]
+            await later.aclose()
+        while (await anext(first)).type != "progress":
+            pass
+        again = client.evaluations.stream(run.id, resume_token=first.resume_token)
+        await again._stream.open()
+        assert again.resume_token.partition("~")[2] in ("", "1")
+        await run.progress("rows", 1, 2)
+        assert [(await anext(again)).type for _ in range(2)] == ["status", "progress"]
+        await first.aclose()
+        await again.aclose()
+
+
 async def test_a_token_outlives_the_server_and_the_client(
     server_process: ServerProcess, process_client: AsyncClient
 ) -> None:

@@ -4,11 +4,13 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from lavant.client import AsyncClient, AsyncRunProducer, Client, InvalidField, RunProducer, RunState, Usage
+from lavant.client import AsyncClient, AsyncRunProducer, Client, InvalidField, RunProducer, RunState, Usage, _payloads
+from lavant.client._message import MessageDraft
+from lavant.client._requests import fitting_request
 from lavant.contract import events
 from lavant.contract.limits import MAX_OPEN
 from lavant.v1.event_pb2 import CustomEvent, Event
@@ -167,6 +169,54 @@ async def test_two_open_calls_of_one_id_are_told_apart(server: Server, client: A
     }
 
 
+@pytest.mark.parametrize("on_error", ["log", "raise"])
+async def test_long_output_of_a_tool_arrives_whole(
+    server: Server, client: AsyncClient, on_error: Literal["log", "raise"]
+) -> None:
+    said = "0123456789" * 60_000
+    async with client.runs.start("agent", run_id="run", on_error=on_error) as run, run.tool("shell") as tool:
+        await tool.output(said)
+    log = await recorded(server.stubs)
+    assert "".join(event.tool_output_delta.text for event in log if event.HasField("tool_output_delta")) == said
+    assert not [event for event in log if event.attributes]
+
+
+class Lazy:
+    """Loads when it is asked for its class, as proxies do."""
+
+    def __init__(self) -> None:
+        self.loaded = 0
+
+    @property
+    def __class__(self) -> type:
+        self.loaded += 1
+        raise RuntimeError("loaded")
+
+    @__class__.setter
+    def __class__(self, _: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _payloads.error_said,
+        lambda value: _payloads.run_started(value, value, value),
+        lambda value: _payloads.custom(value, value),
+        lambda value: _payloads.progress(value, value, value, value, value),
+        lambda value: _payloads.tool_call(value, value, value),
+        lambda value: _payloads.tool_output_delta(value, value),
+        lambda value: next(_payloads.artifact(value, value, value, value, None, False)),
+        lambda value: MessageDraft("m", model=value).text(value),
+        lambda value: fitting_request(value, value, "agent", {"k": value}, value, value, None),
+    ],
+    ids=map(str, range(9)),
+)
+def test_a_lazy_value_is_not_loaded(make: Callable[[Any], object]) -> None:
+    lazy = Lazy()
+    make(lazy)
+    assert lazy.loaded == 0
+
+
 async def test_more_open_steps_than_allowed_cost_only_these(server: Server, client: AsyncClient) -> None:
     async with client.runs.start("agent", run_id="run") as run, AsyncExitStack() as stack:
         for number in range(MAX_OPEN + 3):
@@ -216,14 +266,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("given", REQUESTS.values(), ids=REQUESTS.keys())
+@pytest.mark.parametrize("name", REQUESTS)
 async def test_a_run_is_created_of_whatever_is_given(
-    server: Server, client: AsyncClient, caplog: pytest.LogCaptureFixture, given: dict[str, Any]
+    server: Server, client: AsyncClient, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    async with client.runs.start(**{"name": "agent", "run_id": "run", **given}) as run:
+    given: dict[str, Any] = {"name": "agent", "run_id": "run", **REQUESTS[name]}
+    async with client.runs.start(**given) as run:
         await run.text("more")
     assert await ended(server) == SUCCEEDED
-    assert [record.levelname for record in caplog.records] in (["WARNING"], [])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_an_id_that_no_run_may_have_is_mapped(server: Server, client: AsyncClient) -> None:

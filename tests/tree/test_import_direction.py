@@ -102,3 +102,13 @@ def test_the_client_works_without_the_server() -> None:
         and any(name.startswith("lavant.server") for name in imports(source))
     ]
     assert not wrong
+
+
+def test_the_contract_knows_neither_client_nor_server() -> None:
+    wrong = {
+        module: names
+        for module, source in modules("client")
+        if module.startswith("lavant.contract")
+        and (names := {name for name in imports(source) if name.startswith(("lavant.client", "lavant.server"))})
+    }
+    assert not wrong

@@ -1,5 +1,6 @@
 """Makes events of whatever producers were given: each value becomes the closest one that the contract allows."""
 
+import sys
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -15,7 +16,7 @@ from lavant.v1.run_pb2 import TokenUsage
 # The attribute of an event that names the fields that were changed, and how: `output_json is too large`.
 CHANGED = "lavant.changed"
 MAX_TEXT = 8_192
-_MAX_INT64, _MAX_INT32 = 2**63 - 1, 2**31 - 1
+_MAX_INT64, _MAX_INT32, _MAX_FLOAT = 2**63 - 1, 2**31 - 1, sys.float_info.max
 
 
 class Fitting:
@@ -48,7 +49,7 @@ class Fitting:
         """Return a value's JSON text, and nothing for None."""
         return "" if value is None else self.json(field, value)
 
-    def json_text(self, field: str, text: str) -> str:
+    def json_text(self, field: str, text: object) -> str:
         """Return JSON text as it is, and text that is none as a JSON string: a model's arguments may be malformed."""
         checked = _json.checked(text)
         if len(checked) * 4 <= MAX_VALUE_BYTES or len(checked.encode()) <= MAX_VALUE_BYTES:
@@ -56,13 +57,14 @@ class Fitting:
         self._note(field, TRUNCATED)
         return _json.bounded_text(checked)
 
-    def data(self, field: str, value: object) -> bytes:
+    def data(self, field: str, value: Any) -> bytes:
         """Return bytes; text as UTF-8, and nothing for what is neither."""
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
+        kind = type(value)
+        if issubclass(kind, bytes | bytearray | memoryview):
+            return bytes(memoryview(value))
         if value is not None:
-            self._note(field, f"is a {type(value).__name__}, not bytes")
-        return to_text(value).encode() if isinstance(value, str) else b""
+            self._note(field, f"is a {kind.__name__}, not bytes")
+        return to_text(value).encode() if issubclass(kind, str) else b""
 
     def name(self, field: str, value: object, default: str = "") -> str:
         """Return a name for people, of at most 256 characters without control characters."""
@@ -103,11 +105,11 @@ class Fitting:
         number = self.number(field, value, 0, _MAX_INT32)
         return default if number is None else number
 
-    def cost(self, field: str, value: object) -> float | None:
+    def cost(self, field: str, value: Any) -> float | None:
         """Return a finite number; None, and a note, for everything else than None and such a number."""
         if value is None:
             return None
-        if isinstance(value, int | float) and isfinite(value):
+        if type(value) in (int, float) and abs(value) <= _MAX_FLOAT:
             return float(value)
         self._note(field, "is no finite number")
         return None
@@ -116,7 +118,7 @@ class Fitting:
         """Return tokens and cost, without the numbers that do not fit."""
         if used is None:
             return None
-        if not isinstance(used, Usage):
+        if not issubclass(type(used), Usage):
             self._note("usage", f"is a {type(used).__name__}, not a Usage")
             return None
         given: Mapping[str, object] = used.__dict__

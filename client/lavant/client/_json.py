@@ -48,7 +48,7 @@ def bounded_text(text: str, limit: int = MAX_VALUE_BYTES) -> str:
     return text if (size := len(text.encode())) <= limit else _beginning(text, size)
 
 
-def checked(text: str) -> str:
+def checked(text: object) -> str:
     """Return JSON text as it is, and text that is none as a JSON string: a model's arguments may be malformed."""
     text = to_text(text)
     return text if is_json(text) else encode(text)

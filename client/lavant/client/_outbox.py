@@ -28,7 +28,6 @@ MAX_IN_FLIGHT = 4
 FULL_EVENTS = 250
 FULL_BYTES = 128 * 1024
 _FRAMING = 8
-_WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED)
 _EVENT = re.compile(r"batch\.events\[(\d+)\]")
 # Where what these continue or end was refused, its own marker says enough.
 _CONTINUING = {
@@ -131,8 +130,7 @@ class Outbox:
     @property
     def is_sealed(self) -> bool:
         """Whether the run's last event is queued."""
-        content = self._content
-        return content is not None and content.started and content.state not in _WORKING_STATES
+        return self._content is not None and self._content.state >= RunState.RUN_STATE_SUCCEEDED
 
     def has_next(self) -> bool:
         """Whether there is something to send now."""

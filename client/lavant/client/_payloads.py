@@ -11,7 +11,6 @@ from lavant.client import _json
 from lavant.client._arguments import duration
 from lavant.client._errors import RunCancelled, RunNotSucceeded
 from lavant.client._fitting import MAX_TEXT, Fitting
-from lavant.client._message import LONG
 from lavant.client._models import Usage
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import to_id, to_text
@@ -130,7 +129,7 @@ def tool_call(
         tool_name=fit.name("tool_name", name, default="tool"),
         original_id=original[:MAX_ORIGINAL_ID] if original != allowed else "",
     )
-    if isinstance(arguments, str):
+    if issubclass(type(arguments), str):
         call.arguments_json = fit.json_text("arguments_json", arguments)
     else:
         call.arguments_json = fit.optional_json("arguments_json", arguments) or "{}"
@@ -143,10 +142,8 @@ def tool_call_started(call: event_pb2.ToolCall, fit: Fitting | None = None) -> E
 
 
 def tool_output_delta(tool_call_id: object, text: object) -> Event:
-    """More of a tool's output: as much of it as an event holds."""
-    fit = Fitting()
-    delta = event_pb2.ToolOutputDelta(tool_call_id=to_id(tool_call_id), text=fit.text("text", text, LONG))
-    return fit.event(tool_output_delta=delta)
+    """More of a tool's output: a piece of text that an event holds."""
+    return Event(tool_output_delta=event_pb2.ToolOutputDelta(tool_call_id=to_id(tool_call_id), text=to_text(text)))
 
 
 def tool_call_finished(

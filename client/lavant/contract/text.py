@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from typing import Any
 
 from lavant.contract.limits import MAX_ID_LENGTH, MAX_NAME_LENGTH, OWN_RUNS
 
@@ -27,26 +28,27 @@ def is_name(value: str, at_least: int = 0, at_most: int = MAX_NAME_LENGTH) -> bo
     return at_least <= len(value) <= at_most and _NOT_IN_NAME.search(value) is None
 
 
-def to_text(value: object) -> str:
+def to_text(value: Any) -> str:
     """Return any value as text that UTF-8 can encode, without calling code of its type.
 
     None is empty, unpaired surrogates are U+FFFD, bytes are decoded; what is no text is named by its type.
     """
-    if isinstance(value, str):
+    kind = type(value)  # not isinstance, which asks the value for its __class__: a lazy proxy would load
+    if issubclass(kind, str):
         text = str.__str__(value)
         return text if text.isascii() else _encodable(text)
     if value is None:
         return ""
-    if isinstance(value, bool):
+    if kind is bool:
         return "true" if value else "false"
-    if isinstance(value, int):
+    if issubclass(kind, int):
         # Printing is quadratic in the digits, and Python refuses more than 4,300.
-        return int.__repr__(value) if int.bit_length(value) < _MAX_BITS else f"<{type(value).__name__}>"
-    if isinstance(value, float):
+        return int.__repr__(value) if int.bit_length(value) < _MAX_BITS else f"<{kind.__name__}>"
+    if issubclass(kind, float):
         return float.__repr__(value)
-    if isinstance(value, bytes | bytearray):
-        return bytes(value).decode(errors="replace")
-    return f"<{type(value).__name__}>"
+    if issubclass(kind, bytes | bytearray):
+        return bytes(memoryview(value)).decode(errors="replace")
+    return f"<{kind.__name__}>"
 
 
 def to_name(value: object, *, default: str = "", at_most: int = MAX_NAME_LENGTH) -> str:

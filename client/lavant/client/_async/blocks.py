@@ -8,7 +8,7 @@ from lavant.client._async.concurrency import UsageHints, monotonic
 from lavant.client._async.messages import Messages
 from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
+from lavant.client._message import MessageDraft, pieces
 from lavant.client._models import Usage
 from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
@@ -158,8 +158,9 @@ class AsyncToolBlock(_Block):
         self._call = ToolCall()
 
     async def output(self, text: str) -> None:
-        """Publish more of what the tool writes while it works."""
-        await self._run._publish_made(_payloads.tool_output_delta, self.id, text)
+        """Publish more of what the tool writes while it works: in several events, if it is long."""
+        for piece in pieces(text):
+            await self._run._publish_made(_payloads.tool_output_delta, self.id, piece)
 
     async def _open(self) -> None:
         await self._run.end_message()

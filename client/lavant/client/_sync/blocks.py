@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lavant.client import _payloads, _scope
 from lavant.client._fitting import Fitting
 from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
+from lavant.client._message import MessageDraft, pieces
 from lavant.client._models import Usage
 from lavant.client._sync.concurrency import UsageHints, monotonic
 from lavant.client._sync.messages import Messages
@@ -159,8 +159,9 @@ class ToolBlock(_Block):
         self._call = ToolCall()
 
     def output(self, text: str) -> None:
-        """Publish more of what the tool writes while it works."""
-        self._run._publish_made(_payloads.tool_output_delta, self.id, text)
+        """Publish more of what the tool writes while it works: in several events, if it is long."""
+        for piece in pieces(text):
+            self._run._publish_made(_payloads.tool_output_delta, self.id, piece)
 
     def _open(self) -> None:
         self._run.end_message()

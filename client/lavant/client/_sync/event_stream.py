@@ -69,7 +69,7 @@ class EventStream(UsageHints, Iterator[Event]):
     ) -> None:
         self.caught_up = False
         self.is_at_end = False
-        # Whether the state of a run that has not ended is an event, without a sequence, whenever the stream is opened.
+        # Whether the state of a run that has not ended is an event of its own whenever the stream is opened.
         self.reports_state = False
         self._get_run = get_run
         self._found: Run | None = None
@@ -252,8 +252,10 @@ class EventStream(UsageHints, Iterator[Event]):
         elif frame.HasField("caught_up"):
             self.caught_up = True
         elif self.reports_state and frame.HasField("opened") and 0 < frame.opened.run.state < RUN_STATE_SUCCEEDED:
+            # In the place of the next event, so that a token before it and one behind it both lead to that one.
             state = event_pb2.RunStateChanged(state=frame.opened.run.state)
-            self._frame = [event_pb2.Event(run_state_changed=state)]
+            self._token = frame.resume_token
+            self._frame = [event_pb2.Event(sequence=self._last_sequence + 1, run_state_changed=state)]
             self._unread = iter(self._frame)
 
     def _accept_events(self, batch: EventBatch) -> None:

@@ -5,10 +5,7 @@ from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
-from lavant.client import _json
-
-# Every request of an agent carries the whole conversation, so its record holds the end of it.
-MAX_INPUT_BYTES = 64 << 10
+from lavant.client.integrations import _conversation
 
 _ROLES = {"system-prompt": "system", "user-prompt": "user", "text": "assistant", "thinking": "assistant"}
 _CALLS = frozenset({"tool-call", "builtin-tool-call"})
@@ -16,24 +13,9 @@ _RETURNS = frozenset({"tool-return", "builtin-tool-return", "retry-prompt"})
 
 
 def asked(messages: Sequence[ModelMessage]) -> str:
-    """Return the JSON text of the messages that a model is asked with: the latest ones, if they are many or long.
-
-    A list of `{"role": "user", "content": ...}`; it begins with `{"omitted": 12}` where 12 messages are left out,
-    and with the instructions as the role "system".
-    """
-    texts: list[str] = []
-    size = 0
-    for message in reversed(messages):
-        text = ",".join(_json.encode(part, MAX_INPUT_BYTES) for part in _described(message))
-        size += len(text)
-        if texts and size > MAX_INPUT_BYTES:
-            texts.append(_json.encode({"omitted": len(messages) - len(texts)}))
-            break
-        texts.append(text)
+    """Return the JSON text of the messages that a model is asked with, as `_conversation.asked` does."""
     instructions = getattr(messages[-1], "instructions", None) if messages else None
-    if isinstance(instructions, str):
-        texts.append(_json.encode({"role": "system", "content": instructions}))
-    return f"[{','.join(text for text in reversed(texts) if text)}]"
+    return _conversation.asked(messages, _described, instructions if isinstance(instructions, str) else None)
 
 
 def answered(response: ModelResponse) -> list[dict[str, Any]]:
