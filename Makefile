@@ -1,9 +1,11 @@
 PYTHON ?= python3
 ARGS ?=
 CYCLES ?= 200
+CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/streaming tests/client/connection \
+	tests/client/publishing tests/client/reading
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve cluster test check check-oldest proto sync chaos bench clean
+.PHONY: help demo serve cluster test coverage check check-oldest docs proto sync chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,9 @@ cluster: .venv/.ready ## Run replicas on NATS servers behind Envoy, and the demo
 test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 	.venv/bin/python -m pytest --numprocesses auto $(ARGS)
 
+coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
+	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
+
 check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generated code, import direction
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -32,6 +37,9 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
 	$(PYTHON) tests/tree/oldest.py
 
+docs: .venv/.ready ## Build the documentation in build/docs; any warning fails
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
 proto: .venv-proto/.ready ## Generate generated/ from protos/
 	protos/generate
 
@@ -39,9 +47,9 @@ sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py
 
 chaos: .venv/.ready ## Kill servers at random, and a cluster's one by one, e.g. make chaos CYCLES=1000
-	LAVANT_CHAOS_CYCLES=$(CYCLES) LAVANT_CHAOS_PRODUCERS=50 .venv/bin/python -m pytest tests/chaos tests/client/test_under_cuts.py tests/client/test_process_stream_killed.py --timeout 3600 $(ARGS)
+	LAVANT_CHAOS_CYCLES=$(CYCLES) LAVANT_CHAOS_PRODUCERS=50 .venv/bin/python -m pytest tests/chaos tests/client/reading/test_under_cuts.py tests/client/evals/test_process_stream_killed.py --timeout 3600 $(ARGS)
 
-bench: .venv/.ready ## Measure, as ratios to bare loops, e.g. make bench ARGS=--quick
+bench: .venv/.ready ## Measure beside other systems and bare loops, e.g. make bench ARGS=--quick
 	PYTHONPATH=tests .venv/bin/python -m benchmarks $(ARGS)
 
 clean: ## Remove what make made
@@ -56,7 +64,7 @@ endef
 
 .venv/.ready: pyproject.toml
 	$(new_venv)
-	.venv/bin/python -m pip install --quiet --editable '.[server,cli,evals,langchain,nats,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev
+	.venv/bin/python -m pip install --quiet --editable '.[server,cli,evals,langchain,nats,openai-agents,otel,pydantic-ai,pydantic-deep]' --group dev --group docs
 	@touch $@
 
 # Apart from .venv: the generator needs an old protobuf, the code that it makes does not.

@@ -1,6 +1,6 @@
-"""Writes lavant.client._sync from lavant.client._async, or checks with `--check` that it is so.
+"""Generates lavant.client._sync from lavant.client._async; with `--check`, reports what differs.
 
-What depends on asyncio or on threads is written by hand, once for each: HAND_WRITTEN.
+The modules in HAND_WRITTEN depend on asyncio or on threads, and are written for each.
 """
 
 import re
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 CLIENT = Path(__file__).parent / "lavant" / "client"
-HAND_WRITTEN = {"alarms.py", "calls.py", "concurrency.py", "evaluating.py"}
-NOTE = "# Made from {} by client/unasync.py: change that one.\n"
+HAND_WRITTEN = {Path("alarms.py"), Path("calls.py"), Path("concurrency.py")}
+NOTE = "# Generated from {} by client/unasync.py: change that file instead.\n"
 
 WORDS = [
     (r"async (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\b_async\b", "_sync"),
-    (r"\bAwaitable\[([^\[\]]+|\[[^\]]*\])\]", r"\1"),
+    (r"\bAwaitable\[((?:[^\[\]]|\[[^\[\]]*\])+)\]", r"\1"),
     (r"\bAwaitable, Callable\b", "Callable"),
     (r"\bAsync(Iterator|Iterable|Generator)\b", r"\1"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
@@ -26,12 +26,14 @@ WORDS = [
     (r"\baiter\b", "iter"),
     (r"\bAsync([A-Z]\w+)", r"\1"),
     (r"ServiceAsyncStub\b", "ServiceStub"),
-    (r"in one event loop", "from any thread"),
-    (r"It belongs to the event loop(.|\n)*?logged once\.", "It may be used from any thread."),
-    (
-        r"For one event loop;(\s+)not thread-safe\.",
-        r"Thread-safe;\1a thread that did not open a step publishes into the run.",
-    ),
+    # What docstrings say about event loops and tasks.
+    (r"for asyncio\.", "for blocking code."),
+    (r"It belongs to the event loop of(.|\n)*?logged\s+once\.", "It may be used from any thread."),
+    (r"For one event loop; not thread-safe\.", "Thread-safe; a thread without a step publishes into the run."),
+    (r"the\s+event\s+loop\s+or\s+the\s+process\s+ends", "the process ends"),
+    (r", also by tasks that are created in it, belong", " belong"),
+    (r"\n\n +In another event loop than the client.s, raises RuntimeError with \"raise\"\.", ""),
+    (r"\bOne task reads", "One thread reads"),
     (r"in one task", "in one thread"),
     (r"The event loop is closed, or __init__ raised", "__init__ raised"),
 ]
@@ -52,22 +54,25 @@ def _tidied(source: str, name: str) -> str:
 
 
 def main() -> int:
-    """Write all modules, or tell which are stale."""
+    """Write all modules and remove those without a source; with --check, report what differs instead."""
+    source, target = CLIENT / "_async", CLIENT / "_sync"
+    wanted = {path.relative_to(source) for path in source.rglob("*.py")} - HAND_WRITTEN
+    found = {path.relative_to(target) for path in target.rglob("*.py")} - HAND_WRITTEN
     stale = []
-    wanted = {path.name: path for path in sorted((CLIENT / "_async").glob("*.py")) if path.name not in HAND_WRITTEN}
-    for name, path in wanted.items():
-        made, target = to_sync(path.read_text(), name), CLIENT / "_sync" / name
-        if not target.exists() or target.read_text() != made:
-            stale.append(target)
-            if "--check" not in sys.argv:
-                target.write_text(made)
-    for target in sorted((CLIENT / "_sync").glob("*.py")):
-        if target.name not in wanted and target.name not in HAND_WRITTEN:
-            stale.append(target)
-            if "--check" not in sys.argv:
-                target.unlink()
+    for name in sorted(wanted | found):
+        path = target / name
+        made = to_sync((source / name).read_text(), name.as_posix()) if name in wanted else None
+        if made != (path.read_text() if name in found else None):
+            stale.append(name.as_posix())
+            if "--check" in sys.argv:
+                continue
+            if made is None:
+                path.unlink()
+            else:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(made)
     if "--check" in sys.argv and stale:
-        sys.stderr.write("stale, run `make sync`: " + ", ".join(path.name for path in stale) + "\n")
+        sys.stderr.write("stale, run `make sync`: " + ", ".join(stale) + "\n")
         return 1
     return 0
 

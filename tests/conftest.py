@@ -1,6 +1,7 @@
 """Servers that tests can ask for."""
 
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,42 @@ from support.server import Server, ServerProcess, serving
 
 # A shell has its background jobs ignore SIGINT, and what they start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Fixtures that start something beside lavant: whoever asks for one of them has the marker, however indirectly.
+_NEEDS = {
+    "nats": {"nats", "own_nats", "one_server", "three_servers"},
+    "envoy": {"envoy"},
+    "browser": {"site", "scored"},
+}
+_LONG = 60  # seconds: tests with a higher limit of their own are slow
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they start, where they are and how long they may take."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for marker, names in _NEEDS.items():
+            if fixtures & names:
+                item.add_marker(marker)
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("engine") in {"jetstream", "cluster"}:  # its fixture asks for servers while the test runs
+            item.add_marker("nats")
+        if "chaos" in item.path.parts:
+            item.add_marker("chaos")
+        if "envoy" in item.name or "envoy" in item.path.stem:
+            item.add_marker("envoy")
+        limit = item.get_closest_marker("timeout")
+        if limit is not None and limit.args and limit.args[0] > _LONG:
+            item.add_marker("slow")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end what was skipped, and what to install for it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    for reason, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports).items():
+        terminalreporter.write_line(f"{count} tests were skipped: {reason}", yellow=True)
 
 
 @pytest.fixture

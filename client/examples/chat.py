@@ -4,8 +4,8 @@
     uvicorn --app-dir client examples.chat:app --port 8000
 
 `POST /chat` with `{"prompt": "How is it in Oslo?"}` answers `{"run_id": ...}`; `GET /chat/RUN/events` is for
-EventSource, which comes back by itself where it was cut off; `POST /chat/RUN/stop` stops the agent.
-FastAPI's routes look the same: `sse.response` is given its Request, and returns its Response.
+EventSource, which reconnects by itself and continues at the next event; `POST /chat/RUN/stop` stops the agent.
+Routes of FastAPI are the same: pass its Request to `sse.response`, and return the Response.
 
 Needs `pip install 'lavant[sse,pydantic-ai]' uvicorn`.
 """
@@ -32,7 +32,7 @@ MAX_PROMPT = 10_000
 
 
 class Chats:
-    """The agents at work: so many at most, and each for so long at most."""
+    """The agents that run: a limited number, each for a limited time."""
 
     def __init__(self, client: AsyncClient, agent: Agent[Any, Any]) -> None:
         self._client = client
@@ -40,11 +40,11 @@ class Chats:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def __contains__(self, run_id: str) -> bool:
-        """Tell whether the agent of a run is at work."""
+        """Return whether the agent of a run is running."""
         return run_id in self._tasks
 
     def start(self, prompt: str) -> str | None:
-        """Start an agent; return its run's ID, or None if too many are at work."""
+        """Start an agent; return its run's ID, or None if too many are running."""
         if len(self._tasks) >= MAX_AGENTS:
             return None
         run_id = str(uuid4())
@@ -68,10 +68,10 @@ async def start(request: Request) -> Response:
     """Start an agent on a prompt."""
     prompt = (await request.json()).get("prompt") or QUESTION
     if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
-        return JSONResponse({"error": f"prompt must be a text of at most {MAX_PROMPT} characters"}, 400)
+        return JSONResponse({"error": f"prompt must be text of at most {MAX_PROMPT} characters"}, 400)
     run_id = request.app.state.chats.start(prompt)
     if run_id is None:
-        return JSONResponse({"error": "too many agents are at work"}, 503, {"Retry-After": "5"})
+        return JSONResponse({"error": "too many agents are running"}, 503, {"Retry-After": "5"})
     return JSONResponse({"run_id": run_id}, 202)
 
 
@@ -88,13 +88,13 @@ async def events(request: Request) -> Response:
 
 
 async def stop(request: Request) -> Response:
-    """Ask an agent to stop."""
+    """Stop an agent."""
     try:
         run = await request.app.state.client.runs.cancel(request.path_params["run_id"], "the user pressed stop")
     except RunNotFound as error:
         return JSONResponse({"error": str(error)}, 404)
     except LavantError:
-        return JSONResponse({"error": "it cannot be stopped now"}, 503, {"Retry-After": "1"})
+        return JSONResponse({"error": "the server is not available"}, 503, {"Retry-After": "1"})
     return JSONResponse({"state": run.state})
 
 

@@ -1,8 +1,8 @@
-"""A gate for CI: runs an evaluation, compares it with an earlier one, and fails the build if it is not good enough.
+"""CI gate: runs an evaluation, compares it with an earlier one, and fails the build if it is not good enough.
 
     python client/examples/ci_gate.py --commit abc123 --baseline capitals-abc122 --target 127.0.0.1:7447
 
-Exit status: 0 good enough, 1 not. A build that was killed goes on with the missing rows when it runs again.
+Exit status: 0 good enough, 1 not. A build that was killed runs only the missing rows when it is repeated.
 """
 
 import argparse
@@ -20,19 +20,19 @@ MIN_ACCURACY = 0.8
 
 @dataclass
 class Short(Evaluator[str, str, None]):
-    """Passes an answer that is a name and no sentence."""
+    """Passes an answer of one word."""
 
     def evaluate(self, ctx: EvaluatorContext[str, str, None]) -> bool:
         return len(ctx.output.split()) == 1
 
 
 def capital(country: str) -> str:
-    """Return what is evaluated; in a real project, an agent answers."""
+    """Answer a question; in a real project, an agent does."""
     return CAPITALS[country]
 
 
 def reasons_to_fail(evaluation: Evaluation) -> list[str]:
-    """Say what is not good enough; nothing if all is."""
+    """Describe what is not good enough."""
     reasons = [f"row {row.id} failed: {row.error.message}" for row in evaluation.rows if row.error]
     if evaluation.accuracy is None or evaluation.accuracy < MIN_ACCURACY:
         reasons.append(f"accuracy is {evaluation.accuracy}, less than {MIN_ACCURACY}")
@@ -45,7 +45,7 @@ def reasons_to_fail(evaluation: Evaluation) -> list[str]:
 
 def main(argv: Sequence[str] | None = None, task: Callable[[str], str] = capital) -> int:
     parser = argparse.ArgumentParser(description="Fail the build if the evaluation is not good enough.")
-    parser.add_argument("--commit", required=True, help="names the evaluation: run again, it goes on")
+    parser.add_argument("--commit", required=True, help="names the evaluation, so that a repeated build continues it")
     parser.add_argument("--baseline", help="id of an earlier evaluation to compare with")
     parser.add_argument("--target", help="HOST:PORT of the server; by default LAVANT_TARGET")
     arguments = parser.parse_args(argv)

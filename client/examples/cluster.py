@@ -1,7 +1,7 @@
 """Three NATS servers, two replicas of lavant and Envoy on this machine, with the demo at work on them.
 
-Run it with `make cluster`; it serves until Ctrl-C, and with --once it ends with the demo. The replica that the agent
-may be connected to is killed; what the demo shows of one server holds for all of them together.
+Run it with `make cluster`; it serves until Ctrl-C, or with --once until the demo ends. A replica is killed, to which
+the agent may be connected: the claims of the demo hold for the cluster as for one server.
 """
 
 import argparse
@@ -11,14 +11,13 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from examples.demo import TIMEOUT, Demo, judge
-from examples.demo_view import View
+from examples.demo import TIMEOUT, Demo, View, report
 from lavant.client import AsyncClient
 from support.cluster import running_cluster
 
 
 async def main(*, once: bool) -> int:
-    """Serve, play the demo and judge it; return the exit status."""
+    """Start the cluster and run the demo on it; return the exit status."""
     view = View()
     with tempfile.TemporaryDirectory(prefix="lavant-cluster-") as folder:
         async with running_cluster(Path(folder)) as cluster, AsyncClient(cluster.target) as client:
@@ -27,16 +26,16 @@ async def main(*, once: bool) -> int:
             view.note(f"NATS on {', '.join(server.address for server in cluster.nats)}")
             async with asyncio.timeout(TIMEOUT):
                 evidence = await Demo(cluster.replicas[0], client, view).play()
-            status = judge(evidence, view)
+            status = report(evidence, view)
             if not once:
-                view.note(f"try: lavant runs --target {cluster.target}; Ctrl-C ends it all")
+                view.note(f"try: lavant runs --target {cluster.target}; Ctrl-C stops all")
                 await asyncio.Event().wait()
     return status
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="make cluster")
-    parser.add_argument("--once", action="store_true", help="end with the demo")
+    parser.add_argument("--once", action="store_true", help="stop after the demo")
     arguments = parser.parse_args()
     with suppress(KeyboardInterrupt):
         sys.exit(asyncio.run(main(once=arguments.once)))

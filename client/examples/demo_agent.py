@@ -62,12 +62,12 @@ async def read_document(name: str) -> str:
 
 
 def calculate(expression: str) -> float:
-    """Work out an expression of numbers and + - * /."""
+    """Evaluate an expression of numbers and + - * /."""
     return _value(ast.parse(expression, mode="eval").body)
 
 
 def build_agent() -> Agent[None, str]:
-    """Make the agent."""
+    """Return the agent."""
     model = FunctionModel(stream_function=_respond, model_name="scripted-1")
     return Agent(model, name="research-agent", tools=[search, read_document, calculate])
 
@@ -78,7 +78,7 @@ async def _respond(messages: list[ModelMessage], _info: AgentInfo) -> AsyncItera
         yield chunk
 
 
-async def _look_up(_results: dict[str, str]) -> AsyncIterator[Chunk]:
+async def _search_both(_results: dict[str, str]) -> AsyncIterator[Chunk]:
     async for word in _words_of("Two figures are needed: what the Rhine carries, and what the lake holds."):
         yield {0: DeltaThinkingPart(content=word)}
     async for word in _words_of("I look for both figures at once, the river's flow and the lake's volume."):
@@ -94,10 +94,10 @@ async def _read(_results: dict[str, str]) -> AsyncIterator[Chunk]:
     yield _call(2, "read_document", '{"name": "lake-zurich"}')
 
 
-async def _work_out(_results: dict[str, str]) -> AsyncIterator[Chunk]:
+async def _compute(_results: dict[str, str]) -> AsyncIterator[Chunk]:
     text = (
         "The lake holds 3.9 billion cubic metres, and the river brings 1050 of them each second. "
-        "Dividing one by the other gives seconds, and there are 86400 of those in a day."
+        "Their ratio is a number of seconds, and a day has 86400 of those."
     )
     async for word in _words_of(text):
         yield word
@@ -115,7 +115,7 @@ async def _answer(results: dict[str, str]) -> AsyncIterator[Chunk]:
         yield word
 
 
-_TURNS = (_look_up, _read, _work_out, _answer)
+_TURNS = (_search_both, _read, _compute, _answer)
 
 
 def _call(index: int, name: str, arguments: str) -> DeltaToolCalls:
@@ -143,4 +143,4 @@ def _value(node: ast.expr) -> float:
             return number
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
             return OPERATORS[type(op)](_value(left), _value(right))
-    raise ValueError("only numbers and + - * / are understood")
+    raise ValueError("only numbers and + - * / are supported")

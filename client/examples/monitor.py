@@ -1,11 +1,11 @@
-"""A production monitor: scores the runs of an agent as they finish, and tells when they get worse.
+"""Production monitor: evaluates the runs of an agent as they finish, and reports when they get worse.
 
     lavant serve --webhooks http://127.0.0.1:8001/
     uvicorn --app-dir client examples.monitor:app --port 8001
     python client/examples/monitor.py --agent weather-agent --hook http://127.0.0.1:8001/alerts
 
-The monitor evaluates, prints alerts as they change, and says every minute which of them cannot fire, and why. Any
-number of monitors share the work. `app` is a receiver of the webhook: a pager would stand there.
+The monitor evaluates runs, prints changes of alerts, and every minute the alerts that cannot fire, with the reason. Any
+number of monitors share the work. `app` receives the webhook, in place of a pager.
 
 Needs `pip install 'lavant[evals,sse]' uvicorn`.
 """
@@ -36,14 +36,14 @@ Say = Callable[[str], object]
 
 @dataclass
 class Polite(Evaluator[Any, Any, Any]):
-    """Whether an answer does without excuses. A language model would be one of `judging`'s, as `success()`."""
+    """Passes an answer without excuses; `success()` of `lavant.client.evals` would ask a language model."""
 
     def evaluate(self, ctx: EvaluatorContext[Any, Any, Any]) -> EvaluationReason:
         return EvaluationReason(value="sorry" not in str(ctx.output).lower(), reason="looked for excuses")
 
 
 async def create_rule(client: AsyncClient, agent: str, hook: str = "") -> Rule:
-    """Create the rule, or find it as it is: all monitors do."""
+    """Create the rule, which changes nothing if another monitor created it."""
     alerts = (
         Alert(
             name="impolite",
@@ -69,7 +69,7 @@ async def monitor(client: AsyncClient, agent: str, *, hook: str = "", say: Say =
 
 
 async def watch(client: AsyncClient, say: Say) -> None:
-    """Tell of each change of an alert of the rule, once."""
+    """Report each change of the rule's alerts, once."""
     async with client.scores.alerts(start="now") as alerts:
         async for alert in alerts:
             if alert.data.rule_id == RULE:
@@ -77,7 +77,7 @@ async def watch(client: AsyncClient, say: Say) -> None:
 
 
 async def report(client: AsyncClient, rule_id: str, say: Say) -> None:
-    """Tell every minute what cannot be told by an alert: that one cannot fire."""
+    """Report every minute the alerts that cannot fire."""
     while True:
         rule = await client.rules.get(rule_id)
         for status in rule.alert_statuses:
@@ -87,7 +87,7 @@ async def report(client: AsyncClient, rule_id: str, say: Say) -> None:
 
 
 def receiver(say: Say = print) -> Starlette:
-    """Return an application that takes changes of alerts; one that is posted again is told once."""
+    """Return an application that receives changes of alerts, and reports a repeated one once."""
     seen: dict[str, None] = {}
 
     async def take(request: Request) -> Response:
@@ -107,12 +107,12 @@ app = receiver()
 
 
 async def main(arguments: Sequence[str] | None = None, say: Say = print) -> None:
-    """Monitor for as long as the command line says; for ever by default."""
+    """Monitor until cancelled, or for --seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", help="the server; localhost:7447 by default")
-    parser.add_argument("--agent", default="weather-agent", help="the name of the runs to evaluate")
-    parser.add_argument("--hook", default="", help="where changes of alerts are posted to")
-    parser.add_argument("--seconds", type=float, help="end after so long")
+    parser.add_argument("--target", help="address of the server; default localhost:7447")
+    parser.add_argument("--agent", default="weather-agent", help="name of the runs to evaluate")
+    parser.add_argument("--hook", default="", help="URL to post changes of alerts to")
+    parser.add_argument("--seconds", type=float, help="stop after this time")
     options = parser.parse_args(arguments)
     async with AsyncClient(options.target) as client:
         with suppress(TimeoutError):

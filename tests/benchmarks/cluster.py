@@ -1,193 +1,138 @@
-"""Replicas on a cluster of three NATS servers, compared with nats-py on the same cluster in the same run."""
+"""Replicas on a cluster of three NATS servers, beside nats-py on the same cluster."""
 
-import asyncio
-import statistics
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-import nats
-import psutil
-from nats.js import JetStreamContext
-
-from benchmarks import live, publish, replay, workload
-from benchmarks.report import Ratio
-from lavant.v1.event_service_pb2 import AppendEventsRequest
-from lavant.v1.run_service_pb2 import CreateRunRequest
+from benchmarks import live, publish, replay
+from benchmarks.events import TEXT
+from benchmarks.kit.process import Process
+from benchmarks.kit.report import Aim, Table
+from benchmarks.kit.rounds import P50, SERVER_CPU, Bench, Figures, Meter
+from benchmarks.peers.base import Peer, at_once
+from benchmarks.peers.lavant import Lavant, LavantClient, serve
+from benchmarks.peers.nats import Nats
+from benchmarks.peers.registry import Running
 from support.nats import nats_cluster
-from support.server import ServerProcess, connected
 
-ROUNDS = 3
 READERS = 4
-_PENDING = 1_000  # messages of nats-py's that wait for their acknowledgement; more is not faster
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Replicas, and nats-py with a stream of its own beside theirs."""
+    """Two replicas, and the addresses of the cluster that they and nats-py use."""
 
-    replicas: list[ServerProcess]
-    bare: JetStreamContext
-
-    @property
-    def targets(self) -> list[str]:
-        """Where the replicas serve."""
-        return [replica.target for replica in self.replicas]
+    replicas: list[Process]
+    cluster: str
 
 
 @asynccontextmanager
-async def _site(folder: Path) -> AsyncIterator[Site]:
-    with nats_cluster(folder) as servers:
-        addresses = [server.address for server in servers]
-        replicas = [ServerProcess(folder, store=f"nats://{','.join(addresses)}") for _ in range(2)]
-        client = await nats.connect([f"nats://{address}" for address in addresses])
-        try:
-            for replica in replicas:
-                await replica.start()
-            bare = client.jetstream(publish_async_max_pending=_PENDING)
-            await bare.add_stream(name="BARE", subjects=["bare.*"], num_replicas=3)
-            yield Site(replicas=replicas, bare=bare)
-        finally:
-            await client.close()
-            for replica in replicas:
-                await replica.kill()
-
-
-async def publishing(folder: Path, *, quick: bool) -> Ratio:
-    """Batches of 100 events through lavant, the same events one by one and asynchronously through nats-py."""
-    count = 50 if quick else 500
-    async with _site(folder) as site:
-        ours, theirs = [], []
-        for number in range(ROUNDS):
-            ours.append(await publish.publish(site.targets[0], f"run-{number}", count))
-            theirs.append(await _publish_bare(site.bare, f"bare.{number}", count))
-    return Ratio(
-        name=f"publish to three NATS servers in batches of {publish.SIZE}",
-        unit="events/s",
-        ours=count * publish.SIZE / min(ours),
-        theirs=count * publish.SIZE / min(theirs),
-        compared_with="nats-py, event by event, asynchronously",
-        at_least=10,
-    )
-
-
-async def replaying(folder: Path, *, quick: bool) -> Ratio:
-    """A stored run through lavant, the same events as single messages through nats-py's ordered consumer."""
-    count = 50 if quick else 1_000
-    events = count * publish.SIZE
-    async with _site(folder) as site:
-        await _store(site, count)
-        await _publish_bare(site.bare, "bare.replay", count)
-        ours, theirs = [], []
-        for _ in range(ROUNDS):
-            ours.append(await replay.read(site.targets[1], replay.STREAM, events))
-            theirs.append(await _read_bare(site.bare, "bare.replay", events))
-    return Ratio(
-        name=f"replay of {events:,} events from three NATS servers",
-        unit="events/s",
-        ours=events / min(ours),
-        theirs=events / min(theirs),
-        compared_with="nats-py's ordered consumer",
-        at_least=10,
-    )
-
-
-async def latency(folder: Path, *, quick: bool) -> Ratio:
-    """From publishing through one replica to delivery by the other; nats-py's from publish to push delivery."""
-    count = 100 if quick else 1_000
-    async with _site(folder) as site:
-        ours, theirs = [], []
-        for number in range(ROUNDS):
-            ours.append(await live.through_lavant(site.targets[0], site.targets[1], f"run-{number}", count))
-            theirs.append(await _live_bare(site.bare, f"bare.{number}", count))
-    return Ratio(
-        name="live from one replica to the other, p50",
-        unit="ms",
-        ours=min(ours) * 1e3,
-        theirs=min(theirs) * 1e3,
-        compared_with="nats-py, publish to push delivery",
-        at_most=2.5,
-    )
-
-
-async def cpu(folder: Path, *, quick: bool) -> Ratio:
-    """What delivering a million events costs when readers are spread over two replicas, and when one has them all."""
-    count = 50 if quick else 1_000
-    events = count * publish.SIZE
-    async with _site(folder) as site:
-        await _store(site, count)
-        spent = [
-            await _cpu_seconds(site.replicas, [targets[number % len(targets)] for number in range(READERS)], events)
-            for targets in (site.targets, site.targets[:1])
-        ]
-    both, one = (seconds / (READERS * events) * 1e6 for seconds in spent)
-    return Ratio(
-        name="CPU of two replicas per million events delivered",
-        unit="s",
-        ours=both,
-        theirs=one,
-        compared_with="one replica",
-    )
-
-
-async def _store(site: Site, count: int) -> None:
-    async with connected(site.targets[0]) as stubs:
-        await stubs.runs.CreateRun(CreateRunRequest(run_id="replay", name="replay"))
-        for batch in (
-            *workload.batches("replay", count, publish.SIZE),
-            workload.finish("replay", count * publish.SIZE + 1),
+async def _site(bench: Bench) -> AsyncIterator[Site]:
+    with nats_cluster(bench.folder) as servers:
+        cluster = ",".join(server.address for server in servers)
+        store = f"nats://{cluster}"
+        async with (
+            serve(bench.subfolder("replica-1"), store=store) as first,
+            serve(bench.subfolder("replica-2"), store=store) as second,
         ):
-            await stubs.events.AppendEvents(AppendEventsRequest(batch=batch))
+            yield Site(replicas=[first, second], cluster=cluster)
 
 
-async def _cpu_seconds(replicas: list[ServerProcess], targets: list[str], events: int) -> float:
-    processes = [psutil.Process(replica.pid) for replica in replicas]
+async def run(bench: Bench) -> list[Table]:
+    """Compare with nats-py, which publishes event by event and asynchronously; it has no atomic batches.
 
-    def spent() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
+    The live row reads from the other replica; the last row compares readers of two replicas with readers of one.
+    """
+    async with _site(bench) as site:
+        return [
+            await _publishing(bench, site),
+            await _replaying(bench, site),
+            await _latency(bench, site),
+            await _cpu(bench, site),
+        ]
 
-    before = spent()
-    await asyncio.gather(
-        *(replay.read(target, replay.STREAM, events, f"reader-{number}") for number, target in enumerate(targets))
+
+async def _publishing(bench: Bench, site: Site) -> Table:
+    batches = bench.size(300, quick=30)
+    async with _systems(site, Lavant, width=publish.IN_FLIGHT) as systems:
+        measured = await bench.interleaved(
+            {name: partial(publish.publish, system, publish.IN_FLIGHT, batches) for name, system in systems.items()}
+        )
+    return Table(
+        name="cluster-publish",
+        title=f"publishing to three NATS servers in batches of {publish.SIZE}",
+        measured=measured,
+        aims=[Aim(unit="events/s", beside="nats-py", at_least=10)],
     )
-    return spent() - before
 
 
-async def _publish_bare(bare: JetStreamContext, subject: str, count: int) -> float:
-    messages = [
-        event.SerializeToString() for batch in workload.batches("bare", count, publish.SIZE) for event in batch.events
-    ]
-    started = time.perf_counter()
-    for message in messages:
-        await bare.publish_async(subject, message, wait_stall=30)
-    await bare.publish_async_completed()
-    return time.perf_counter() - started
+async def _replaying(bench: Bench, site: Site) -> Table:
+    events = _replayed(bench)
+    async with _systems(site, Lavant) as systems:
+        for system in systems.values():
+            await replay.fill(system.connection, replay.RUN, events, texts=publish.SIZE)
+        measured = await bench.interleaved({name: partial(_read, system, events) for name, system in systems.items()})
+    return Table(
+        name="cluster-replay",
+        title=f"replay of {events:,} events from three NATS servers",
+        measured=measured,
+        aims=[Aim(unit="events/s", beside="nats-py", at_least=10)],
+    )
 
 
-async def _read_bare(bare: JetStreamContext, subject: str, events: int) -> float:
-    started = time.perf_counter()
-    subscription = await bare.subscribe(subject, ordered_consumer=True)
-    seen = 0
-    async for message in subscription.messages:
-        seen += bool(message.data)
-        if seen == events:
-            break
-    elapsed = time.perf_counter() - started
-    await subscription.unsubscribe()
-    return elapsed
+async def _latency(bench: Bench, site: Site) -> Table:
+    addresses = {"lavant": site.replicas[1].address, "nats-py": site.cluster}
+    async with _systems(site, LavantClient) as systems:
+        named = {"lavant": ("lavant", systems["lavant"]), "nats-py": ("nats", systems["nats-py"])}
+        measured = await live.deliveries(bench, named, addresses)
+    return Table(
+        name="cluster-live",
+        title=f"live, {live.RATE}/s, from one replica to the other",
+        measured=measured,
+        aims=[Aim(unit=P50, beside="nats-py", at_most=2.5)],
+    )
 
 
-async def _live_bare(bare: JetStreamContext, subject: str, count: int) -> float:
-    subscription = await bare.subscribe(subject, ordered_consumer=True)
-    messages = [batch.SerializeToString() for batch in workload.batches("bare", count, 1)]
-    latencies = []
-    for message in messages:
-        started = time.perf_counter()
-        publishing = asyncio.ensure_future(bare.publish(subject, message))
-        await subscription.next_msg(timeout=10)
-        latencies.append(time.perf_counter() - started)
-        await publishing
-    await subscription.unsubscribe()
-    return statistics.median(latencies)
+async def _cpu(bench: Bench, site: Site) -> Table:
+    events = _replayed(bench)
+    async with Lavant.connect(site.replicas[0].address) as first, Lavant.connect(site.replicas[1].address) as second:
+        measured = await bench.interleaved(
+            {
+                "lavant": partial(_read_at_once, site, [first, second], events),
+                "one replica": partial(_read_at_once, site, [first], events),
+            }
+        )
+    return Table(
+        name="cluster-cpu",
+        title=f"{READERS} readers of {events:,} events, on two replicas",
+        measured=measured,
+        recorded=[SERVER_CPU],
+        baseline="one replica",
+    )
+
+
+def _replayed(bench: Bench) -> int:
+    return bench.size(50_000, quick=5_000)
+
+
+@asynccontextmanager
+async def _systems(site: Site, peer: type[Peer], *, width: int = 1) -> AsyncIterator[dict[str, Running]]:
+    replica = site.replicas[0]
+    async with peer.connect(replica.address, width=width) as ours, Nats.connect(site.cluster, replicas=3) as theirs:
+        yield {
+            "lavant": Running(peer=peer, server=replica, connection=ours),
+            "nats-py": Running(peer=Nats, server=None, connection=theirs),
+        }
+
+
+async def _read(system: Running, events: int, _: int) -> Figures:
+    with Meter(system.server) as meter:
+        assert await system.connection.read(replay.RUN) == events * len(TEXT)
+    return meter.figures("events", events)
+
+
+async def _read_at_once(site: Site, connections: list[Lavant], events: int, _: int) -> Figures:
+    with Meter(*site.replicas) as meter:
+        await at_once(READERS, READERS, lambda number: connections[number % len(connections)].read(replay.RUN))
+    return meter.figures("events", READERS * events)

@@ -1,85 +1,95 @@
-"""From publishing an event to its delivery: one producer, one reader, event by event."""
+"""Live delivery, event by event: from the call that publishes to the reader's hand, in an open loop."""
 
-import statistics
+import asyncio
+import json
+import sys
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 
-from grpc import aio
+import uvloop
 
-from benchmarks import bare, workload
-from benchmarks.report import Ratio
-from lavant.v1.event_service_pb2 import PublishEventsRequest, StreamEventsRequest, StreamEventsResponse
-from lavant.v1.run_service_pb2 import CreateRunRequest
-from support.server import CHANNEL_OPTIONS, ServerProcess, connected
+from benchmarks.kit.process import Process, process
+from benchmarks.kit.report import Aim, Table
+from benchmarks.kit.rounds import P50, SERVER_CPU, Bench, Figures, Meter, latencies
+from benchmarks.peers.registry import Running, running
+from benchmarks.peers.registry import system as system_of
 
-ROUNDS = 3
-
-
-async def run(folder: Path, *, quick: bool) -> Ratio:
-    """Compare with a bare relay that writes each message to a file and syncs it before passing it on."""
-    count = 200 if quick else 2_000
-    server = ServerProcess(folder)
-    await server.start()
-    ours, theirs = [], []
-    try:
-        async with workload.bare_server("relay", folder / "relay.log") as bare_target:
-            for number in range(ROUNDS):
-                ours.append(await through_lavant(server.target, server.target, f"live-{number}", count))
-                theirs.append(await _through_relay(bare_target, count))
-    finally:
-        await server.kill()
-    return Ratio(
-        name="live, publish to delivery, p50",
-        unit="ms",
-        ours=min(ours) * 1e3,
-        theirs=min(theirs) * 1e3,
-        compared_with="a bare grpc.aio relay with an fdatasync",
-        at_most=2.5,
-    )
+RATE = 100
+WARM_UP = 0.25  # of a round's events
+LIMIT = 20.0
 
 
-async def through_lavant(producer_target: str, reader_target: str, run_id: str, count: int) -> float:
-    """Publish event by event; return the median of the seconds until the reader has it."""
-    requests = [PublishEventsRequest(batch=batch) for batch in workload.batches(run_id, count, 1)]
-    async with connected(producer_target) as producer, connected(reader_target) as reader:
-        await producer.runs.CreateRun(CreateRunRequest(run_id=run_id, name="live"))
-        stream = reader.events.StreamEvents(StreamEventsRequest(run_id=run_id, consumer_id="bench"))
-        call = producer.events.PublishEvents()
-        for _ in range(2):
-            await stream.read()  # opened, caught up
-        latencies = []
-        for request in requests:
-            started = time.perf_counter()
-            await call.write(request)
-            frame = await stream.read()
-            latencies.append(time.perf_counter() - started)
-            assert isinstance(frame, StreamEventsResponse)
-            assert len(frame.events.events) == 1, frame
-            await call.read()
-        stream.cancel()
-        call.cancel()
-    return statistics.median(latencies)
+async def run(bench: Bench) -> list[Table]:
+    """Measure at 100 events/s; each system's readers are a process of their own."""
+    async with running(bench, "lavant", "bare + SQLite", "bare", "redis", "postgres", "nats") as systems:
+        measured = await deliveries(bench, {name: (name, system) for name, system in systems.items()})
+    return [
+        Table(
+            name="live",
+            title=f"live, event by event, {RATE}/s, from publishing to the reader",
+            measured=measured,
+            aims=[
+                Aim(unit=P50, beside="bare + SQLite", at_most=1.4),
+                Aim(unit=SERVER_CPU, beside="bare", at_most=1.6),
+            ],
+            recorded=[SERVER_CPU],
+            baseline="bare",
+        )
+    ]
 
 
-async def _through_relay(target: str, count: int) -> float:
-    messages = [batch.SerializeToString() for batch in workload.batches("relay", count, 1)]
-    async with (
-        aio.insecure_channel(target, options=CHANNEL_OPTIONS) as producer,
-        aio.insecure_channel(target, options=CHANNEL_OPTIONS) as reader,
-    ):
-        subscribe: Any = reader.unary_stream(bare.SUBSCRIBE)
-        publish: Any = producer.stream_stream(bare.PUBLISH)
-        stream = subscribe(b"")
-        await stream.read()
-        call = publish()
-        latencies = []
-        for message in messages:
-            started = time.perf_counter()
-            await call.write(message)
-            await stream.read()
-            latencies.append(time.perf_counter() - started)
-            await call.read()
-        stream.cancel()
-        call.cancel()
-    return statistics.median(latencies)
+async def deliveries(
+    bench: Bench, systems: Mapping[str, tuple[str, Running]], addresses: Mapping[str, str] = {}
+) -> dict[str, list[Figures]]:
+    """Publish in an open loop through systems, which are named too, to readers at their servers or other addresses."""
+    events = bench.size(150, quick=100)
+    async with AsyncExitStack() as stack:
+        measures = {}
+        for name, (system_name, system) in systems.items():
+            address = addresses.get(name) or _address(system)
+            command = (sys.executable, "-m", "benchmarks.live", system_name, address)
+            readers = await stack.enter_async_context(process(*command, folder=bench.subfolder("readers")))
+            measures[name] = partial(_deliver, system, readers, events)
+        return await bench.interleaved(measures, warm_up=False)
+
+
+async def _deliver(system: Running, readers: Process, events: int, round_number: int) -> Figures:
+    run = f"live-{round_number}"
+    async with system.connection.producing(run) as publish, asyncio.timeout(LIMIT + events / RATE):
+        readers.say(f"{run} {events}")
+        await readers.next_line()
+        with Meter(system.server) as meter:
+            began = time.monotonic()
+            for number in range(events):
+                await asyncio.sleep(max(0, began + number / RATE - time.monotonic()))
+                await publish(f"{time.monotonic():.6f} {'x' * 80}")
+            received = await readers.next_line()
+    figures = meter.figures("events", events)
+    figures.pop("events/s")
+    return {**latencies(json.loads(received)[int(events * WARM_UP) :]), **figures}
+
+
+def _address(system: Running) -> str:
+    assert system.server is not None
+    return system.server.address
+
+
+async def _read(name: str, address: str) -> None:
+    """Read a run per line of standard input; print a line when ready, then the seconds that each event took."""
+    async with system_of(name).connect(address) as connection:
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            run, events = line.split()
+            print("reading", flush=True)
+            seconds: list[float] = []
+            async for text in connection.follow(run):
+                seconds.append(time.monotonic() - float(text.split()[0]))
+                if len(seconds) == int(events):
+                    break
+            print(json.dumps(seconds), flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(_read(sys.argv[1], sys.argv[2]))

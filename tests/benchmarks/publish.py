@@ -1,90 +1,51 @@
-"""Durable publishing by one client in batches of 100 events."""
+"""Durable publishing by one producer in batches of 100 events."""
 
-import asyncio
-import time
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from benchmarks import workload
-from benchmarks.report import Ratio
-from lavant.server.store.sqlite.schema import connect
-from lavant.v1.event_service_pb2 import PublishEventsRequest, PublishEventsResponse
-from lavant.v1.run_service_pb2 import CreateRunRequest
-from support.server import ServerProcess, connected
+from benchmarks.events import TEXT
+from benchmarks.kit.report import Aim, Table
+from benchmarks.kit.rounds import SERVER_CPU, Bench, Figures, Meter
+from benchmarks.peers.base import at_once
+from benchmarks.peers.registry import Running, running, table_name
 
 SIZE = 100
-PUBLISH = "/lavant.v1.EventService/PublishEvents"
-IN_FLIGHT = 256
-ROUNDS = 5
+IN_FLIGHT = 64
+RATE = "events/s"
 
 
-async def run(folder: Path, *, quick: bool) -> Ratio:
-    """Compare with a loop that commits the same blobs to SQLite, one by one, with the same settings."""
-    count = 200 if quick else 2_000
-    server = ServerProcess(folder)
-    await server.start()
-    ours, theirs = [], []
-    try:
-        for number in range(ROUNDS):
-            ours.append(await publish(server.target, f"publish-{number}", count))
-            theirs.append(_write(_stored_blobs(folder / "lavant.db")[:count], folder / f"bare-{number}.db"))
-    finally:
-        await server.kill()
-    return Ratio(
-        name=f"durable publish in batches of {SIZE}",
-        unit="events/s",
-        ours=count * SIZE / min(ours),
-        theirs=count * SIZE / min(theirs),
-        compared_with="a bare loop committing the same blobs to SQLite",
-        at_least=0.5,
+async def waiting(bench: Bench) -> list[Table]:
+    """Measure a producer that waits for each answer."""
+    systems = ("lavant stubs", "bare", "bare + SQLite", "redis", "postgres", "durable-streams")
+    return [await _measured(bench, "publish", 1, systems)]
+
+
+async def in_flight(bench: Bench) -> list[Table]:
+    """Measure a producer that has 64 batches in flight; the systems beside it use as many connections as they need."""
+    systems = ("lavant stubs", "bare", "bare + SQLite", "redis", "postgres")
+    return [await _measured(bench, "publish-64", IN_FLIGHT, systems)]
+
+
+async def _measured(bench: Bench, name: str, width: int, names: tuple[str, ...]) -> Table:
+    batches = bench.size(300, quick=150)
+    async with running(bench, *names, width=width) as systems:
+        measured = await bench.interleaved(
+            {table_name(name): partial(publish, system, width, batches) for name, system in systems.items()}
+        )
+    return Table(
+        name=name,
+        title=f"durable publishing, batches of {SIZE}, {width} in flight",
+        measured=measured,
+        aims=[Aim(unit=RATE, beside="postgres", at_least=1.2), Aim(unit=SERVER_CPU, at_most=5)],
+        recorded=[SERVER_CPU],
+        baseline="bare",
     )
 
 
-async def publish(target: str, run_id: str, count: int) -> float:
-    """Publish so many batches, some of them in flight at once; return the seconds until all are durable.
-
-    Requests are serialized before, as the blobs and messages are that this is compared with.
-    """
-    requests = [
-        PublishEventsRequest(batch=batch).SerializeToString() for batch in workload.batches(run_id, count, SIZE)
-    ]
-    async with connected(target) as stubs:
-        await stubs.runs.CreateRun(CreateRunRequest(run_id=run_id, name="publish"))
-        call: Any = stubs.channel.stream_stream(PUBLISH)()
-        window = asyncio.Semaphore(IN_FLIGHT)
-
-        async def receive() -> None:
-            for _ in requests:
-                response = PublishEventsResponse.FromString(await call.read())
-                assert response.HasField("receipt"), response
-                window.release()
-
-        started = time.perf_counter()
-        receiving = asyncio.create_task(receive())
-        for request in requests:
-            await window.acquire()
-            await call.write(request)
-        await receiving
-        elapsed = time.perf_counter() - started
-        await call.done_writing()
-    return elapsed
-
-
-def _stored_blobs(path: Path) -> list[bytes]:
-    connection = connect(path, read_only=True)
-    blobs = [bytes(row[0]) for row in connection.execute("SELECT events FROM batches")]
-    connection.close()
-    return blobs
-
-
-def _write(blobs: list[bytes], path: Path) -> float:
-    connection = connect(path)
-    connection.execute("CREATE TABLE batches (id INTEGER PRIMARY KEY, events BLOB)")
-    started = time.perf_counter()
-    for number, blob in enumerate(blobs):
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO batches VALUES (?, ?)", (number, blob))
-        connection.execute("COMMIT")
-    elapsed = time.perf_counter() - started
-    connection.close()
-    return elapsed
+async def publish(system: Running, width: int, batches: int, round_number: int) -> Figures:
+    """Publish batches to a new run, so many in flight; they are encoded before."""
+    run = f"publish-{round_number}"
+    await system.connection.create(run)
+    encoded = [system.connection.encode(run, 1 + SIZE * number, [TEXT] * SIZE) for number in range(batches)]
+    with Meter(system.server) as meter:
+        await at_once(width, batches, lambda number: system.connection.append(encoded[number]))
+    return meter.figures("events", batches * SIZE)

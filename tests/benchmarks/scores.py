@@ -1,26 +1,26 @@
 """Queries over many scores, in the index's file."""
 
-import statistics
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import apsw
 
-from benchmarks.report import Ratio
+from benchmarks.kit.report import Aim, Table
+from benchmarks.kit.rounds import Bench, Figures
 from lavant.server.model import RunKey
-from lavant.server.scores.index import ScoreIndex
-from lavant.server.scores.intake import Intake
-from lavant.server.scores.rows import Found, Source
-from lavant.server.scores.totals import Grouping
+from lavant.server.scores.index.database import ScoreIndex
+from lavant.server.scores.index.intake import Found, Intake, Source, take_in
+from lavant.server.scores.query.aggregation import Grouping, query_scores
 from lavant.v1.event_pb2 import Event, ScoreRecorded
 from lavant.v1.event_service_pb2 import EventBatch
 from lavant.v1.score_service_pb2 import ScoreFilter
 
 TENANT = "default"
 BATCH = 2_000
-ROUNDS = 9
+TIME = "ms"
 DAYS = 30
 DAY_NS = 24 * 3600 * 1_000_000_000
 NOW_NS = 1_700_000_000_000_000_000
@@ -33,75 +33,70 @@ RAW = """SELECT time_ns / :day, series.name, series.version, count(*), avg(value
     WHERE series.rule_id = 'rule' AND time_ns >= :start GROUP BY 1, 2, 3"""
 
 
-async def query(folder: Path, *, quick: bool) -> Ratio:
-    """Compare with a GROUP BY over the single scores in bare apsw, which knows no percentiles."""
-    number = 20_000 if quick else 1_000_000
-    path = folder / "scores"
+async def query(bench: Bench) -> list[Table]:
+    """Compare with a GROUP BY over the single scores in bare apsw, which has no percentiles and no index by day."""
+    number = bench.size(500_000, quick=20_000)
+    path = bench.folder / "scores"
     index = await filled(path, number)
     bare = apsw.Connection(str(path))
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        ours.append(await asked(index))
-        theirs.append(grouped(bare))
+
+    async def raw(_: int) -> Figures:
+        return {TIME: grouped(bare) * 1e3}
+
+    measured = await bench.interleaved({"lavant": partial(_timed, index), "GROUP BY": raw})
     bare.close()
     await index.close()
-    return Ratio(
-        name=f"30 days of {number:,} scores, by day, name and version, p50",
-        unit="ms",
-        ours=statistics.median(ours) * 1e3,
-        theirs=statistics.median(theirs) * 1e3,
-        compared_with="sums of the single scores in bare apsw, without percentiles",
-        at_most=0.5,
-    )
+    title = f"30 days of {number:,} scores, by day, name and version"
+    aims = [Aim(unit=TIME, beside="GROUP BY", at_most=0.5)]
+    return [Table(name="scores", title=title, measured=measured, aims=aims)]
 
 
-async def history(folder: Path, *, quick: bool) -> Ratio:
+async def history(bench: Bench) -> list[Table]:
     """Compare the same 30 days with ten times as long a history around them, and alone."""
-    number = 5_000 if quick else 50_000
-    short, long = await filled(folder / "short", number), await filled(folder / "long", number * 10, DAYS * 10)
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        theirs.append(await asked(short))
-        ours.append(await asked(long))
+    number = bench.size(50_000, quick=5_000)
+    short, long = (
+        await filled(bench.folder / "short", number),
+        await filled(bench.folder / "long", number * 10, DAYS * 10),
+    )
+    measured = await bench.interleaved({"lavant": partial(_timed, long), "no history": partial(_timed, short)})
     await short.close()
     await long.close()
-    return Ratio(
-        name=f"30 days of {number:,} scores in ten times as long a history, p50",
-        unit="ms",
-        ours=statistics.median(ours) * 1e3,
-        theirs=statistics.median(theirs) * 1e3,
-        compared_with="the same without that history",
-        at_most=1.5,
-    )
+    title = f"30 days of {number:,} scores in ten times as long a history"
+    aims = [Aim(unit=TIME, beside="no history", at_most=1.5)]
+    return [Table(name="scores-history", title=title, measured=measured, aims=aims)]
 
 
-async def intake(folder: Path, *, quick: bool) -> Ratio:
+async def intake(bench: Bench) -> list[Table]:
     """Compare taking in scores with inserting their bytes, with as many indexes, in bare apsw."""
-    number = 20_000 if quick else 200_000
+    number = bench.size(20_000, quick=4_000)
     batches = list(made(number, DAYS))
-    index = await ScoreIndex.open(folder / "scores", "bench")
-    began = time.perf_counter()
-    for found in batches:
-        await index.take_in(Intake(found=[found]))
-    ours = time.perf_counter() - began
-    await index.close()
-    theirs = inserted(
-        folder / "bare", [event for found in batches for event in EventBatch.FromString(found.events).events]
-    )
-    return Ratio(
-        name="taking in scores",
-        unit="scores/s",
-        ours=number / ours,
-        theirs=number / theirs,
-        compared_with="their bytes inserted by bare apsw, with as many indexes",
-    )
+    events = [event for found in batches for event in EventBatch.FromString(found.events).events]
+
+    async def ours(round_number: int) -> Figures:
+        index = await ScoreIndex.open(bench.folder / f"scores{round_number}", "bench")
+        began = time.perf_counter()
+        for found in batches:
+            await index.write(take_in, Intake(found=[found]))
+        elapsed = time.perf_counter() - began
+        await index.close()
+        return {"scores/s": number / elapsed}
+
+    async def theirs(round_number: int) -> Figures:
+        return {"scores/s": number / inserted(bench.folder / f"bare{round_number}", events)}
+
+    measured = await bench.interleaved({"lavant": ours, "INSERT": theirs})
+    return [Table(name="scores-intake", title=f"taking in {number:,} scores", measured=measured)]
+
+
+async def _timed(index: ScoreIndex, _: int) -> Figures:
+    return {TIME: await asked(index) * 1e3}
 
 
 async def filled(path: Path, number: int, days: int = DAYS) -> ScoreIndex:
     """An index of so many scores, the last of which are new."""
     index = await ScoreIndex.open(path, "bench")
     for found in made(number, days):
-        await index.take_in(Intake(found=[found]))
+        await index.write(take_in, Intake(found=[found]))
     return index
 
 
@@ -126,9 +121,9 @@ def made(number: int, days: int) -> Iterator[Found]:
 async def asked(index: ScoreIndex) -> float:
     """Ask for the last 30 days; returns the seconds it took."""
     wanted = ScoreFilter(rule_ids=["rule"])
-    wanted.start_time.FromNanoseconds(NOW_NS - DAYS * DAY_NS)
+    wanted.subject_ended_after.FromNanoseconds(NOW_NS - DAYS * DAY_NS)
     began = time.perf_counter()
-    groups = await index.query(TENANT, wanted, BY_NAME_AND_VERSION, PERCENTILES)
+    groups = await index.read(query_scores, TENANT, wanted, BY_NAME_AND_VERSION, PERCENTILES)
     elapsed = time.perf_counter() - began
     assert len(groups) >= DAYS * len(NAMES)
     return elapsed

@@ -1,57 +1,57 @@
-"""What an open stream costs the client in memory, in a process with nothing else in it."""
+"""Memory of an open stream in the client, in a process with nothing else in it."""
 
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from functools import partial
 
 import psutil
 import uvloop
 
-from benchmarks.report import Ratio
+from benchmarks.kit.process import Process, process
+from benchmarks.kit.report import Aim, Table
+from benchmarks.kit.rounds import Bench, Figures
+from benchmarks.peers.base import at_once
+from benchmarks.peers.lavant import LavantClient, serve
 from lavant.client import AsyncClient
 from lavant.v1.event_service_pb2 import StreamEventsRequest
-from lavant.v1.run_service_pb2 import CreateRunRequest
-from support.server import ServerProcess, connected
+from support.server import connected
 
 STREAMS_PER_CONNECTION = 90  # the server takes 100 calls, and the client keeps some free
-# A client has one connection, and the server lets it have 100 calls.
-STREAMS = 1_000
-LIMIT_KIB = 40
+MEMORY = "KiB each"
 
 
-async def run(folder: Path, *, quick: bool) -> Ratio:
+async def run(bench: Bench) -> list[Table]:
     """Compare with bare grpc.aio calls, each in a process of its own; streams wait at the end of their runs' logs."""
-    server = ServerProcess(folder)
-    await server.start()
-    try:
-        async with connected(server.target) as stubs:
-            for number in range(STREAMS):
-                await stubs.runs.CreateRun(CreateRunRequest(run_id=f"idle-{number}", name="idle"))
-        ours = await _measured("client", server.target)
-        theirs = await _measured("bare", server.target)
-    finally:
-        await server.kill()
-    return Ratio(
-        name=f"{STREAMS:,} streams in one client process (at most {LIMIT_KIB} KiB each)",
-        unit="KiB each",
-        ours=ours,
-        theirs=theirs,
-        compared_with="bare grpc.aio calls",
-        at_most=LIMIT_KIB / theirs,
-    )
+    streams = bench.size(1_000, quick=200)
+    async with serve(bench.subfolder("lavant")) as server:
+        async with LavantClient.connect(server.address) as connection:
+            await at_once(16, streams, lambda number: connection.create(f"idle-{number}"))
+        measured = await bench.interleaved(
+            {
+                "lavant": partial(_measured, bench, server, "client", streams),
+                "bare": partial(_measured, bench, server, "bare", streams),
+            },
+            warm_up=False,
+        )
+    return [
+        Table(
+            name="streams",
+            title=f"{streams:,} open streams in one client process",
+            measured=measured,
+            aims=[Aim(unit=MEMORY, at_most=40)],
+            recorded=[MEMORY],
+            baseline="bare",
+        )
+    ]
 
 
-async def _measured(kind: str, target: str) -> float:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.streams", kind, target, "--streams", str(STREAMS)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    return float(output)
+async def _measured(bench: Bench, server: Process, kind: str, streams: int, _: int) -> Figures:
+    command = (sys.executable, "-m", "benchmarks.streams", kind, server.address, "--streams", streams)
+    async with process(*command, folder=bench.subfolder(kind)) as client:
+        return {MEMORY: float(client.line)}
 
 
 @asynccontextmanager
@@ -78,13 +78,17 @@ async def _bare_streams(target: str, count: int) -> AsyncIterator[None]:
                 stubs = await stack.enter_async_context(connected(target))
             calls.append(stubs.events.StreamEvents(StreamEventsRequest(run_id=f"idle-{number}", consumer_id="bench")))
             await calls[-1].read()  # opened
-            await calls[-1].read()  # caught up
-        reading = [asyncio.ensure_future(call.read()) for call in calls]
-        await asyncio.sleep(0)
+        reading = [asyncio.ensure_future(_read_on(call)) for call in calls]
+        await asyncio.sleep(1)
         yield
-        for call in calls:
-            call.cancel()
+        for task in reading:
+            task.cancel()
         await asyncio.wait(reading)
+
+
+async def _read_on(call: AsyncIterable[object]) -> None:
+    async for _ in call:
+        pass
 
 
 async def _hold(kind: str, target: str, count: int) -> None:
@@ -92,16 +96,16 @@ async def _hold(kind: str, target: str, count: int) -> None:
     opened = _client_streams if kind == "client" else _bare_streams
     async with opened(target, 1):
         pass
-    process = psutil.Process()
-    before = process.memory_info().rss
+    memory = psutil.Process().memory_info
+    before = memory().rss
     async with opened(target, count):
-        print((process.memory_info().rss - before) / count / 1024)
+        print((memory().rss - before) / count / 1024, flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["client", "bare"])
     parser.add_argument("target")
-    parser.add_argument("--streams", type=int, default=STREAMS)
+    parser.add_argument("--streams", type=int, required=True)
     arguments = parser.parse_args()
     uvloop.run(_hold(arguments.kind, arguments.target, arguments.streams))

@@ -34,7 +34,7 @@ class Story:
     got: list[list[Said]] = field(default_factory=lambda: [[] for _ in range(READERS_EACH)])
 
     async def write(self, client: AsyncClient, stop: asyncio.Event) -> None:
-        """Say one thing after the other, each acknowledged, until told to stop."""
+        """Say one thing after the other, each acknowledged, until stopped."""
         patient = ProducerOptions(block_timeout=PATIENCE, close_timeout=PATIENCE)
         async with client.runs.start("agent", run_id=self.run_id, on_error="raise", options=patient) as run:
             while not stop.is_set():
@@ -134,7 +134,7 @@ def nats_killed(number: int) -> Fault:
 async def leader_killed(cluster: Cluster) -> None:
     """Kill the server through which the writes of a part of the runs go."""
     location = Location.parse(cluster.store)
-    connection = await Connection.open(location.servers)
+    connection = await Connection.open(location)
     found = await connection.api(f"STREAM.INFO.{location.log_streams[0]}")
     await connection.close()
     await nats_killed(int(found["cluster"]["leader"].removeprefix("nats-")))(cluster)

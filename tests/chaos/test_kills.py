@@ -19,7 +19,7 @@ from chaos.workload import RUN, Clients
 from support.calls import create, listed
 from support.server import ServerProcess, connected
 
-CYCLES = int(os.environ.get("LAVANT_CHAOS_CYCLES", "6"))
+CYCLES = int(os.environ.get("LAVANT_CHAOS_CYCLES", "3"))
 SEED = int(os.environ.get("LAVANT_CHAOS_SEED", "0")) or Random().randrange(1, 2**31)
 MOST_BETWEEN_KILLS = 150
 

@@ -17,6 +17,7 @@ from support.calls import append, create, until
 from support.clock import ManualClock
 from support.events import a_run_of, custom, run_finished, text_delta
 from support.nats import fresh_location, nats_server
+from support.process import stop
 from support.server import ServerProcess, Stubs, connected, serving
 from support.streams import Frames, kind, opened, read_to_end, read_until, stream
 
@@ -41,7 +42,7 @@ async def replicas(location: Location, tmp_path: Path) -> AsyncIterator[list[Ser
 
 
 async def got(stubs: Stubs, **fields: Any) -> "tuple[StreamCall, Frames]":
-    """Ask for the consumer's place until it is given."""
+    """Try to acquire the consumer's lease until it is free."""
     async with asyncio.timeout(LIMIT):
         while True:
             call = stream(stubs, **fields)
@@ -76,7 +77,7 @@ async def test_a_replica_that_stood_still_sends_nothing_more(replicas: list[Serv
         await append(other, a_run_of(20, finished=False))
         before = await opened(one, session_id="before")
         await read_until(before, "caught_up")
-        os.kill(still.pid, signal.SIGSTOP)
+        stop(still.pid)
         after, frames = await got(other, session_id="after")
         await append(other, [text_delta()], first=21)
         await read_until(after, lambda frames: len(frames.events) == 21, frames)
@@ -118,7 +119,7 @@ async def test_a_write_that_stalls_ends_with_the_hold(tmp_path: Path, clock: Man
             nats.pause()
             clock.advance(5)
             clock.advance(5)
-            await until(lambda: len(server.app.calls) == 0)
+            await until(lambda: b"\nlavant_leases_held 0.0\n" in server.app.metrics.exposition()[0])
             nats.go_on()
-            kinds, code = await left(call)
+            kinds, code = await left(call)  # the write continues, nothing follows it
             assert (len(kinds) < 40, code) == (True, grpc.StatusCode.UNAVAILABLE)

@@ -10,6 +10,7 @@ from grpc import StatusCode, aio
 from chaos.history import History, Seen
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import (
+    BatchAnswer,
     PublishEventsRequest,
     PublishEventsResponse,
     StreamEndReason,
@@ -59,7 +60,8 @@ class Clients:
                         response = await call.read()
                         if not isinstance(response, PublishEventsResponse):
                             break
-                        await self._note(response)
+                        for answer in response.answers:
+                            await self._note(answer)
                 finally:
                     call.cancel()
                     sending.cancel()
@@ -92,28 +94,28 @@ class Clients:
             if stop > self.acknowledged:
                 await self._has_room_for(start)
                 batch = batch_of(self._events[start:stop], first=start + 1)
-                await call.write(PublishEventsRequest(batch=batch))
+                await call.write(PublishEventsRequest(batches=[batch]))
 
     async def _has_room_for(self, start: int) -> None:
         async with self._progress:
             await self._progress.wait_for(lambda: self.acknowledged >= start - WINDOW)
 
-    async def _note(self, response: PublishEventsResponse) -> None:
-        assert response.HasField("receipt"), response
-        receipt = response.receipt
+    async def _note(self, answer: BatchAnswer) -> None:
+        assert answer.HasField("receipt"), answer
+        receipt = answer.receipt
         size = receipt.last_sequence - receipt.first_sequence + 1
         last = receipt.last_producer_sequence
         for offset, event in enumerate(self._events[last - size : last]):
             known = self._history.acknowledged.setdefault(event.event_id, receipt.first_sequence + offset)
             assert known == receipt.first_sequence + offset, "the same batch was answered in two ways"
         self.acknowledged = max(self.acknowledged, last)
-        await self._tell()
+        await self._report()
 
     async def _take(self, events: list[Event]) -> None:
         self._history.streamed += [Seen(event.sequence, event.event_id) for event in events]
-        await self._tell()
+        await self._report()
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         async with self._progress:
             self._progress.notify_all()
 

@@ -72,10 +72,11 @@ async def test_waiting_for_the_end(client: AsyncClient) -> None:
 async def test_watching_runs_change(client: AsyncClient) -> None:
     await ended(client, "first")
     watch = client.runs.watch(names=["f*", "second"])
-    assert (await anext(watch)).name == "first"
+    changes = [await anext(watch) for _ in range(2)]
     await client.runs.create("other")
     await client.runs.create("second")
-    assert (await anext(watch)).name == "second"
+    changes.append(await anext(watch))
+    assert [change.run and change.run.name for change in changes] == ["first", None, "second"]
 
 
 async def test_only_ended_runs_are_deleted(client: AsyncClient) -> None:

@@ -1,16 +1,22 @@
 """What events may say: each rule broken once, with the path that the error names."""
 
+from typing import Any
+
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic_core import from_json
 
 from lavant.contract import events as event_rules
-from lavant.contract.content import LogContent
+from lavant.contract.events import LogContent
 from lavant.contract.limits import MAX_OPEN
-from lavant.contract.violation import TooManyOpen, Violation
+from lavant.contract.values import TooManyOpen, Violation
 from lavant.v1.event_pb2 import (
+    AlertChanged,
     CustomEvent,
     ErrorReported,
     Evaluator,
     Event,
+    EventType,
     InputResolved,
     MessageFinished,
     MessagePart,
@@ -69,6 +75,10 @@ def at(seconds: int, nanos: int = 0) -> Event:
 def within(step_id: str, event: Event) -> Event:
     event.step_id = step_id
     return event
+
+
+def row(**fields: Any) -> Event:
+    return identified(Event(row_finished=RowFinished(row_id="r", iteration=1, **fields)))
 
 
 def timeless() -> Event:
@@ -197,9 +207,18 @@ BAD: list[tuple[Event, str]] = [
         ),
         ".row_finished.scores[1].evaluator.config_json",
     ),
-    (identified(Event(score_recorded=ScoreRecorded())), ".score_recorded.subject_run_id"),
+    (identified(Event(score_recorded=ScoreRecorded(subject_run_id="r"))), ".score_recorded"),
+    (identified(Event(alert_changed=AlertChanged(rule_id="quality"))), ".alert_changed"),
+    (row(rule_id="quality"), ".row_finished.rule_id"),
+    (row(subject_name="weather"), ".row_finished.subject_name"),
+    (row(subject_time=Timestamp()), ".row_finished.subject_time"),
+    (row(labels={"team": "ads"}), ".row_finished.labels"),
     (
         identified(Event(custom=CustomEvent(name="n"), source=SourceEvent(content_json="{"))),
+        ".source.content_json",
+    ),
+    (
+        identified(Event(text_delta=TextDelta(message_id="m"), source=SourceEvent(content_json="{"))),
         ".source.content_json",
     ),
     (custom(value_json="[" * 100_000), ".custom.value_json"),
@@ -227,21 +246,40 @@ GOOD: list[Event] = [
     custom(value_json='{"a":[1,2.5e3,"ä"]}'),
     run_finished(RunState.RUN_STATE_TIMED_OUT),
     identified(Event(row_finished=RowFinished(row_id="r", iteration=1))),
-    identified(Event(score_recorded=ScoreRecorded(subject_run_id="r"))),
     identified(Event(progress_reported=ProgressReported())),
 ]
 
 
+@pytest.mark.parametrize("neighbour", [custom(), text_delta()], ids=["after another event", "after a delta"])
 @pytest.mark.parametrize(("event", "path"), BAD, ids=[f"{number}{path}" for number, (_, path) in enumerate(BAD)])
-def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, path: str) -> None:
+def test_a_broken_rule_is_named_by_its_path_and_leaves_no_trace(event: Event, path: str, neighbour: Event) -> None:
     content = opened()
     before = (content.state, content.encode())
     content.mark()
     with pytest.raises(Violation) as caught:
-        event_rules.apply(content, [custom(), event])
+        event_rules.apply(content, [neighbour, event])
     assert caught.value.path == f"batch.events[1]{path}"
     content.undo()
     assert (content.state, content.encode()) == before
+
+
+@pytest.mark.parametrize(
+    "closing", [message_finished(), step_finished("s"), run_finished()], ids=["message", "step", "run"]
+)
+def test_a_delta_after_the_end_of_what_it_belongs_to_is_refused(closing: Event) -> None:
+    content = opened()
+    delta = within("s", text_delta())
+    with pytest.raises(Violation) as caught:
+        event_rules.apply(content, [delta, delta, closing, delta])
+    assert caught.value.path.startswith("batch.events[3]")
+
+
+def test_neighbouring_deltas_of_one_message_are_taken() -> None:
+    content = opened()
+    event_rules.apply(content, [message_started("other")])
+    deltas = [text_delta(), text_delta(), within("s", text_delta()), within("s", text_delta()), text_delta()]
+    deltas += [text_delta(message_id="other"), text_delta(message_id="other")]
+    assert event_rules.apply(content, deltas) == [EventType.EVENT_TYPE_TEXT_DELTA] * len(deltas)
 
 
 @pytest.mark.parametrize("event", GOOD, ids=lambda event: event.WhichOneof("payload"))
@@ -294,18 +332,50 @@ def test_undo_brings_back_what_was_open() -> None:
 
 def test_what_is_open_survives_encoding() -> None:
     content = opened()
-    again = LogContent.decode(content.encode(), content.state)
+    again = LogContent.decode(from_json(content.encode()), content.state)
     assert again.encode() == content.encode()
     assert again.steps == {"s": 2}
 
 
 def test_what_is_open_is_bounded() -> None:
     content = LogContent(RunState.RUN_STATE_RUNNING)
-    content.messages.update(dict.fromkeys(map(str, range(MAX_OPEN)), 1))
+    event_rules.apply(content, [message_started(str(number)) for number in range(MAX_OPEN)][:1_000])
+    event_rules.apply(content, [message_started(str(number)) for number in range(1_000, MAX_OPEN)])
     event_rules.apply(content, [message_finished("0")])
     event_rules.apply(content, [message_started("0")])
     with pytest.raises(TooManyOpen):
         event_rules.apply(content, [message_started("new")])
+
+
+def test_the_ids_of_what_is_open_are_bounded_in_bytes() -> None:
+    content = LogContent(RunState.RUN_STATE_RUNNING)
+    ids = [f"{number:03}{'é' * 62}x" for number in range(512)]  # of 128 bytes each
+    event_rules.apply(content, [message_started(one) for one in ids[:400]])
+    event_rules.apply(content, [step_started(one) for one in ids[400:]])
+    content.mark()
+    with pytest.raises(TooManyOpen) as caught:
+        event_rules.apply(content, [message_finished(ids[0]), tool_call_started("c"), tool_call_started("x" * 128)])
+    assert (caught.value.kind, caught.value.limit, caught.value.path) == ("id_bytes", 65_536, "batch.events[2]")
+    content.undo()
+    with pytest.raises(TooManyOpen):
+        event_rules.apply(content, [tool_call_started("c")])
+    again = LogContent.decode(from_json(content.encode()), content.state)
+    with pytest.raises(TooManyOpen):
+        event_rules.apply(again, [tool_call_started("c")])
+    event_rules.apply(again, [step_finished(ids[400]), tool_call_started("x" * 128)])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        identified(Event(score_recorded=ScoreRecorded(subject_run_id="r"))),
+        identified(Event(alert_changed=AlertChanged(rule_id="quality"))),
+        row(rule_id="quality", subject_name="weather", subject_time=Timestamp(seconds=1), labels={"team": "ads"}),
+    ],
+    ids=lambda event: event.WhichOneof("payload"),
+)
+def test_what_producers_must_not_write_is_taken_in_system_runs(event: Event) -> None:
+    assert event_rules.apply(opened(), [event], system_type=100)
 
 
 def test_every_payload_of_the_contract_has_a_rule() -> None:

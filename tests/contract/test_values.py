@@ -8,8 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lavant.contract import events as event_rules
-from lavant.contract.content import LogContent
-from lavant.contract.violation import Violation
+from lavant.contract.events import LogContent
+from lavant.contract.values import Violation
 from lavant.v1.event_pb2 import (
     Event,
     InputRequested,
@@ -17,7 +17,6 @@ from lavant.v1.event_pb2 import (
     ProgressReported,
     RowFinished,
     Score,
-    ScoreRecorded,
     StepFinished,
     ToolCallFinished,
     ToolCallOutcome,
@@ -86,8 +85,8 @@ BAD: list[tuple[Event, str]] = [
         ".run_finished.evaluation.mean_scores['correct']",
     ),
     (
-        identified(Event(score_recorded=ScoreRecorded(subject_run_id="r", score=Score(number=-math.inf)))),
-        ".score_recorded.score.number",
+        row(scores=[Score(number=1), Score(number=-math.inf)]),
+        ".row_finished.scores[1].number",
     ),
 ]
 

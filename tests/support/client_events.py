@@ -1,8 +1,9 @@
 """Builders of events as a client reads them: steps, and what is said and called in them."""
 
-from lavant.client import Event, Usage, _payloads
-from lavant.client._events import wrap
-from lavant.client._message import MessageDraft
+from lavant.client import Event, Usage
+from lavant.client._publishing import payloads as _payloads
+from lavant.client._publishing.payloads import MessageDraft
+from lavant.client.events import wrap
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import Role
 

@@ -58,7 +58,7 @@ class ManualClock:
             await waiter
 
     def due(self, seconds: float, *, within: float = 1e-3) -> bool:
-        """Tell whether a callback waits for the time so many seconds from now, give or take a little."""
+        """Return whether a callback waits for about the time so many seconds from now."""
         end = self._monotonic + seconds
         return any(abs(when - end) < within and timer.callback is not None for when, _, timer in self._timers)
 

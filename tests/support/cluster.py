@@ -35,12 +35,15 @@ async def running_cluster(folder: Path, replicas: int = 2) -> AsyncIterator[Clus
     """Start all of it, and end it with the block."""
     with nats_cluster(folder) as nats:
         store = "nats://" + ",".join(server.address for server in nats)
-        processes = [ServerProcess(folder, store=store, http=free_address()) for _ in range(replicas)]
+        processes = [
+            ServerProcess(folder, store=store, http=free_address(), admin=free_address()) for _ in range(replicas)
+        ]
         envoy: Envoy | None = None
         try:
             for process in processes:
                 await process.start()
-            envoy = Envoy(folder, [one.target for one in processes], [one.http for one in processes])
+            targets, http, admin = zip(*((one.target, one.http, one.admin) for one in processes), strict=True)
+            envoy = Envoy(folder, targets, http, admin)
             await envoy.start()
             await envoy.healthy(replicas)
             yield Cluster(nats=nats, store=store, replicas=processes, envoy=envoy)

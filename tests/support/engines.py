@@ -1,13 +1,14 @@
 """What tests of engines have in common."""
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from lavant.server.errors import LavantError
+from lavant.server.errors import ServiceError
 from lavant.server.model import RunKey
-from lavant.server.store.port import Engine
+from lavant.server.store.port import Engine, Notice, Watch
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import EventBatch
@@ -18,9 +19,9 @@ KEY = RunKey("acme", "run")
 
 
 @contextmanager
-def refused(reason: str) -> Iterator[pytest.ExceptionInfo[LavantError]]:
-    """Expect a LavantError with this reason, given without its prefix."""
-    with pytest.raises(LavantError) as caught:
+def refused(reason: str) -> Iterator[pytest.ExceptionInfo[ServiceError]]:
+    """Expect a ServiceError with this reason, given without its prefix."""
+    with pytest.raises(ServiceError) as caught:
         yield caught
     assert ErrorReason.Name(caught.value.reason) == f"ERROR_REASON_{reason}"
 
@@ -48,6 +49,30 @@ async def stored(engine: Engine, key: RunKey = KEY, after: int = 0, max_bytes: i
             found += [event for event in events if event.sequence > after]
             after = chunk.last_sequence
     return found
+
+
+async def watch_changes_of(engine: Engine, key: RunKey, callback: Callable[[Notice], None]) -> Watch:
+    """Watch a run from after its snapshot on."""
+    begun = asyncio.Event()
+
+    def call_back(notice: Notice) -> None:
+        if begun.is_set():
+            callback(notice)
+        begun.set()
+
+    watch = engine.watch(key, call_back)
+    await asyncio.wait_for(begun.wait(), 5)
+    return watch
+
+
+async def pending_cancel(engine: Engine, key: RunKey = KEY) -> str | None:
+    """Return the reason of a cancel request that is pending, from the snapshot of a run."""
+    snapshots: asyncio.Queue[Notice] = asyncio.Queue()
+    watch = engine.watch(key, snapshots.put_nowait)
+    try:
+        return (await asyncio.wait_for(snapshots.get(), 5)).cancel_reason
+    finally:
+        watch.close()
 
 
 def bare(events: Iterable[Event]) -> list[Event]:

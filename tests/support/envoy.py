@@ -17,13 +17,21 @@ SHIPPED = Path(__file__).parents[2] / "server" / "deploy" / "envoy.yaml"
 class Envoy:
     """Envoy before replicas, in a process of its own, on ports that survive its death.
 
-    `grpc` and `http` are the replicas' addresses.
+    `grpc`, `http` and `admin` are the replicas' addresses. Without a folder of certificates, there is no TLS.
     """
 
-    def __init__(self, folder: Path, grpc: Sequence[str], http: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        grpc: Sequence[str],
+        http: Sequence[str],
+        admin: Sequence[str],
+        certificates: Path | None = None,
+    ) -> None:
+        self._certificates = certificates
         self.target, self.http, self._admin = free_address(), free_address(), free_address()
         self._file = folder / "envoy.yaml"
-        self._file.write_text(yaml.safe_dump(self._configuration(grpc, http)))
+        self._file.write_text(yaml.safe_dump(self._configuration(grpc, http, admin)))
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -50,7 +58,7 @@ class Envoy:
 
     async def _answers(self, path: str, lines: set[str]) -> None:
         async with asyncio.timeout(START_LIMIT):
-            while not lines <= set((await self._ask(path)).splitlines()):  # noqa: ASYNC110 - it tells nobody
+            while not lines <= set((await self._ask(path)).splitlines()):  # noqa: ASYNC110 - it has no event for it
                 await asyncio.sleep(0.02)
 
     async def _ask(self, path: str) -> str:
@@ -65,9 +73,13 @@ class Envoy:
         writer.close()
         return answer.decode()
 
-    def _configuration(self, grpc: Sequence[str], http: Sequence[str]) -> Any:
-        shipped = yaml.safe_load(SHIPPED.read_text())
+    def _configuration(self, grpc: Sequence[str], http: Sequence[str], admin: Sequence[str]) -> Any:
+        text = SHIPPED.read_text()
+        shipped = yaml.safe_load(text.replace("/etc/envoy/tls", str(self._certificates)))
         listeners, clusters = shipped["static_resources"]["listeners"], shipped["static_resources"]["clusters"]
+        if self._certificates is None:
+            for place in (*(listener["filter_chains"][0] for listener in listeners), *clusters):
+                del place["transport_socket"]
         for listener, address in zip(listeners, (self.target, self.http), strict=True):
             listener["address"] = _address(address)
         for cluster, addresses in zip(clusters, (grpc, http), strict=True):
@@ -75,6 +87,8 @@ class Envoy:
             cluster["load_assignment"]["endpoints"] = [
                 {"lb_endpoints": [{"endpoint": {"address": _address(address)}} for address in addresses]}
             ]
+        for place, address in zip(clusters[1]["load_assignment"]["endpoints"][0]["lb_endpoints"], admin, strict=True):
+            place["endpoint"]["health_check_config"] = {"port_value": int(address.split(":")[1])}
         return {**shipped, "admin": {"address": _address(self._admin)}}
 
 

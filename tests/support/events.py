@@ -1,5 +1,7 @@
 """Builders of events and batches that obey the rules."""
 
+import random
+import string
 from collections.abc import Iterable
 from itertools import count
 
@@ -21,13 +23,13 @@ from lavant.v1.event_pb2 import (
     ToolCallStarted,
 )
 from lavant.v1.event_service_pb2 import ProducerBatch
-from lavant.v1.run_pb2 import Error, RunFinished, RunState
+from lavant.v1.run_pb2 import Error, RunFinished, RunSettings, RunState
 
 _ids = count(1)
 
 
 def identified(event: Event) -> Event:
-    """Give an event an id of its own and a time."""
+    """Set an id of its own and a time on an event."""
     event.event_id = f"event-{next(_ids)}"
     event.event_time.seconds = 1_700_000_000
     return event
@@ -111,9 +113,25 @@ def a_run_of(size: int, *, finished: bool = True) -> list[Event]:
 
 
 def batch_of(
-    events: Iterable[Event] = (), *, first: int = 1, producer_id: str = "p", epoch: int = 0, run_id: str = "run"
+    events: Iterable[Event] = (),
+    *,
+    first: int = 1,
+    producer_id: str = "p",
+    epoch: int = 0,
+    run_id: str = "run",
+    create: RunSettings | None = None,
 ) -> ProducerBatch:
     """A batch of copies of events, as it would come over the wire."""
     return ProducerBatch(
-        run_id=run_id, producer_id=producer_id, producer_epoch=epoch, first_producer_sequence=first, events=events
+        run_id=run_id,
+        producer_id=producer_id,
+        producer_epoch=epoch,
+        first_producer_sequence=first,
+        events=events,
+        create=create,
     )
+
+
+def noise(size: int) -> str:
+    """Text that a store can hardly compress."""
+    return "".join(random.Random(size).choices(string.ascii_letters + string.digits, k=size))

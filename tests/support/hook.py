@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Hook:
-    """A real HTTP server, which answers as it is told, and then with 204."""
+    """A real HTTP server, which answers as scripted, and then with 204."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []

@@ -1,4 +1,4 @@
-"""A way to a NATS server on which single messages get lost, as they do when a connection or a buffer gives out."""
+"""A way to a NATS server on which single messages get lost, as they do when a connection breaks or a buffer is full."""
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
@@ -12,7 +12,7 @@ EOB = b"NATS/1.0 204"  # the status that ends a batch: "End of Batch"
 
 
 class LossyNats:
-    """Passes NATS's protocol on, but for what `loses` says of a message's headers and content to the client."""
+    """Passes NATS's protocol on, except for messages to the client that `loses` picks by their headers and content."""
 
     def __init__(self, server: str) -> None:
         self.address = ""
@@ -109,5 +109,5 @@ def end_of_batch(message: bytes) -> bool:
 
 
 def acknowledgement(message: bytes) -> bool:
-    """What tells a publisher that its message is stored."""
+    """Acknowledgements that a message is stored."""
     return b'"stream"' in message and b'"seq"' in message and not message.startswith(b"NATS/1.0")

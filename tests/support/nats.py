@@ -16,9 +16,10 @@ from pathlib import Path
 
 from lavant.server.store.jetstream import Connection, Location, examine
 from lavant.server.store.jetstream.connection import Refused
+from support.process import stop
 
 _START_LIMIT = 30.0
-_NATS_SERVER = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "nats-server"
+NATS_SERVER = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "nats-server"
 _names = count(1)
 
 
@@ -56,7 +57,7 @@ class NatsServer:
     def start(self) -> None:
         """Start, or start again, without waiting."""
         with (self._folder / "nats.log").open("ab") as log:
-            command = [_NATS_SERVER, "-c", str(self._folder / "nats.conf")]
+            command = [NATS_SERVER, "-c", str(self._folder / "nats.conf")]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def wait(self) -> None:
@@ -79,9 +80,9 @@ class NatsServer:
             self._process = None
 
     def pause(self) -> None:
-        """Stand still, until `go_on`."""
+        """Stop every thread of it, until `go_on`."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        stop(self._process.pid)
 
     def go_on(self) -> None:
         """Move again."""
@@ -96,7 +97,7 @@ def fresh_location(servers: Sequence[NatsServer]) -> Location:
 
 async def delete_streams(location: Location) -> None:
     """Delete a store."""
-    connection = await Connection.open(location.servers)
+    connection = await Connection.open(location)
     for stream in (*location.log_streams, location.lease_stream, location.meta_stream):
         with suppress(Refused):  # it may not have come to be
             await connection.api(f"STREAM.DELETE.{stream}")
@@ -118,7 +119,7 @@ async def emptied(location: Location) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        connection = await Connection.open(location.servers)
+        connection = await Connection.open(location)
         for stream in (*location.log_streams, location.lease_stream):
             await connection.api(f"STREAM.PURGE.{stream}")
         await connection.close()
@@ -126,7 +127,7 @@ async def emptied(location: Location) -> AsyncIterator[None]:
 
 async def examined(location: Location) -> list[str]:
     """What is wrong with a store."""
-    connection = await Connection.open(location.servers)
+    connection = await Connection.open(location)
     try:
         return await examine(connection, location)
     finally:
@@ -168,14 +169,14 @@ def nats_cluster(folder: Path, size: int = 3) -> Iterator[list[NatsServer]]:
         for server in servers:
             server.wait()
         for monitor in monitors:
-            _await_health(monitor)
+            await_health(monitor)
         yield servers
     finally:
         for server in servers:
             server.kill()
 
 
-def _await_health(monitor: int) -> None:
+def await_health(monitor: int) -> None:
     """Wait until a server has found the leader of its cluster."""
     give_up_at = time.monotonic() + _START_LIMIT
     while time.monotonic() < give_up_at:

@@ -10,7 +10,7 @@ from agents.items import TResponseOutputItem
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from lavant.client import AsyncClient, Event, Run
-from lavant.client._event_data import StepFinished, StepStarted
+from lavant.client.event_data import StepFinished, StepStarted
 
 USAGE = AgentUsage(requests=1, input_tokens=5, output_tokens=2, total_tokens=7)
 

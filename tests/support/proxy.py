@@ -55,7 +55,7 @@ class Proxy:
 
     @property
     def is_holding(self) -> bool:
-        """Whether bytes came in that a stall keeps from going on."""
+        """Whether bytes came in that a stall holds up."""
         return self._held > 0
 
     def check(self, at_least: int) -> None:
@@ -149,7 +149,7 @@ class Proxy:
                 _reset(server_writer)
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, left: float, number: int) -> bool:
-        """Pass bytes on; tell whether as many have passed as may, rather than that one side has ended."""
+        """Pass bytes on; return whether as many have passed as may, rather than that one side has ended."""
         with suppress(ConnectionError):
             while True:
                 data = await reader.read(_CHUNK)

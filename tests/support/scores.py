@@ -5,7 +5,7 @@ from typing import Any
 
 from lavant.server.model import RESULTS_OF_RULES, RunKey
 from lavant.server.store.port import Engine
-from lavant.v1.event_pb2 import EvaluationPlan, Evaluator, Event, RunStarted, Score, ScoreRecorded
+from lavant.v1.event_pb2 import EvaluationPlan, Evaluator, Event, RowFinished, RunStarted, Score, ScoreRecorded
 from lavant.v1.run_pb2 import Error, Run, RunKind
 from lavant.v1.score_service_pb2 import ListScoresRequest, RecordScoreRequest, ScoreFilter
 from support.events import batch_of, identified, run_finished
@@ -44,15 +44,29 @@ def recorded(
     **evaluator: str,
 ) -> ScoreRecorded:
     """A score on a run, with what the server sets."""
-    told = ScoreRecorded(
+    one = ScoreRecorded(
         subject_run_id=run,
         score=score(name, value, **evaluator),
         rule_id=rule_id,
         subject_name=agent,
         labels=labels,
     )
-    told.subject_time.FromNanoseconds(time_ns)
-    return told
+    one.subject_time.FromNanoseconds(time_ns)
+    return one
+
+
+def row_of(one: ScoreRecorded) -> RowFinished:
+    """Return the row of a rule's results that holds a score."""
+    return RowFinished(
+        row_id=one.subject_run_id,
+        iteration=1,
+        subject_run_id=one.subject_run_id,
+        scores=[one.score],
+        rule_id=one.rule_id,
+        subject_name=one.subject_name,
+        subject_time=one.subject_time if one.HasField("subject_time") else None,
+        labels=one.labels,
+    )
 
 
 class Segment:
@@ -72,8 +86,8 @@ class Segment:
         return self
 
     async def add(self, *scores: ScoreRecorded) -> None:
-        """Append scores."""
-        await self.append([identified(Event(score_recorded=told)) for told in scores])
+        """Append scores, each as a row."""
+        await self.append([identified(Event(row_finished=row_of(one))) for one in scores])
 
     async def end(self) -> None:
         """Seal it."""
@@ -89,12 +103,12 @@ class Segment:
 async def record(
     stubs: Stubs, score_id: str = "s", said: Score | None = None, run_id: str = "run", **more: Any
 ) -> bool:
-    """Record a score; tells whether it was there."""
+    """Record a score; return whether it was there."""
     request = RecordScoreRequest(score_id=score_id, run_id=run_id, score=said or score(), **more)
     return (await stubs.scores.RecordScore(request)).duplicate
 
 
-async def scores_of(stubs: Stubs, page_size: int = 0, **wanted: Any) -> list[ScoreRecorded]:
+async def scores_of(stubs: Stubs, page_size: int | None = None, **wanted: Any) -> list[ScoreRecorded]:
     """All scores that a filter means, in pages."""
     found: list[ScoreRecorded] = []
     token = ""
@@ -109,5 +123,5 @@ async def scores_of(stubs: Stubs, page_size: int = 0, **wanted: Any) -> list[Sco
 
 def values(scores: Iterable[ScoreRecorded]) -> list[Any]:
     """What each score says."""
-    kinds = [(told.score, told.score.WhichOneof("value")) for told in scores]
+    kinds = [(one.score, one.score.WhichOneof("value")) for one in scores]
     return [getattr(said, kind) if kind else None for said, kind in kinds]

@@ -12,20 +12,26 @@ from pathlib import Path
 from random import Random
 from typing import IO, TYPE_CHECKING, Any
 
+import grpc
 from grpc import aio
 
-from lavant.server.app import running
+from lavant.server.app.lifecycle import App
+from lavant.server.app.settings import Settings
+from lavant.server.app.startup import running
 from lavant.server.clock import Clock
-from lavant.server.lifecycle import App
-from lavant.server.settings import Settings
+from lavant.v1.access_service_pb2_grpc import AccessServiceStub
 from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2_grpc import EventServiceStub
+from lavant.v1.rule_service_pb2_grpc import RuleServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
+from support.credentials import authorized
 
 if TYPE_CHECKING:
+    from lavant.v1.access_service_pb2_grpc import AccessServiceAsyncStub
     from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from lavant.v1.event_service_pb2_grpc import EventServiceAsyncStub
+    from lavant.v1.rule_service_pb2_grpc import RuleServiceAsyncStub
     from lavant.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from lavant.v1.score_service_pb2_grpc import ScoreServiceAsyncStub
 
@@ -47,20 +53,32 @@ class Stubs:
     channel: aio.Channel
     runs: "RunServiceAsyncStub"
     events: "EventServiceAsyncStub"
+    rules: "RuleServiceAsyncStub"
     evaluations: "EvaluationServiceAsyncStub"
     scores: "ScoreServiceAsyncStub"
+    access: "AccessServiceAsyncStub"
 
 
 @asynccontextmanager
-async def connected(target: str) -> AsyncIterator[Stubs]:
-    """A connection to a server, closed at the block's end."""
-    async with aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+async def connected(
+    target: str, credentials: grpc.ChannelCredentials | None = None, *, bearer: str = ""
+) -> AsyncIterator[Stubs]:
+    """A connection to a server, closed at the block's end; over TLS with `credentials`. Every call carries `bearer`."""
+    settings: Any = {"options": CHANNEL_OPTIONS, "interceptors": authorized(bearer) if bearer else []}
+    opened = (
+        aio.insecure_channel(target, **settings)
+        if credentials is None
+        else aio.secure_channel(target, credentials, **settings)
+    )
+    async with opened as channel:
         yield Stubs(
             channel=channel,
             runs=RunServiceStub(channel),
             events=EventServiceStub(channel),
+            rules=RuleServiceStub(channel),
             evaluations=EvaluationServiceStub(channel),
             scores=ScoreServiceStub(channel),
+            access=AccessServiceStub(channel),
         )
 
 
@@ -82,28 +100,47 @@ def free_address() -> str:
 
 def settings_for(folder: Path, **overrides: Any) -> Settings:
     """Settings of a server that keeps its store in a folder and listens on a free port."""
-    return Settings(**{"listen": "127.0.0.1:0", "http": "off", "store": f"sqlite:///{folder}/lavant.db", **overrides})
+    return Settings(
+        **{
+            "listen": "127.0.0.1:0",
+            "http": "off",
+            "admin": "off",
+            "store": f"sqlite:///{folder}/lavant.db",
+            **overrides,
+        }
+    )
 
 
 @asynccontextmanager
 async def serving(folder: Path, *, clock: Clock | None = None, **overrides: Any) -> AsyncIterator[Server]:
-    """Serve from a store in a folder; the same folder again is a restart."""
+    """Serve from a store in a folder; the same folder again is a restart.
+
+    The stubs use TLS with `credentials`, and call with the first key, if the server creates one.
+    """
+    credentials: grpc.ChannelCredentials | None = overrides.pop("credentials", None)
     async with (
         running(settings_for(folder, **overrides), clock=clock, random=Random(1)) as app,
-        connected(app.address) as stubs,
+        connected(app.address, credentials, bearer=app.first_key) as stubs,
     ):
         yield Server(app=app, target=app.address, stubs=stubs)
 
 
 class ServerProcess:
-    """A server in a process of its own, on a port and a store that survive its death: a file, unless told otherwise."""
+    """A server in a process of its own, on a port and a store that survive its death: a file, by default."""
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str] | None = None, *, store: str = "", http: str = "off"
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        store: str = "",
+        http: str = "off",
+        admin: str = "off",
     ) -> None:
         self.target = ""
         self.environment = dict(environment or {})
         self.http = http
+        self.admin = admin
         self._store = store or f"sqlite:///{folder}/lavant.db"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -118,7 +155,7 @@ class ServerProcess:
         listen = self.target or "127.0.0.1:0"
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lavant.server", "--listen", listen),
-            *("--http", self.http, "--store", self._store, *flags),
+            *("--http", self.http, "--admin", self.admin, "--store", self._store, *flags),
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             env={**os.environ, **self.environment},
@@ -128,6 +165,14 @@ class ServerProcess:
             line = (await self._process.stdout.readline()).decode()
         assert line.startswith("lavant serving grpc="), f"the server said {line!r}"
         self.target = line.split()[2].removeprefix("grpc=")
+        self.admin = line.split()[4].removeprefix("admin=")
+
+    async def line(self) -> str:
+        """Return the next line that it prints."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_LIMIT):
+            return (await self._process.stdout.readline()).decode()
 
     async def kill(self) -> None:
         """End without warning, as a crash does; harmless if it never began."""

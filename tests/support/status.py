@@ -11,11 +11,11 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
+from lavant.contract.status import ERROR_DOMAIN, STATUS_DETAILS_KEY
 from lavant.server.rpc.status import CODES
 from lavant.v1.error_pb2 import ErrorReason
 
-DETAILS_KEY = "grpc-status-details-bin"
-# What would tell a stranger about the server's inside.
+# Texts that show the server's inside.
 LEAKS = ("Traceback", "DecodeError", "lavant.server", "apsw", "Exception", "Error:", ".py", "secret")
 _DetailT = TypeVar("_DetailT", bound=Message)
 
@@ -31,8 +31,8 @@ class Refusal:
         """Take in how a call ended; its status and the one in its trailers must agree."""
         trailers = dict(iter(error.trailing_metadata()))
         self.code = error.code()
-        self.status = Status.FromString(bytes(trailers.get(DETAILS_KEY, b"")))
-        if DETAILS_KEY in trailers:
+        self.status = Status.FromString(bytes(trailers.get(STATUS_DETAILS_KEY, b"")))
+        if STATUS_DETAILS_KEY in trailers:
             assert (self.status.code, self.status.message) == (error.code().value[0], error.details())
         else:
             self.status.message = error.details() or ""
@@ -62,14 +62,14 @@ class Refusal:
         return str(violation.field)
 
     def check(self, reason: str) -> None:
-        """Fail unless this is the contract's answer for a reason, and tells nothing of the server's inside."""
+        """Fail unless this is the contract's answer for a reason, and shows nothing of the server's inside."""
         assert self.reason == reason, self.status
-        assert self.detail(ErrorInfo).domain == "lavant"
+        assert self.detail(ErrorInfo).domain == ERROR_DOMAIN
         assert self.code == CODES[ErrorReason.Value(f"ERROR_REASON_{reason}")]
         self.check_discretion()
 
     def check_discretion(self) -> None:
-        """Fail if the status tells anything of the server's inside."""
+        """Fail if the status shows anything of the server's inside."""
         told = self.status.message + "".join(str(detail.value) for detail in self.status.details)
         assert not [leak for leak in LEAKS if leak in told]
 

@@ -3,19 +3,19 @@
 from dataclasses import dataclass, field
 from random import Random
 
+from lavant.server.auth.signing import Signer
 from lavant.server.clock import Clock
 from lavant.server.model import ConsumerKey, RunKey
-from lavant.server.store.port import Claim, Engine, Leases
+from lavant.server.store.port import Engine, Holder, Leases
 from lavant.server.streaming.calls import Calls
-from lavant.server.streaming.held_stream import Streaming
+from lavant.server.streaming.frames import StallWatch
 from lavant.server.streaming.hub import Hub
-from lavant.server.streaming.outlet import Outlet
-from lavant.server.streaming.places import Places
-from lavant.server.streaming.signing import Signer
-from lavant.server.streaming.subscription import StreamOptions, Subscription
+from lavant.server.streaming.leases import ConsumerLeases
+from lavant.server.streaming.subscription import Streaming, StreamOptions, Subscription
+from lavant.server.streaming.timers import CoarseTimers
 from lavant.server.streaming.tokens import Position, ResumeTokens
 from lavant.v1.event_service_pb2 import DeltaMode, StreamEventsResponse
-from support.streams import Frames
+from support.streams import Frames, parts
 
 STALL_LIMIT = 5.0
 
@@ -28,7 +28,7 @@ class Written:
 
     async def write(self, data: bytes) -> None:
         """Accept a frame."""
-        self.frames.all.append(StreamEventsResponse.FromString(data))
+        self.frames.all += parts(StreamEventsResponse.FromString(data))
 
 
 def streaming(engine: Engine, clock: Clock, *, leases: Leases | None = None, max_age: float = 1_800) -> Streaming:
@@ -36,13 +36,14 @@ def streaming(engine: Engine, clock: Clock, *, leases: Leases | None = None, max
     return Streaming(
         engine=engine,
         hub=Hub(engine, 1 << 16),
-        places=Places(leases or engine.leases, clock),
+        leases=ConsumerLeases(leases or engine.leases, clock),
         tokens=ResumeTokens(Signer({"key": b"k" * 32}), engine.identity.epoch),
-        calls=Calls(1_000),
+        calls=Calls(1_000, clock),
         clock=clock,
         random=Random(1),
         max_age=max_age,
-        stall_limit=STALL_LIMIT,
+        stalls=StallWatch(STALL_LIMIT),
+        timers=CoarseTimers(clock),
     )
 
 
@@ -59,13 +60,14 @@ def options(
     """What a reader asks for who begins at the beginning."""
     return StreamOptions(
         consumer=ConsumerKey(key, "ui"),
-        claim=Claim(session_id=session_id, attempt=1),
+        holder=Holder(session_id=session_id, attempt=1),
         position=Position(sequence=0, types=types, created_ns=0),
         from_now=False,
         to_head=to_head,
         deltas=DeltaMode.DELTA_MODE_ALL,
         heartbeat_interval=heartbeat_interval,
         idle_timeout=idle_timeout,
+        ends_when_idle=False,
         wait_for_run=wait_for_run,
         deadline=None,
     )
@@ -73,4 +75,4 @@ def options(
 
 async def delivered(shared: Streaming, wanted: StreamOptions, written: Written) -> None:
     """Run a subscription to its end."""
-    await Subscription(shared, wanted, Outlet(written.write, shared.stall_limit)).deliver()
+    await Subscription(shared, wanted, written.write).deliver()

@@ -1,6 +1,7 @@
-"""Reading streams over gRPC, frame by frame, the way a client library does."""
+"""Reading streams over gRPC, part by part of their frames, in the order in which a client handles them."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,22 +11,51 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
+from lavant.contract.status import STATUS_DETAILS_KEY
 from lavant.v1 import event_service_pb2 as pb
 from lavant.v1.event_pb2 import Event
+from lavant.v1.run_pb2 import RunSettings
 from lavant.v1.run_service_pb2 import CreateRunRequest, DeleteRunRequest
 from support.events import batch_of
 from support.server import Stubs
 
 if TYPE_CHECKING:
-    StreamCall = aio.UnaryStreamCall[pb.StreamEventsRequest, pb.StreamEventsResponse]
+    FrameCall = aio.UnaryStreamCall[pb.StreamEventsRequest, pb.StreamEventsResponse]
 
 FRAME_LIMIT = 20.0
-_DETAILS_KEY = "grpc-status-details-bin"
+PARTS = ("opened", "events", "heartbeat", "caught_up", "end")
+
+
+class StreamCall:
+    """A call whose frames are read one part at a time."""
+
+    def __init__(self, call: "FrameCall") -> None:
+        self.frames = call
+        self.size = 0  # bytes
+        self._parts: deque[pb.StreamEventsResponse] = deque()
+
+    async def read(self) -> Any:
+        """The next part of a frame, or EOF."""
+        if not self._parts:
+            frame = await self.frames.read()
+            if not isinstance(frame, pb.StreamEventsResponse):
+                return frame
+            self.size += frame.ByteSize()
+            self._parts.extend(parts(frame))
+        return self._parts.popleft()
+
+    async def code(self) -> grpc.StatusCode:
+        """The status that ended the call."""
+        return await self.frames.code()
+
+    def cancel(self) -> bool:
+        """End the call."""
+        return self.frames.cancel()
 
 
 @dataclass(slots=True)
 class Frames:
-    """What came over a stream, up to its end."""
+    """What came over a stream, up to its end: frames of one part each."""
 
     all: list[pb.StreamEventsResponse] = field(default_factory=list)
 
@@ -65,22 +95,34 @@ class Failure:
     retry_after: float | None
 
 
+def parts(frame: pb.StreamEventsResponse) -> list[pb.StreamEventsResponse]:
+    """A frame as frames of one part each, in order, with their tokens: only events move the position."""
+    fields = [name for name in PARTS if frame.HasField(name)]  # type: ignore[arg-type]
+    split = [
+        pb.StreamEventsResponse(resume_token=frame.resume_token, **{name: getattr(frame, name)}) for name in fields
+    ]
+    if frame.HasField("opened"):
+        split[0].resume_token = frame.opened.start_token
+    return split
+
+
 def kind(frame: pb.StreamEventsResponse) -> str:
-    """Which frame it is: opened, events, heartbeat, caught_up or end."""
-    return str(frame.WhichOneof("frame"))
+    """Which part a frame of one part has: opened, events, heartbeat, caught_up or end."""
+    (name,) = (name for name in PARTS if frame.HasField(name))  # type: ignore[arg-type]
+    return name
 
 
 def asked(**fields: Any) -> pb.StreamEventsRequest:
-    """A request for a stream of the run "run" by the consumer "ui", unless told otherwise."""
+    """A request for a stream of the run "run" by the consumer "ui", by default."""
     return pb.StreamEventsRequest(**{"run_id": "run", "consumer_id": "ui", **fields})
 
 
-def stream(stubs: Stubs, *, timeout: float | None = None, **fields: Any) -> "StreamCall":
+def stream(stubs: Stubs, *, timeout: float | None = None, **fields: Any) -> StreamCall:
     """Open a stream; `timeout` is the call's deadline in seconds."""
-    return stubs.events.StreamEvents(asked(**fields), timeout=timeout)
+    return StreamCall(stubs.events.StreamEvents(asked(**fields), timeout=timeout))
 
 
-async def read(call: "StreamCall") -> pb.StreamEventsResponse:
+async def read(call: StreamCall) -> pb.StreamEventsResponse:
     """The next frame, which must be there soon."""
     async with asyncio.timeout(FRAME_LIMIT):
         frame = await call.read()
@@ -88,9 +130,7 @@ async def read(call: "StreamCall") -> pb.StreamEventsResponse:
     return frame
 
 
-async def read_until(
-    call: "StreamCall", wanted: str | Callable[[Frames], bool], frames: Frames | None = None
-) -> Frames:
+async def read_until(call: StreamCall, wanted: str | Callable[[Frames], bool], frames: Frames | None = None) -> Frames:
     """Read up to the first frame of a kind, or until what came meets a condition."""
     frames = frames or Frames()
     while True:
@@ -99,7 +139,7 @@ async def read_until(
             return frames
 
 
-async def read_to_end(call: "StreamCall", frames: Frames | None = None) -> Frames:
+async def read_to_end(call: StreamCall, frames: Frames | None = None) -> Frames:
     """Read all frames of a stream, whose end must be in good order."""
     frames = frames or Frames()
     async with asyncio.timeout(FRAME_LIMIT):
@@ -115,15 +155,15 @@ async def streamed(stubs: Stubs, **fields: Any) -> Frames:
     return await read_to_end(stream(stubs, **fields))
 
 
-async def opened(stubs: Stubs, *, timeout: float | None = None, **fields: Any) -> "StreamCall":
-    """Open a stream and read its first frame: from here on it holds its place."""
+async def opened(stubs: Stubs, *, timeout: float | None = None, **fields: Any) -> StreamCall:
+    """Open a stream and read its first frame: from here on it holds its lease."""
     call = stream(stubs, timeout=timeout, **fields)
     assert kind(await read(call)) == "opened"
     return call
 
 
-async def failure(call: "StreamCall", frames: Frames | None = None) -> Failure:
-    """Read what is left, and tell the status that ends the call: it must be an error."""
+async def failure(call: StreamCall, frames: Frames | None = None) -> Failure:
+    """Read what is left, and return the status that ends the call: it must be an error."""
     frames = frames or Frames()
     try:
         async with asyncio.timeout(FRAME_LIMIT):
@@ -147,7 +187,7 @@ async def refused(stubs: Stubs, **fields: Any) -> Failure:
 
 async def create(stubs: Stubs, run_id: str = "run") -> None:
     """Create a run."""
-    await stubs.runs.CreateRun(CreateRunRequest(run_id=run_id, name="weather"))
+    await stubs.runs.CreateRun(CreateRunRequest(run_id=run_id, settings=RunSettings(name="weather")))
 
 
 async def delete(stubs: Stubs, run_id: str = "run") -> None:
@@ -184,7 +224,7 @@ def described(error: aio.AioRpcError) -> Failure:
     """The status of a call that failed."""
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
+        if key == STATUS_DETAILS_KEY:
             status.ParseFromString(value if isinstance(value, bytes) else value.encode())
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     has_retry = _unpacked(status, retry)

@@ -38,7 +38,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving_web(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve an application with uvicorn; give a client of it."""
+    """Serve an application with uvicorn; yield a client of it."""
     server = _Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -53,7 +53,7 @@ async def serving_web(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def frames_of(response: httpx.Response) -> AsyncIterator[Frame]:
-    """Give the events of a stream as they come; comments are no events."""
+    """Yield the events of a stream as they come; comments are no events."""
     name, data, last_id = "message", "", ""
     async for line in response.aiter_lines():
         field, _, value = line.partition(": ")

@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 # Extras to install, each beside what is there already, and the modules that must import then.
 # The frameworks come last: they bring a newer pydantic than we ask for.
-TRACING = ("lavant.server.observability.exporting", "lavant.server.observability.tracing")
-NATS = ("lavant.server.copying", "lavant.server.store.jetstream")
+FRAMEWORKS = ("lavant.client.evals", "lavant.client.integrations")
+TRACING = ("lavant.server.observability.tracing",)
+NATS = ("lavant.server.commands.copying", "lavant.server.store.jetstream")
 INSTALLS = (
-    ("", ["lavant.v1", "lavant.client", "!lavant.client.cli", "!lavant.client.integrations"]),
-    ("server,cli", ["lavant", "!lavant.client.integrations", *(f"!{module}" for module in (*TRACING, *NATS))]),
+    ("", ["lavant.v1", "lavant.client", "!lavant.client.cli", *(f"!{module}" for module in FRAMEWORKS)]),
+    ("server,cli", ["lavant", *(f"!{module}" for module in (*FRAMEWORKS, *TRACING, *NATS))]),
     ("evals,langchain,nats,openai-agents,otel,pydantic-ai,pydantic-deep", ["lavant"]),
 )
 

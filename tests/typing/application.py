@@ -5,7 +5,7 @@ from datetime import timedelta
 from pydantic_evals.evaluators import Contains
 
 from lavant.client import Alert, AsyncClient, Client, RunFailed, ScoreFilter, Usage
-from lavant.client.integrations.judging import judge, success
+from lavant.client.evals import evaluate, success
 
 
 async def main() -> None:
@@ -29,7 +29,7 @@ async def main() -> None:
             print(progress.fraction)
         recording = await client.runs.stream(run.id).collect()
         print(recording.text, recording.total_steps)
-        for score in await judge(recording, [Contains("cold"), success("openai:gpt-5")]):
+        for score in await evaluate(recording, [Contains("cold"), success("openai:gpt-5")]):
             print(score.name, score.number, score.explanation)
         async for call in client.runs.stream(run.id).tool_calls:
             print(call.name, call.duration)
@@ -42,18 +42,18 @@ async def main() -> None:
             print(found.id)
         low = Alert(name="low", below=0.8, window=timedelta(hours=1))
         rule = await client.rules.create("quality", evaluators=["polite", success("openai:gpt-5")], alerts=[low])
-        rule = await client.rules.update(rule.model_copy(update={"sample_rate": 0.1}))
+        rule = await client.rules.update(rule, sample_rate=0.1)
         judged = await client.evaluations.process_stream(
-            rule, evaluators=[Contains("cold")], max_concurrency=5, labels={"feeling": "neutral"}, on_judged=print
+            rule, evaluators=[Contains("cold")], max_concurrency=5, labels={"feeling": "neutral"}, on_evaluated=print
         )
-        print(judged.judged, judged.failed)
+        print(judged.evaluated, judged.failed)
         await client.runs.score(run.id, name="helpful", value=True, explanation="It was.")
         async for recorded in client.runs.scores(run.id):
             print(recorded.name, recorded.number, recorded.rule_id)
         for group in await client.scores.query(by=["rule", "version"], bucket=86_400):
             print(group.start, group.mean, group.percentiles[50])
         for change in await client.scores.compare(ScoreFilter(versions=["2"]), baseline=ScoreFilter(versions=["1"])):
-            print(change.verdict, change.difference)
+            print(change.trend, change.difference)
         async for alert in client.scores.alerts(consumer="pager"):
             print(alert.data.firing)
 

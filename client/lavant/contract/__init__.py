@@ -1,1 +1,1 @@
-"""Rules of the contract that client and server check alike: what one lets through, the other takes."""
+"""Rules of the contract that client and server share, so that each accepts what the other sends."""

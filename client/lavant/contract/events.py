@@ -1,15 +1,117 @@
-"""The rules for the content of events: what may be said, and when."""
+"""Rules for the content and the order of a run's events."""
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
-from lavant.contract.content import LogContent
-from lavant.contract.limits import MAX_BATCH_EVENTS, MAX_ID_LENGTH, NANOS, YEAR_9999
+from pydantic_core import to_json
+
+from lavant.contract.limits import MAX_BATCH_EVENTS, MAX_ID_LENGTH, MAX_OPEN, MAX_OPEN_BYTES, NANOS, YEAR_9999
 from lavant.contract.text import is_id
-from lavant.contract.values import Check, check_time, value_check
-from lavant.contract.violation import TooManyOpen, Violation
+from lavant.contract.values import ID_BYTES, Check, TooManyOpen, Violation, check_time, value_check
 from lavant.v1.event_pb2 import Event, EventType, SourceEvent, ToolCallOutcome
 from lavant.v1.run_pb2 import RunState
+
+_FIELDS = ("steps", "messages", "tool_calls", "inputs")
+
+
+class LogContent:
+    """The open steps, messages, tool calls and inputs of a log, by their ids.
+
+    Memory is bounded: what is finished is removed, at most `MAX_OPEN` of each kind may be open, and their ids have at
+    most `MAX_OPEN_BYTES`, because all of it is stored again with every batch. `steps` has each step's attempt; the
+    other values have no meaning. `state` is the run's state after the events. Changes since the last `mark` can be
+    undone.
+    """
+
+    __slots__ = (
+        "_bytes", "_changes", "_encoded", "_marked_state", "inputs", "messages", "state", "steps", "tool_calls",
+    )  # fmt: skip
+
+    def __init__(self, state: "RunState.ValueType" = RunState.RUN_STATE_QUEUED) -> None:
+        self.state = state
+        self.steps: dict[str, int] = {}
+        self.messages: dict[str, int] = {}
+        self.tool_calls: dict[str, int] = {}
+        self.inputs: dict[str, int] = {}
+        self._changes: list[tuple[dict[str, int], str, int | None]] = []
+        self._marked_state = state
+        self._bytes = 0
+        self._encoded: bytes | None = None
+
+    def __len__(self) -> int:
+        """Return how many steps, messages, tool calls and inputs are open."""
+        return len(self.steps) + len(self.messages) + len(self.tool_calls) + len(self.inputs)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a run_started."""
+        return self.state > RunState.RUN_STATE_QUEUED
+
+    def mark(self) -> None:
+        """Make the present content the one that `undo` restores."""
+        self._changes.clear()
+        self._marked_state = self.state
+
+    def undo(self) -> None:
+        """Undo all changes since the last `mark`."""
+        for ids, key, before in reversed(self._changes):
+            if before is None:
+                self._bytes -= _size(key)
+                del ids[key]
+            else:
+                self._bytes += 0 if key in ids else _size(key)
+                ids[key] = before
+        if self._changes:
+            self._encoded = None
+        self._changes.clear()
+        self.state = self._marked_state
+
+    def remember(self, kind: str, key: str, value: int = 1) -> None:
+        """Add an id or change its value. Raises TooManyOpen if too many are open."""
+        ids: dict[str, int] = getattr(self, kind)
+        before = ids.get(key)
+        if before is None:
+            if len(ids) >= MAX_OPEN:
+                raise TooManyOpen("batch.events", kind, MAX_OPEN)
+            size = _size(key)
+            if self._bytes + size > MAX_OPEN_BYTES:
+                raise TooManyOpen("batch.events", ID_BYTES, MAX_OPEN_BYTES)
+            self._bytes += size
+        self._changes.append((ids, key, before))
+        ids[key] = value
+        self._encoded = None
+
+    def forget(self, kind: str, key: str) -> None:
+        """Remove an id."""
+        ids: dict[str, int] = getattr(self, kind)
+        self._changes.append((ids, key, ids.pop(key)))
+        self._bytes -= _size(key)
+        self._encoded = None
+
+    def encode(self) -> bytes:
+        """Return the content as JSON, without the state, which the Run has. Most batches change none of it."""
+        if self._encoded is None:
+            value: dict[str, Any] = {kind: list(ids) for kind in _FIELDS[1:] if (ids := getattr(self, kind))}
+            if self.steps:
+                value["steps"] = self.steps
+            self._encoded = to_json(value)
+        return self._encoded
+
+    @classmethod
+    def decode(cls, encoded: dict[str, Any], state: "RunState.ValueType") -> "LogContent":
+        """Return the content of the value of such JSON, for a run in this state."""
+        content = cls(state)
+        content.steps.update(encoded.get("steps", {}))
+        for kind in _FIELDS[1:]:
+            getattr(content, kind).update(dict.fromkeys(encoded.get(kind, ()), 1))
+        content._bytes = sum(_size(key) for kind in _FIELDS for key in getattr(content, kind))
+        return content
+
+
+def _size(key: str) -> int:
+    """Return the UTF-8 bytes of an id."""
+    return len(key) if key.isascii() else len(key.encode())
+
 
 ID_RULE: Final = f"must have 1 to {MAX_ID_LENGTH} characters, none of them a control character"
 _RUNNING: Final = RunState.RUN_STATE_RUNNING
@@ -19,17 +121,21 @@ _WORKING_STATES = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_INPUT_REQUIRED
 
 _PATHS = tuple(f"batch.events[{index}]" for index in range(MAX_BATCH_EVENTS))
 
+_TEXT_DELTA: Final = int(EventType.EVENT_TYPE_TEXT_DELTA)
+
 Rule = Callable[[LogContent, str, Event], None]
 
 
-def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
-    """Check the next events of a log, advance `content` by them, and tell their EventTypes.
+def apply(content: LogContent, events: Iterable[Event], *, system_type: int | None = None) -> list[int]:
+    """Check the next events of a log, update `content`, and return their EventTypes.
 
-    Raises Violation, naming the field within `batch.events`, or TooManyOpen; `content` may
-    then have changed in part: undo it.
+    With a `system_type`, the log is the server's own: it may hold what producers must not write, and events without a
+    payload, which are records of that type. Raises Violation with the field's path in `batch.events`, or TooManyOpen.
+    `content` may then be changed in part: undo it.
     """
     types: list[int] = []
     path = ""
+    messages, steps = content.messages, content.steps
     try:
         for path, event in zip(_PATHS, events, strict=False):
             event_id, time, payload = event.event_id, event.event_time, event.WhichOneof("payload")
@@ -37,12 +143,28 @@ def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
                 raise Violation(f"{path}.event_id", f"must have 1 to {MAX_ID_LENGTH} printable characters")
             if not (0 < time.seconds <= YEAR_9999 and 0 <= time.nanos < NANOS):
                 _check_time(path, event)
+            if payload == "text_delta":  # as most events are: all rules at once, and one by one below if one is broken
+                delta = event.text_delta
+                if (
+                    delta.message_id in messages
+                    and delta.part_index >= 0
+                    and content.state in _WORKING_STATES
+                    and (not (step_id := event.step_id) or step_id in steps)
+                    and not event.HasField("source")
+                ):
+                    types.append(_TEXT_DELTA)
+                    continue
             if payload is None:
+                if system_type is not None and content.state in _WORKING_STATES:
+                    types.append(system_type)
+                    continue
                 raise Violation(f"{path}.payload", "must be set to a payload that this server knows")
             if content.state not in _WORKING_STATES:
                 _check_place(content, path, payload)
             if _check_source and event.HasField("source"):
                 _check_source(f"{path}.source", event.source)
+            if payload in _SERVER_WRITES and system_type is None:
+                _SERVER_WRITES[payload](path, event)
             event_type, rule, check = _RULES[payload]
             if event.step_id and payload != "step_started":
                 _check_step(content, path, event)
@@ -57,7 +179,7 @@ def apply(content: LogContent, events: Iterable[Event]) -> list[int]:
 
 
 def check_id(path: str, value: str) -> None:
-    """Raise Violation unless a value can be the name of something."""
+    """Raise Violation unless a value is a valid id."""
     if not is_id(value):
         raise Violation(path, ID_RULE)
 
@@ -230,6 +352,28 @@ def _score_recorded(_content: LogContent, path: str, event: Event) -> None:
     check_id(f"{path}.score_recorded.subject_run_id", event.score_recorded.subject_run_id)
 
 
+def _refuse_system_event(path: str, event: Event) -> None:
+    payload = event.WhichOneof("payload")
+    raise Violation(
+        f"{path}.{payload}", "is written by the server only; record scores with RecordScore or row_finished"
+    )
+
+
+def _refuse_system_fields(path: str, event: Event) -> None:
+    for field, _ in event.row_finished.ListFields():
+        if field.name in _SET_BY_THE_SERVER:
+            raise Violation(f"{path}.row_finished.{field.name}", "is set by the server only; leave it out")
+
+
+_SET_BY_THE_SERVER: Final = {"rule_id", "subject_name", "subject_time", "labels"}
+_SERVER_WRITES: dict[str, Callable[[str, Event], None]] = {
+    "score_recorded": _refuse_system_event,
+    "alert_changed": _refuse_system_event,
+    "audit_recorded": _refuse_system_event,
+    "row_finished": _refuse_system_fields,
+}
+
+
 def _free(_content: LogContent, _path: str, _event: Event) -> None:
     pass
 
@@ -258,10 +402,8 @@ _CHECKS: dict[str, Rule] = {
     "custom": _custom,
     "row_finished": _row_finished,
     "score_recorded": _score_recorded,
-    "samples_drawn": _free,
-    "samples_leased": _free,
-    "sample_returned": _free,
     "alert_changed": _free,
+    "audit_recorded": _free,
 }
 
 

@@ -12,12 +12,15 @@ MAX_ID_LENGTH: Final = 128
 # Run ids that begin so are the server's own: callers may read them, and no more.
 OWN_RUNS: Final = "lavant."
 MAX_NAME_LENGTH: Final = 256
+MAX_SETTINGS_BYTES: Final = 64 << 10  # of a run
 MAX_LABELS: Final = 64
 MAX_LABEL_KEY_LENGTH: Final = 128
 MAX_LABEL_VALUE_LENGTH: Final = 1_024
 
 # Steps, messages, tool calls or inputs that one run may have open at once.
 MAX_OPEN: Final = 2_000
+# UTF-8 bytes of the IDs of all of these together: the server keeps them in memory, and stores them with every batch.
+MAX_OPEN_BYTES: Final = 128 << 10  # 2,000 steps with the client's own IDs have 72 KiB
 
 # Seconds: what google.protobuf.Duration may hold, and the first and last second of google.protobuf.Timestamp.
 MAX_DURATION: Final = 315_576_000_000

@@ -1,8 +1,8 @@
-"""What the rows of an evaluation add up to: one arithmetic for evaluations of clients and rules of servers.
+"""Totals of an evaluation's rows: the same arithmetic for evaluations of clients and rules of servers.
 
 A row has failed if its task or one of its evaluators failed. A failed row passes nothing: for every pass/fail score
 that the evaluation has and the row has not, it counts as not passed. Numbers have no such worst value: their mean is
-that of the rows that have one, and `error_counts` says how many failed rows have none.
+over the rows that have one, and `error_counts` is the number of failed rows without one.
 """
 
 from collections.abc import Iterable
@@ -27,18 +27,18 @@ class _Score:
 
 @dataclass(slots=True)
 class Sums:
-    """Sums of scores by their names, of the first 1,000 names."""
+    """Totals of the scores of the first 1,000 names."""
 
     _succeeded: int = 0
     _failed: int = 0
     _scores: dict[str, _Score] = field(default_factory=dict)
 
     def copy(self) -> "Sums":
-        """Return sums that change independently from here on."""
+        """Return an independent copy."""
         return Sums(self._succeeded, self._failed, {name: copy(score) for name, score in self._scores.items()})
 
     def add(self, *, failed: bool, values: Iterable[tuple[str, float | bool | str | None]]) -> None:
-        """Add a row: the values of its scores by their names, None for one whose evaluator failed."""
+        """Add a row: the values of its scores by name, None for a failed evaluator."""
         if failed:
             self._failed += 1
         else:
@@ -59,12 +59,12 @@ class Sums:
                 score.passed += value
 
     def add_row(self, row: RowFinished) -> None:
-        """Add a row as the contract has it."""
+        """Add the contract's row."""
         failed = row.HasField("error") or any(score.HasField("error") for score in row.scores)
         self.add(failed=failed, values=((score.name, _value(score)) for score in row.scores))
 
     def summary(self) -> EvaluationSummary:
-        """Return what a run's end reports."""
+        """Return the totals."""
         made = EvaluationSummary(rows_succeeded=self._succeeded, rows_failed=self._failed)
         verdicts = passed = 0
         for name, score in self._scores.items():

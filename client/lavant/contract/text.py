@@ -1,4 +1,4 @@
-"""Names and ids: what is allowed, and the allowed value that comes closest to one that is not."""
+"""Names and ids: which are allowed, and the conversion of others."""
 
 import re
 from hashlib import sha256
@@ -8,30 +8,29 @@ from lavant.contract.limits import MAX_ID_LENGTH, MAX_NAME_LENGTH, OWN_RUNS
 
 _RUN_ID = re.compile(r"[A-Za-z0-9._~-]+")
 _NOT_IN_RUN_ID = re.compile(r"[^A-Za-z0-9._~-]")
-_NOT_IN_NAME = re.compile(r"[\x00-\x1f\x7f]")
-_NOT_IN_ID = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGEST_LENGTH = 16
 
 
 def is_run_id(value: str, at_most: int = MAX_ID_LENGTH) -> bool:
-    """Tell whether a run, a rule, a consumer or a session may have this id: it is part of keys, paths and tokens."""
+    """Return whether an id of a run, rule, consumer or session is allowed: it is part of keys, paths and tokens."""
     return len(value) <= at_most and _RUN_ID.fullmatch(value) is not None and value not in {".", ".."}
 
 
 def is_id(value: str) -> bool:
-    """Tell whether something within a run may have this id: a step, a message, a tool call, a row."""
-    return 0 < len(value) <= MAX_ID_LENGTH and _NOT_IN_ID.search(value) is None
+    """Return whether an id of something in a run is allowed: a step, message, tool call or row."""
+    return 0 < len(value) <= MAX_ID_LENGTH and _CONTROL.search(value) is None
 
 
 def is_name(value: str, at_least: int = 0, at_most: int = MAX_NAME_LENGTH) -> bool:
-    """Tell whether people may call something so: any characters but control characters."""
-    return at_least <= len(value) <= at_most and _NOT_IN_NAME.search(value) is None
+    """Return whether a name for people is allowed: any characters except control characters."""
+    return at_least <= len(value) <= at_most and _CONTROL.search(value) is None
 
 
 def to_text(value: Any) -> str:
     """Return any value as text that UTF-8 can encode, without calling code of its type.
 
-    None is empty, unpaired surrogates are U+FFFD, bytes are decoded; what is no text is named by its type.
+    None is empty, unpaired surrogates are U+FFFD, bytes are decoded; other types are named.
     """
     kind = type(value)  # not isinstance, which asks the value for its __class__: a lazy proxy would load
     if issubclass(kind, str):
@@ -52,22 +51,22 @@ def to_text(value: Any) -> str:
 
 
 def to_name(value: object, *, default: str = "", at_most: int = MAX_NAME_LENGTH) -> str:
-    """Return the name that is allowed and closest to `value`: control characters become spaces, the end is cut."""
+    """Return the closest name that is allowed: control characters become spaces, and the end is cut."""
     text = to_text(value)
-    return _shortened(_NOT_IN_NAME.sub(" ", text), at_most) or default
+    return _shortened(_CONTROL.sub(" ", text), at_most) or default
 
 
 def to_id(value: object) -> str:
-    """Return the id that stands for `value` within a run: itself if allowed, else the same for the same value always.
+    """Return the id of a value within a run: itself if allowed, else one that is the same for the same value.
 
-    Different values have different ids. Empty for what is empty.
+    Different values have different ids. Empty values have an empty one.
     """
     text = to_text(value)
-    return text if not text or is_id(text) else _digested(_NOT_IN_ID.sub("_", text), text)
+    return text if not text or is_id(text) else _digested(_CONTROL.sub("_", text), text)
 
 
 def to_run_id(value: object) -> str:
-    """Return the id of a run that stands for `value`, as `to_id` does."""
+    """Return the id of a run for a value, like `to_id`."""
     text = to_text(value)
     if not text or (is_run_id(text) and not text.startswith(OWN_RUNS)):
         return text

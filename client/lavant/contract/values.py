@@ -1,4 +1,4 @@
-"""What values may be, wherever in an event they stand: JSON texts, durations, times and numbers."""
+"""Rules for values in events: JSON texts, durations, times and numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -11,7 +11,32 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic_core import from_json
 
 from lavant.contract.limits import MAX_BATCH_BYTES, MAX_DURATION, NANOS, YEAR_1, YEAR_9999
-from lavant.contract.violation import Violation
+
+ID_BYTES = "id_bytes"
+
+
+class Violation(Exception):
+    """A field that breaks a rule: its path in the request, such as `batch.events[3].event_id`, and the rule."""
+
+    def __init__(self, path: str, description: str) -> None:
+        super().__init__(f"{path}: {description}")
+        self.path = path
+        self.description = description
+
+
+class TooManyOpen(Violation):
+    """The run has as many open steps, messages, tool calls or inputs as the contract allows, or IDs of that many bytes.
+
+    `kind` is what there is too much of: "steps", "messages", "tool_calls", "inputs" or "id_bytes".
+    """
+
+    def __init__(self, path: str, kind: str, limit: int) -> None:
+        name = "bytes of IDs of what is" if kind == ID_BYTES else f"{kind.replace('_', ' ')} that are"
+        advice = "finish some, or start another run" if kind != ID_BYTES else "finish some, or use shorter IDs"
+        super().__init__(path, f"the run has {limit} {name} not finished, the most; {advice}")
+        self.kind = kind
+        self.limit = limit
+
 
 _LONGEST_KEY = 60
 
@@ -38,7 +63,7 @@ def value_check(message_type: Descriptor) -> Check | None:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether text is JSON that readers can take: nested about 200 deep, numbers of 4,300 digits at most."""
+    """Return whether text is JSON that readers accept: nested about 200 deep, numbers up to 4,300 digits."""
     try:
         from_json(text, allow_inf_nan=False, cache_strings=False)
     except ValueError:
@@ -47,8 +72,19 @@ def is_json(text: str) -> bool:
 
 
 def is_time(time: Timestamp) -> bool:
-    """Tell whether a point in time lies within google.protobuf.Timestamp's bounds."""
+    """Return whether a time is within google.protobuf.Timestamp's bounds."""
     return YEAR_1 <= time.seconds <= YEAR_9999 and 0 <= time.nanos < NANOS
+
+
+def is_duration(value: Duration) -> bool:
+    """Return whether a duration is within google.protobuf.Duration's bounds."""
+    same_sign = value.seconds * value.nanos >= 0
+    return same_sign and abs(value.seconds) <= MAX_DURATION and abs(value.nanos) < NANOS
+
+
+def seconds_of(value: Duration) -> float:
+    """Return the seconds of a duration."""
+    return value.seconds + value.nanos / 1e9
 
 
 def _field(field: FieldDescriptor) -> Check | None:
@@ -95,15 +131,14 @@ def _check_number(path: str, value: float) -> None:
 
 
 def _check_duration(path: str, value: Duration) -> None:
-    same_sign = value.seconds * value.nanos >= 0
-    if not (same_sign and abs(value.seconds) <= MAX_DURATION and abs(value.nanos) < NANOS):
+    if not is_duration(value):
         raise Violation(
             path, f"must be within ±{MAX_DURATION:,} s, with nanos below {NANOS:,} and of the seconds' sign"
         )
 
 
 def check_time(path: str, value: Timestamp) -> None:
-    """Raise Violation unless a point in time is one that protobuf defines."""
+    """Raise Violation unless a time is within protobuf's bounds."""
     if not is_time(value):
         raise Violation(path, "must lie in the years 1 to 9999, with nanos from 0 to 999,999,999")
 

@@ -24,14 +24,22 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lavant/v1/error.proto\x12\tlavant.v1*\xbc\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12%\n!ERROR_REASON_RESUME_TOKEN_INVALID\x10\x02\x12$\n ERROR_REASON_STORE_EPOCH_CHANGED\x10\x03\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x04\x12\x1b\n\x17\x45RROR_REASON_RUN_EXISTS\x10\x05\x12\x1b\n\x17\x45RROR_REASON_RUN_SEALED\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_ENDED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_CONSUMER_BUSY\x10\x08\x12!\n\x1d\x45RROR_REASON_STREAM_DISPLACED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_STALE_ATTEMPT\x10\n\x12\x1e\n\x1a\x45RROR_REASON_SLOW_CONSUMER\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_QUOTA_EXCEEDED\x10\x0c\x12\x1d\n\x19\x45RROR_REASON_PRODUCER_GAP\x10\r\x12 \n\x1c\x45RROR_REASON_PRODUCER_FENCED\x10\x0e\x12\"\n\x1e\x45RROR_REASON_PRODUCER_CONFLICT\x10\x0f\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x10\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x11\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x12\x12\x1a\n\x16\x45RROR_REASON_DATA_LOSS\x10\x13\x12\x1f\n\x1b\x45RROR_REASON_RULE_NOT_FOUND\x10\x14\x12\x1c\n\x18\x45RROR_REASON_RULE_EXISTS\x10\x15\x12\x1d\n\x19\x45RROR_REASON_RULE_CHANGED\x10\x16\x12#\n\x1f\x45RROR_REASON_BACKFILL_UNDER_WAY\x10\x17\x12\x1c\n\x18\x45RROR_REASON_SAMPLE_LOST\x10\x18\x42~\n\rcom.lavant.v1B\nErrorProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lavant/v1/error.proto\x12\tlavant.v1\"L\n\x0bProducerGap\x12\"\n\x1a\x65xpected_producer_sequence\x18\x01 \x01(\x03\x12\x19\n\x11\x66ollows_rejection\x18\x02 \x01(\x08\"\x1f\n\x0eProducerFenced\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"-\n\x10ProducerConflict\x12\x19\n\x11producer_sequence\x18\x01 \x01(\x03\"\x1f\n\x0cStaleAttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x03*\xdc\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12%\n!ERROR_REASON_RESUME_TOKEN_INVALID\x10\x02\x12$\n ERROR_REASON_STORE_EPOCH_CHANGED\x10\x03\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_FOUND\x10\x04\x12\x1b\n\x17\x45RROR_REASON_RUN_EXISTS\x10\x05\x12\x1b\n\x17\x45RROR_REASON_RUN_SEALED\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_RUN_NOT_ENDED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_CONSUMER_BUSY\x10\x08\x12!\n\x1d\x45RROR_REASON_STREAM_DISPLACED\x10\t\x12\x1e\n\x1a\x45RROR_REASON_STALE_ATTEMPT\x10\n\x12\x1e\n\x1a\x45RROR_REASON_SLOW_CONSUMER\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_QUOTA_EXCEEDED\x10\x0c\x12\x1d\n\x19\x45RROR_REASON_PRODUCER_GAP\x10\r\x12 \n\x1c\x45RROR_REASON_PRODUCER_FENCED\x10\x0e\x12\"\n\x1e\x45RROR_REASON_PRODUCER_CONFLICT\x10\x0f\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x10\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x11\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x12\x12\x1a\n\x16\x45RROR_REASON_DATA_LOSS\x10\x13\x12\x1f\n\x1b\x45RROR_REASON_RULE_NOT_FOUND\x10\x14\x12\x1c\n\x18\x45RROR_REASON_RULE_EXISTS\x10\x15\x12\x1d\n\x19\x45RROR_REASON_RULE_CHANGED\x10\x16\x12#\n\x1f\x45RROR_REASON_BACKFILL_UNDER_WAY\x10\x17\x12\x1c\n\x18\x45RROR_REASON_SAMPLE_LOST\x10\x18\x12\x1e\n\x1a\x45RROR_REASON_KEY_NOT_FOUND\x10\x19\x42y\n\rdev.lavant.v1B\nErrorProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.error_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\nErrorProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
-  _globals['_ERRORREASON']._serialized_start=37
-  _globals['_ERRORREASON']._serialized_end=865
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\nErrorProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['_ERRORREASON']._serialized_start=228
+  _globals['_ERRORREASON']._serialized_end=1088
+  _globals['_PRODUCERGAP']._serialized_start=36
+  _globals['_PRODUCERGAP']._serialized_end=112
+  _globals['_PRODUCERFENCED']._serialized_start=114
+  _globals['_PRODUCERFENCED']._serialized_end=145
+  _globals['_PRODUCERCONFLICT']._serialized_start=147
+  _globals['_PRODUCERCONFLICT']._serialized_end=192
+  _globals['_STALEATTEMPT']._serialized_start=194
+  _globals['_STALEATTEMPT']._serialized_end=225
 # @@protoc_insertion_point(module_scope)

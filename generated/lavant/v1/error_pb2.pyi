@@ -4,15 +4,16 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -37,8 +38,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     report to the application that events may repeat or have changed.
     """
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 4
-    """NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, or belongs to another tenant.
-    Create the run, correct the ID, or use StreamEventsRequest.wait_for_run.
+    """NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, belongs to another tenant, or is
+    none of those that the credential is restricted to. Create the run, correct the ID, or use
+    StreamEventsRequest.wait_for_run.
     """
     ERROR_REASON_RUN_EXISTS: _ErrorReason.ValueType  # 5
     """ALREADY_EXISTS; metadata `run_id`. A run with this ID and other settings exists. Choose another ID."""
@@ -49,16 +51,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     and wait for its end first.
     """
     ERROR_REASON_CONSUMER_BUSY: _ErrorReason.ValueType  # 8
-    """ALREADY_EXISTS with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer
-    on this run. Wait and retry, set `take_over`, or use another consumer ID.
+    """UNAVAILABLE with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer on
+    this run. Wait and retry, set `take_over`, or use another consumer ID.
     """
     ERROR_REASON_STREAM_DISPLACED: _ErrorReason.ValueType  # 9
     """ABORTED. A newer stream of this consumer acquired the lease. Stop; do not reconnect, or the two displace each
-    other for ever.
+    other without end.
     """
     ERROR_REASON_STALE_ATTEMPT: _ErrorReason.ValueType  # 10
-    """ABORTED; metadata `attempt`: the attempt that streams. This call is a late duplicate of the same session, whose
-    attempt is not higher than the one that streams. Stop this call; do not reconnect.
+    """ABORTED with StaleAttempt. This call is a late duplicate of the same session: its attempt is not higher than the
+    one that streams. Stop this call; do not reconnect.
     """
     ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 11
     """RESOURCE_EXHAUSTED with RetryInfo. Flow control accepted nothing for the server's write timeout (default 30 s).
@@ -66,27 +68,33 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 12
     """RESOURCE_EXHAUSTED with QuotaFailure, and RetryInfo where waiting helps. A bound of the server, the store or the
-    run is reached: streams open at once, storage, producers or events per run, or open steps, messages, tool calls or
-    inputs per run (metadata `kind`, `limit`; BadRequest). Retry later if there is RetryInfo; otherwise stay within
+    run is reached, or a quota of the tenant or the credential: streams or calls open at once, storage, rules or alerts per
+    tenant, or of one run. Of a quota, metadata `quota` is its name and `limit` the bound, and QuotaFailure names its
+    subject. Of a run and a tenant, metadata `limit` is the bound, and `kind` what it counts: "producers",
+    "producer_id_bytes", "events", "steps", "messages", "tool_calls" and "inputs" that are open, "id_bytes" of all of
+    these (the last five with BadRequest), "rules", "alerts". Retry later if there is RetryInfo; otherwise stay within
     the bound.
     """
     ERROR_REASON_PRODUCER_GAP: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION; metadata `expected_producer_sequence`. The batch does not start at the number after the last
-    stored one: numbers are missing before it, or some of it is stored and some not. Send again from
-    `expected_producer_sequence`, in order; if those events are lost, fail.
+    """FAILED_PRECONDITION with ProducerGap. The batch does not start at the number after the last stored one: numbers are
+    missing before it, or some of it is stored and some not. If `follows_rejection` is set, handle the earlier rejection
+    and ignore this one. Otherwise send again from `expected_producer_sequence`, in order; if those events are lost,
+    fail.
     """
     ERROR_REASON_PRODUCER_FENCED: _ErrorReason.ValueType  # 14
-    """ABORTED; metadata `epoch`: the newer epoch. A producer with the same ID and a higher epoch publishes to the run.
-    Stop publishing.
-    """
+    """ABORTED with ProducerFenced. A producer with the same ID and a higher epoch publishes to the run. Stop publishing."""
     ERROR_REASON_PRODUCER_CONFLICT: _ErrorReason.ValueType  # 15
-    """ALREADY_EXISTS; metadata `producer_sequence`. This number is stored with other content: two producers share an ID
-    and an epoch, or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
+    """ALREADY_EXISTS with ProducerConflict. A number is stored with other content: two producers share an ID and an epoch,
+    or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 16
-    """UNAUTHENTICATED. Reserved for credentials that are missing or not valid. Obtain new credentials."""
+    """UNAUTHENTICATED. The credentials are missing, not valid, expired or revoked. Obtain new credentials, retry once, and
+    stop if that fails too. A stream is resumed with its token.
+    """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 17
-    """PERMISSION_DENIED. The credentials do not allow the call, or a token was issued to another tenant. Do not retry."""
+    """PERMISSION_DENIED; metadata `scope` if the credentials lack one. The credentials do not allow the call, or a token was
+    issued to another tenant. Do not retry.
+    """
     ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 18
     """UNAVAILABLE with RetryInfo. The server is starting or draining, the lease could not be renewed, or the store is
     out of reach. Retry after the delay.
@@ -115,16 +123,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION; metadata `run_id`. The session does not hold the sample: it is completed, or was assigned to
     another session. Drop the sample.
     """
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """NOT_FOUND with ResourceInfo; metadata `key_id`. The API key does not exist, or belongs to another tenant. Correct the
+    ID.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason for which a call or a batch failed, and what a client does about it.
 
-    Every error that the server reports carries google.rpc.ErrorInfo in its details: `domain` is "lavant", `reason` is
+    Every error that the server reports carries google.rpc.ErrorInfo in its details: `domain` is "lavant.dev", `reason` is
     the name of one of these values without the prefix ERROR_REASON_. Details travel in the trailing metadata
     "grpc-status-details-bin" of a call, or in the `rejection` of a batch. Branch on the reason, not on the status code:
-    an error without ErrorInfo comes from the connection or a proxy, not from lavant, but for status INTERNAL, which a
-    defect of the server has. Each comment begins with the status code and the further details. Ignore reasons that you
-    do not know, and treat them by their status code.
+    an error without ErrorInfo comes from the connection or a proxy, not from lavant, except status INTERNAL, which a
+    defect of the server has. docs/protocol.md says which of these mean that the connection was cut. Each comment below
+    begins with the status code and the further details. Treat a reason that you do not know by its status code.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -142,8 +154,9 @@ ERROR_REASON_STORE_EPOCH_CHANGED: ErrorReason.ValueType  # 3
 report to the application that events may repeat or have changed.
 """
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 4
-"""NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, or belongs to another tenant.
-Create the run, correct the ID, or use StreamEventsRequest.wait_for_run.
+"""NOT_FOUND with ResourceInfo; metadata `run_id`. The run does not exist, was deleted, belongs to another tenant, or is
+none of those that the credential is restricted to. Create the run, correct the ID, or use
+StreamEventsRequest.wait_for_run.
 """
 ERROR_REASON_RUN_EXISTS: ErrorReason.ValueType  # 5
 """ALREADY_EXISTS; metadata `run_id`. A run with this ID and other settings exists. Choose another ID."""
@@ -154,16 +167,16 @@ ERROR_REASON_RUN_NOT_ENDED: ErrorReason.ValueType  # 7
 and wait for its end first.
 """
 ERROR_REASON_CONSUMER_BUSY: ErrorReason.ValueType  # 8
-"""ALREADY_EXISTS with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer
-on this run. Wait and retry, set `take_over`, or use another consumer ID.
+"""UNAVAILABLE with RetryInfo: the time until the lease expires. Another session holds the lease of this consumer on
+this run. Wait and retry, set `take_over`, or use another consumer ID.
 """
 ERROR_REASON_STREAM_DISPLACED: ErrorReason.ValueType  # 9
 """ABORTED. A newer stream of this consumer acquired the lease. Stop; do not reconnect, or the two displace each
-other for ever.
+other without end.
 """
 ERROR_REASON_STALE_ATTEMPT: ErrorReason.ValueType  # 10
-"""ABORTED; metadata `attempt`: the attempt that streams. This call is a late duplicate of the same session, whose
-attempt is not higher than the one that streams. Stop this call; do not reconnect.
+"""ABORTED with StaleAttempt. This call is a late duplicate of the same session: its attempt is not higher than the
+one that streams. Stop this call; do not reconnect.
 """
 ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED with RetryInfo. Flow control accepted nothing for the server's write timeout (default 30 s).
@@ -171,27 +184,33 @@ Resume after the delay, and read faster.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 12
 """RESOURCE_EXHAUSTED with QuotaFailure, and RetryInfo where waiting helps. A bound of the server, the store or the
-run is reached: streams open at once, storage, producers or events per run, or open steps, messages, tool calls or
-inputs per run (metadata `kind`, `limit`; BadRequest). Retry later if there is RetryInfo; otherwise stay within
+run is reached, or a quota of the tenant or the credential: streams or calls open at once, storage, rules or alerts per
+tenant, or of one run. Of a quota, metadata `quota` is its name and `limit` the bound, and QuotaFailure names its
+subject. Of a run and a tenant, metadata `limit` is the bound, and `kind` what it counts: "producers",
+"producer_id_bytes", "events", "steps", "messages", "tool_calls" and "inputs" that are open, "id_bytes" of all of
+these (the last five with BadRequest), "rules", "alerts". Retry later if there is RetryInfo; otherwise stay within
 the bound.
 """
 ERROR_REASON_PRODUCER_GAP: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION; metadata `expected_producer_sequence`. The batch does not start at the number after the last
-stored one: numbers are missing before it, or some of it is stored and some not. Send again from
-`expected_producer_sequence`, in order; if those events are lost, fail.
+"""FAILED_PRECONDITION with ProducerGap. The batch does not start at the number after the last stored one: numbers are
+missing before it, or some of it is stored and some not. If `follows_rejection` is set, handle the earlier rejection
+and ignore this one. Otherwise send again from `expected_producer_sequence`, in order; if those events are lost,
+fail.
 """
 ERROR_REASON_PRODUCER_FENCED: ErrorReason.ValueType  # 14
-"""ABORTED; metadata `epoch`: the newer epoch. A producer with the same ID and a higher epoch publishes to the run.
-Stop publishing.
-"""
+"""ABORTED with ProducerFenced. A producer with the same ID and a higher epoch publishes to the run. Stop publishing."""
 ERROR_REASON_PRODUCER_CONFLICT: ErrorReason.ValueType  # 15
-"""ALREADY_EXISTS; metadata `producer_sequence`. This number is stored with other content: two producers share an ID
-and an epoch, or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
+"""ALREADY_EXISTS with ProducerConflict. A number is stored with other content: two producers share an ID and an epoch,
+or a batch was changed before it was sent again. Stop; a new producer needs a higher epoch.
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 16
-"""UNAUTHENTICATED. Reserved for credentials that are missing or not valid. Obtain new credentials."""
+"""UNAUTHENTICATED. The credentials are missing, not valid, expired or revoked. Obtain new credentials, retry once, and
+stop if that fails too. A stream is resumed with its token.
+"""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 17
-"""PERMISSION_DENIED. The credentials do not allow the call, or a token was issued to another tenant. Do not retry."""
+"""PERMISSION_DENIED; metadata `scope` if the credentials lack one. The credentials do not allow the call, or a token was
+issued to another tenant. Do not retry.
+"""
 ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 18
 """UNAVAILABLE with RetryInfo. The server is starting or draining, the lease could not be renewed, or the store is
 out of reach. Retry after the delay.
@@ -220,4 +239,102 @@ ERROR_REASON_SAMPLE_LOST: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION; metadata `run_id`. The session does not hold the sample: it is completed, or was assigned to
 another session. Drop the sample.
 """
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 25
+"""NOT_FOUND with ResourceInfo; metadata `key_id`. The API key does not exist, or belongs to another tenant. Correct the
+ID.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
+
+@_typing.final
+class ProducerGap(_message.Message):
+    """Detail of PRODUCER_GAP."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_PRODUCER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FOLLOWS_REJECTION_FIELD_NUMBER: _builtins.int
+    expected_producer_sequence: _builtins.int
+    """Number of the first event that is missing: the one after the last stored event of the producer and epoch."""
+    follows_rejection: _builtins.bool
+    """Whether an earlier batch of the same producer was rejected on this PublishEvents call, which left the gap: what to
+    do is decided by that rejection. Always false for AppendEvents.
+    """
+    def __init__(
+        self,
+        *,
+        expected_producer_sequence: _builtins.int = ...,
+        follows_rejection: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_producer_sequence", b"expected_producer_sequence", "follows_rejection", b"follows_rejection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProducerGap: _TypeAlias = ProducerGap  # noqa: Y015
+
+@_typing.final
+class ProducerFenced(_message.Message):
+    """Detail of PRODUCER_FENCED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Higher epoch that publishes to the run under the same producer_id."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProducerFenced: _TypeAlias = ProducerFenced  # noqa: Y015
+
+@_typing.final
+class ProducerConflict(_message.Message):
+    """Detail of PRODUCER_CONFLICT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    producer_sequence: _builtins.int
+    """Number of the first event of the batch that is stored with other content."""
+    def __init__(
+        self,
+        *,
+        producer_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["producer_sequence", b"producer_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProducerConflict: _TypeAlias = ProducerConflict  # noqa: Y015
+
+@_typing.final
+class StaleAttempt(_message.Message):
+    """Detail of STALE_ATTEMPT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Attempt of the session that holds the lease."""
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StaleAttempt: _TypeAlias = StaleAttempt  # noqa: Y015

@@ -23,69 +23,77 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
 from lavant.v1 import event_pb2 as lavant_dot_v1_dot_event__pb2
 from lavant.v1 import event_service_pb2 as lavant_dot_v1_dot_event__service__pb2
 from lavant.v1 import rule_pb2 as lavant_dot_v1_dot_rule__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lavant/v1/evaluation_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lavant/v1/event.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x14lavant/v1/rule.proto\x1a\x13lavant/v1/run.proto\"2\n\x11\x43reateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12\x43reateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"!\n\x0eGetRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"0\n\x0fGetRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"9\n\x10ListRulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListRulesResponse\x12\x1e\n\x05rules\x18\x01 \x03(\x0b\x32\x0f.lavant.v1.Rule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x11UpdateRuleRequest\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"3\n\x12UpdateRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"$\n\x11\x44\x65leteRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteRuleResponse\"\xb4\x01\n\x13\x42\x61\x63kfillRuleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x31\n\rcreated_after\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.lavant.v1.BackfillMode\"5\n\x14\x42\x61\x63kfillRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\"\xfb\x01\n\x11SampleRunsRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\x12\x13\n\x0bmax_samples\x18\x07 \x01(\x05\x12(\n\x05lease\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8b\x02\n\x12SampleRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12*\n\x06opened\x18\x02 \x01(\x0b\x32\x18.lavant.v1.SamplesOpenedH\x00\x12)\n\x07samples\x18\x03 \x01(\x0b\x32\x16.lavant.v1.SampleBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.HeartbeatH\x00\x12/\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1a.lavant.v1.SamplesCaughtUpH\x00\x12#\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEndH\x00\x42\x07\n\x05\x66rame\"\xde\x01\n\rSamplesOpened\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x06 \x01(\t\"1\n\x0bSampleBatch\x12\"\n\x07samples\x18\x01 \x03(\x0b\x32\x11.lavant.v1.Sample\"M\n\x06Sample\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rrule_revision\x18\x03 \x01(\x03\"q\n\x0fSamplesCaughtUp\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x17.lavant.v1.RuleProgress\x12\x33\n\x10next_retry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x02\n\x15\x43ompleteSampleRequest\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12)\n\x06scores\x18\x04 \x01(\x0b\x32\x17.lavant.v1.SampleScoresH\x00\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x10.lavant.v1.ErrorH\x00\x12+\n\x08returned\x18\x06 \x01(\x0b\x32\x17.lavant.v1.SampleReturnH\x00\x12.\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\nevaluators\x18\x08 \x03(\x0b\x32\x14.lavant.v1.EvaluatorB\t\n\x07outcome\"\xc1\x01\n\x0cSampleScores\x12 \n\x06scores\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Score\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.lavant.v1.SampleScores.LabelsEntry\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x0cSampleReturn\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.lavant.v1.Error\"+\n\x16\x43ompleteSampleResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xf3\x04\n\x11\x45valuationService\x12I\n\nCreateRule\x12\x1c.lavant.v1.CreateRuleRequest\x1a\x1d.lavant.v1.CreateRuleResponse\x12@\n\x07GetRule\x12\x19.lavant.v1.GetRuleRequest\x1a\x1a.lavant.v1.GetRuleResponse\x12\x46\n\tListRules\x12\x1b.lavant.v1.ListRulesRequest\x1a\x1c.lavant.v1.ListRulesResponse\x12I\n\nUpdateRule\x12\x1c.lavant.v1.UpdateRuleRequest\x1a\x1d.lavant.v1.UpdateRuleResponse\x12I\n\nDeleteRule\x12\x1c.lavant.v1.DeleteRuleRequest\x1a\x1d.lavant.v1.DeleteRuleResponse\x12O\n\x0c\x42\x61\x63kfillRule\x12\x1e.lavant.v1.BackfillRuleRequest\x1a\x1f.lavant.v1.BackfillRuleResponse\x12K\n\nSampleRuns\x12\x1c.lavant.v1.SampleRunsRequest\x1a\x1d.lavant.v1.SampleRunsResponse0\x01\x12U\n\x0e\x43ompleteSample\x12 .lavant.v1.CompleteSampleRequest\x1a!.lavant.v1.CompleteSampleResponseB\x8a\x01\n\rcom.lavant.v1B\x16\x45valuationServiceProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lavant/v1/evaluation_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16lavant/v1/bounds.proto\x1a\x15lavant/v1/event.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x14lavant/v1/rule.proto\x1a\x13lavant/v1/run.proto\"\xac\x03\n\x11SampleRunsRequest\x12)\n\x07rule_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00X@(\x02\x12+\n\tworker_id\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12#\n\nsession_id\x18\x03 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x1e\n\x07\x61ttempt\x18\x04 \x01(\x03\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\x12\x30\n\x0bmax_samples\x18\x07 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12@\n\x05lease\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\xc0\x82@\x12M\n\x12heartbeat_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00N@B\x0e\n\x0c_max_samples\"\x8b\x02\n\x12SampleRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12*\n\x06opened\x18\x02 \x01(\x0b\x32\x18.lavant.v1.SamplesOpenedH\x00\x12)\n\x07samples\x18\x03 \x01(\x0b\x32\x16.lavant.v1.SampleBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.HeartbeatH\x00\x12/\n\tcaught_up\x18\x05 \x01(\x0b\x32\x1a.lavant.v1.SamplesCaughtUpH\x00\x12#\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEndH\x00\x42\x07\n\x05\x66rame\"\xde\x01\n\rSamplesOpened\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.lavant.v1.Rule\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05lease\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x06 \x01(\t\"1\n\x0bSampleBatch\x12\"\n\x07samples\x18\x01 \x03(\x0b\x32\x11.lavant.v1.Sample\"M\n\x06Sample\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x15\n\rrule_revision\x18\x03 \x01(\x03\"q\n\x0fSamplesCaughtUp\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x17.lavant.v1.RuleProgress\x12\x33\n\x10next_retry_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9a\x03\n\x15\x43ompleteSampleRequest\x12)\n\x07rule_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00X@(\x02\x12\x1f\n\x06run_id\x18\x02 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12,\n\nsession_id\x18\x03 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12)\n\x06scores\x18\x04 \x01(\x0b\x32\x17.lavant.v1.SampleScoresH\x00\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x10.lavant.v1.ErrorH\x00\x12+\n\x08returned\x18\x06 \x01(\x0b\x32\x17.lavant.v1.SampleReturnH\x00\x12\x46\n\x0bretry_delay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\xc0\x82@\x12\x37\n\nevaluators\x18\x08 \x03(\x0b\x32\x14.lavant.v1.EvaluatorB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@B\t\n\x07outcome\"\x82\x02\n\x0cSampleScores\x12/\n\x06scores\x18\x01 \x03(\x0b\x32\x10.lavant.v1.ScoreB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00@\x7f@\x12\x65\n\x06labels\x18\x02 \x03(\x0b\x32#.lavant.v1.SampleScores.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00\x30@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa7\x01\n\x0cSampleReturn\x12@\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\xc0\x82@\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.lavant.v1.Error\x12\x34\n\x07run_ids\x18\x03 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00@\x8f@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"+\n\x16\x43ompleteSampleResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32\xb7\x01\n\x11\x45valuationService\x12K\n\nSampleRuns\x12\x1c.lavant.v1.SampleRunsRequest\x1a\x1d.lavant.v1.SampleRunsResponse0\x01\x12U\n\x0e\x43ompleteSample\x12 .lavant.v1.CompleteSampleRequest\x1a!.lavant.v1.CompleteSampleResponseB\x85\x01\n\rdev.lavant.v1B\x16\x45valuationServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.evaluation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\026EvaluationServiceProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\026EvaluationServiceProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['rule_id']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['rule_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000X@(\002'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['worker_id']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['worker_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['session_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\001'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['attempt']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['max_samples']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['max_samples']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000@\217@'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['lease']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['lease']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\300\202@'
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['heartbeat_interval']._loaded_options = None
+  _globals['_SAMPLERUNSREQUEST'].fields_by_name['heartbeat_interval']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000N@'
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['rule_id']._loaded_options = None
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['rule_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000X@(\002'
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\002'
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['session_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['retry_delay']._loaded_options = None
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['retry_delay']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\300\202@'
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['evaluators']._loaded_options = None
+  _globals['_COMPLETESAMPLEREQUEST'].fields_by_name['evaluators']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000Y@'
   _globals['_SAMPLESCORES_LABELSENTRY']._loaded_options = None
   _globals['_SAMPLESCORES_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CREATERULEREQUEST']._serialized_start=211
-  _globals['_CREATERULEREQUEST']._serialized_end=261
-  _globals['_CREATERULERESPONSE']._serialized_start=263
-  _globals['_CREATERULERESPONSE']._serialized_end=314
-  _globals['_GETRULEREQUEST']._serialized_start=316
-  _globals['_GETRULEREQUEST']._serialized_end=349
-  _globals['_GETRULERESPONSE']._serialized_start=351
-  _globals['_GETRULERESPONSE']._serialized_end=399
-  _globals['_LISTRULESREQUEST']._serialized_start=401
-  _globals['_LISTRULESREQUEST']._serialized_end=458
-  _globals['_LISTRULESRESPONSE']._serialized_start=460
-  _globals['_LISTRULESRESPONSE']._serialized_end=536
-  _globals['_UPDATERULEREQUEST']._serialized_start=538
-  _globals['_UPDATERULEREQUEST']._serialized_end=588
-  _globals['_UPDATERULERESPONSE']._serialized_start=590
-  _globals['_UPDATERULERESPONSE']._serialized_end=641
-  _globals['_DELETERULEREQUEST']._serialized_start=643
-  _globals['_DELETERULEREQUEST']._serialized_end=679
-  _globals['_DELETERULERESPONSE']._serialized_start=681
-  _globals['_DELETERULERESPONSE']._serialized_end=701
-  _globals['_BACKFILLRULEREQUEST']._serialized_start=704
-  _globals['_BACKFILLRULEREQUEST']._serialized_end=884
-  _globals['_BACKFILLRULERESPONSE']._serialized_start=886
-  _globals['_BACKFILLRULERESPONSE']._serialized_end=939
-  _globals['_SAMPLERUNSREQUEST']._serialized_start=942
-  _globals['_SAMPLERUNSREQUEST']._serialized_end=1193
-  _globals['_SAMPLERUNSRESPONSE']._serialized_start=1196
-  _globals['_SAMPLERUNSRESPONSE']._serialized_end=1463
-  _globals['_SAMPLESOPENED']._serialized_start=1466
-  _globals['_SAMPLESOPENED']._serialized_end=1688
-  _globals['_SAMPLEBATCH']._serialized_start=1690
-  _globals['_SAMPLEBATCH']._serialized_end=1739
-  _globals['_SAMPLE']._serialized_start=1741
-  _globals['_SAMPLE']._serialized_end=1818
-  _globals['_SAMPLESCAUGHTUP']._serialized_start=1820
-  _globals['_SAMPLESCAUGHTUP']._serialized_end=1933
-  _globals['_COMPLETESAMPLEREQUEST']._serialized_start=1936
-  _globals['_COMPLETESAMPLEREQUEST']._serialized_end=2238
-  _globals['_SAMPLESCORES']._serialized_start=2241
-  _globals['_SAMPLESCORES']._serialized_end=2434
-  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_start=2389
-  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_end=2434
-  _globals['_SAMPLERETURN']._serialized_start=2436
-  _globals['_SAMPLERETURN']._serialized_end=2525
-  _globals['_COMPLETESAMPLERESPONSE']._serialized_start=2527
-  _globals['_COMPLETESAMPLERESPONSE']._serialized_end=2570
-  _globals['_EVALUATIONSERVICE']._serialized_start=2573
-  _globals['_EVALUATIONSERVICE']._serialized_end=3200
+  _globals['_SAMPLESCORES'].fields_by_name['scores']._loaded_options = None
+  _globals['_SAMPLESCORES'].fields_by_name['scores']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000@\177@'
+  _globals['_SAMPLESCORES'].fields_by_name['labels']._loaded_options = None
+  _globals['_SAMPLESCORES'].fields_by_name['labels']._serialized_options = b'\302\366\",\021\000\000\000\000\000\0000@2\013\021\000\000\000\000\000\000\220@(\001:\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_SAMPLERETURN'].fields_by_name['delay']._loaded_options = None
+  _globals['_SAMPLERETURN'].fields_by_name['delay']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\300\202@'
+  _globals['_SAMPLERETURN'].fields_by_name['run_ids']._loaded_options = None
+  _globals['_SAMPLERETURN'].fields_by_name['run_ids']._serialized_options = b'\302\366\"\037\021\000\000\000\000\000@\217@2\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_SAMPLERUNSREQUEST']._serialized_start=203
+  _globals['_SAMPLERUNSREQUEST']._serialized_end=631
+  _globals['_SAMPLERUNSRESPONSE']._serialized_start=634
+  _globals['_SAMPLERUNSRESPONSE']._serialized_end=901
+  _globals['_SAMPLESOPENED']._serialized_start=904
+  _globals['_SAMPLESOPENED']._serialized_end=1126
+  _globals['_SAMPLEBATCH']._serialized_start=1128
+  _globals['_SAMPLEBATCH']._serialized_end=1177
+  _globals['_SAMPLE']._serialized_start=1179
+  _globals['_SAMPLE']._serialized_end=1256
+  _globals['_SAMPLESCAUGHTUP']._serialized_start=1258
+  _globals['_SAMPLESCAUGHTUP']._serialized_end=1371
+  _globals['_COMPLETESAMPLEREQUEST']._serialized_start=1374
+  _globals['_COMPLETESAMPLEREQUEST']._serialized_end=1784
+  _globals['_SAMPLESCORES']._serialized_start=1787
+  _globals['_SAMPLESCORES']._serialized_end=2045
+  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_start=2000
+  _globals['_SAMPLESCORES_LABELSENTRY']._serialized_end=2045
+  _globals['_SAMPLERETURN']._serialized_start=2048
+  _globals['_SAMPLERETURN']._serialized_end=2215
+  _globals['_COMPLETESAMPLERESPONSE']._serialized_start=2217
+  _globals['_COMPLETESAMPLERESPONSE']._serialized_end=2260
+  _globals['_EVALUATIONSERVICE']._serialized_start=2263
+  _globals['_EVALUATIONSERVICE']._serialized_end=2446
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from lavant.v1 import event_pb2 as _event_pb2
 from lavant.v1 import event_service_pb2 as _event_service_pb2
@@ -23,308 +22,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class CreateRuleRequest(_message.Message):
-    """Request of CreateRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """Rule to create. Fields that the server sets are ignored. Required."""
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateRuleRequest: _TypeAlias = CreateRuleRequest  # noqa: Y015
-
-@_typing.final
-class CreateRuleResponse(_message.Message):
-    """Response of CreateRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """The rule that was created, or the existing one with the same settings."""
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateRuleResponse: _TypeAlias = CreateRuleResponse  # noqa: Y015
-
-@_typing.final
-class GetRuleRequest(_message.Message):
-    """Request of GetRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_ID_FIELD_NUMBER: _builtins.int
-    rule_id: _builtins.str
-    """ID of the rule. Required."""
-    def __init__(
-        self,
-        *,
-        rule_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule_id", b"rule_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetRuleRequest: _TypeAlias = GetRuleRequest  # noqa: Y015
-
-@_typing.final
-class GetRuleResponse(_message.Message):
-    """Response of GetRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """Current state of the rule."""
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetRuleResponse: _TypeAlias = GetRuleResponse  # noqa: Y015
-
-@_typing.final
-class ListRulesRequest(_message.Message):
-    """Request of ListRules."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    page_size: _builtins.int
-    """Maximum number of rules to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer rules, or none, and
-    not be the last.
-    """
-    page_token: _builtins.str
-    """next_page_token of the previous response. Empty: the first page."""
-    def __init__(
-        self,
-        *,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListRulesRequest: _TypeAlias = ListRulesRequest  # noqa: Y015
-
-@_typing.final
-class ListRulesResponse(_message.Message):
-    """Response of ListRules."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULES_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """page_token of the next request. Empty: this is the last page."""
-    @_builtins.property
-    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_rule_pb2.Rule]:
-        """The page's rules, the newest first."""
-
-    def __init__(
-        self,
-        *,
-        rules: _abc.Iterable[_rule_pb2.Rule] | None = ...,
-        next_page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rules", b"rules"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListRulesResponse: _TypeAlias = ListRulesResponse  # noqa: Y015
-
-@_typing.final
-class UpdateRuleRequest(_message.Message):
-    """Request of UpdateRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """New settings; all of them are replaced, also by fields that are not set. Fields that the server sets are ignored,
-        except for `revision`: if it is not 0, it must be the rule's current one, otherwise the request fails with
-        RULE_CHANGED. Required.
-        """
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateRuleRequest: _TypeAlias = UpdateRuleRequest  # noqa: Y015
-
-@_typing.final
-class UpdateRuleResponse(_message.Message):
-    """Response of UpdateRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """The rule with its new settings."""
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateRuleResponse: _TypeAlias = UpdateRuleResponse  # noqa: Y015
-
-@_typing.final
-class DeleteRuleRequest(_message.Message):
-    """Request of DeleteRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_ID_FIELD_NUMBER: _builtins.int
-    rule_id: _builtins.str
-    """ID of the rule. Required."""
-    def __init__(
-        self,
-        *,
-        rule_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule_id", b"rule_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeleteRuleRequest: _TypeAlias = DeleteRuleRequest  # noqa: Y015
-
-@_typing.final
-class DeleteRuleResponse(_message.Message):
-    """Response of DeleteRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeleteRuleResponse: _TypeAlias = DeleteRuleResponse  # noqa: Y015
-
-@_typing.final
-class BackfillRuleRequest(_message.Message):
-    """Request of BackfillRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_ID_FIELD_NUMBER: _builtins.int
-    CREATED_AFTER_FIELD_NUMBER: _builtins.int
-    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
-    rule_id: _builtins.str
-    """ID of the rule. Required."""
-    mode: _rule_pb2.BackfillMode.ValueType
-    """Which runs to select. Scores that are recorded already stay."""
-    @_builtins.property
-    def created_after(self) -> _timestamp_pb2.Timestamp:
-        """Examine only runs created at or after this time. Absent: no bound."""
-
-    @_builtins.property
-    def created_before(self) -> _timestamp_pb2.Timestamp:
-        """Examine only runs created before this time. Absent: no bound."""
-
-    def __init__(
-        self,
-        *,
-        rule_id: _builtins.str = ...,
-        created_after: _timestamp_pb2.Timestamp | None = ...,
-        created_before: _timestamp_pb2.Timestamp | None = ...,
-        mode: _rule_pb2.BackfillMode.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "mode", b"mode", "rule_id", b"rule_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BackfillRuleRequest: _TypeAlias = BackfillRuleRequest  # noqa: Y015
-
-@_typing.final
-class BackfillRuleResponse(_message.Message):
-    """Response of BackfillRule."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rule(self) -> _rule_pb2.Rule:
-        """Current state of the rule; `backfill` reports the progress."""
-
-    def __init__(
-        self,
-        *,
-        rule: _rule_pb2.Rule | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BackfillRuleResponse: _TypeAlias = BackfillRuleResponse  # noqa: Y015
 
 @_typing.final
 class SampleRunsRequest(_message.Message):
@@ -344,12 +41,12 @@ class SampleRunsRequest(_message.Message):
     rule_id: _builtins.str
     """ID of the rule. Required."""
     worker_id: _builtins.str
-    """ID of the worker, chosen by the client. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..".
-    Required.
-    """
+    """ID of the worker, chosen by the client. 1 to 128 characters, no control characters. Required."""
     session_id: _builtins.str
     """ID of one incarnation of the worker: the same over all its reconnects, random and new for each start. Samples are
-    held by sessions. Bounds as of worker_id. Empty: the server generates one, and the call is a session of its own.
+    held by sessions. A session belongs to the principal that opened it: sent by another one, the same ID is another
+    session. Nobody else can read it. Bounds as of worker_id. Empty: the server generates one, and the call is a session
+    of its own.
     """
     attempt: _builtins.int
     """Number of the call within the session. At least 0. Increase it with every call: a higher attempt displaces the
@@ -357,15 +54,16 @@ class SampleRunsRequest(_message.Message):
     """
     take_over: _builtins.bool
     """Whether to displace the stream of another session with this worker_id instead of failing with CONSUMER_BUSY.
-    Default false. Set it only until the session's first SamplesOpened.
+    Default false. Set it only until the session's first SamplesOpened. To displace the stream of another principal, the
+    credential needs the scope `runs:take-over`.
     """
     resume_token: _builtins.str
     """resume_token of the last frame that the worker handled in this session: samples after it that the session still
     holds are sent again. Empty: all samples that the session still holds are sent again.
     """
     max_samples: _builtins.int
-    """Maximum number of samples that the session holds at a time. 1 to 1,000; 0 means the default, 5. At most 1,000
-    sessions hold samples of one rule.
+    """Maximum number of samples that the session holds at a time. 1 to 1,000; default 5. At most 1,000 sessions hold
+    samples of one rule.
     """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
@@ -386,15 +84,17 @@ class SampleRunsRequest(_message.Message):
         attempt: _builtins.int = ...,
         take_over: _builtins.bool = ...,
         resume_token: _builtins.str = ...,
-        max_samples: _builtins.int = ...,
+        max_samples: _builtins.int | None = ...,
         lease: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_samples", b"_max_samples", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_samples", b"max_samples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_samples", b"max_samples", "resume_token", b"resume_token", "rule_id", b"rule_id", "session_id", b"session_id", "take_over", b"take_over", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_samples", b"_max_samples", "attempt", b"attempt", "heartbeat_interval", b"heartbeat_interval", "lease", b"lease", "max_samples", b"max_samples", "resume_token", b"resume_token", "rule_id", b"rule_id", "session_id", b"session_id", "take_over", b"take_over", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_samples: _TypeAlias = _typing.Literal["max_samples"]  # noqa: Y015
+    _WhichOneofArgType__max_samples: _TypeAlias = _typing.Literal["_max_samples", b"_max_samples"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_samples) -> _WhichOneofReturnType__max_samples | None: ...
 
 Global___SampleRunsRequest: _TypeAlias = SampleRunsRequest  # noqa: Y015
 
@@ -609,8 +309,8 @@ class CompleteSampleRequest(_message.Message):
     rule_id: _builtins.str
     """ID of the rule. Required."""
     run_id: _builtins.str
-    """ID of the run of the sample. Required, except with `returned`: empty then returns all samples that the session
-    holds or is about to receive, and ends the session.
+    """ID of the run of the sample. Required, except with `returned`: empty then returns the samples of its `run_ids`, or
+    without any, all samples that the session holds or is about to receive, and ends the session.
     """
     session_id: _builtins.str
     """ID of the session that holds the sample. Required."""
@@ -695,8 +395,8 @@ class SampleScores(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Score]:
-        """Scores, each with a value or an error. At most 500, with different names of 1 to 128 characters, and 500,000 bytes
-        in all.
+        """Scores, each with a value or an error. At most 500, with different names of 1 to 128 characters, and 1,000,000
+        bytes in all.
         """
 
     @_builtins.property
@@ -724,12 +424,13 @@ Global___SampleScores: _TypeAlias = SampleScores  # noqa: Y015
 
 @_typing.final
 class SampleReturn(_message.Message):
-    """Return of a sample that was not evaluated."""
+    """Return of samples that were not evaluated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DELAY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RUN_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """Time for which the sample is not assigned again, to any worker. 0 s to 10 min; default 0. Ignored when the session
@@ -740,15 +441,22 @@ class SampleReturn(_message.Message):
     def error(self) -> _run_pb2.Error:
         """Why the evaluators are down. Absent if the worker stops. Ignored when the session ends. At most 64 KiB."""
 
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """IDs of the runs of several samples to return in one request, whose `run_id` is empty. Samples that the session does
+        not hold are left alone. At most 1,000.
+        """
+
     def __init__(
         self,
         *,
         delay: _duration_pb2.Duration | None = ...,
         error: _run_pb2.Error | None = ...,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "error", b"error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "error", b"error", "run_ids", b"run_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub(object):
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -44,36 +44,6 @@ class EvaluationServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.CreateRule = channel.unary_unary(
-                '/lavant.v1.EvaluationService/CreateRule',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleResponse.FromString,
-                _registered_method=True)
-        self.GetRule = channel.unary_unary(
-                '/lavant.v1.EvaluationService/GetRule',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.GetRuleRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.GetRuleResponse.FromString,
-                _registered_method=True)
-        self.ListRules = channel.unary_unary(
-                '/lavant.v1.EvaluationService/ListRules',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.ListRulesRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.ListRulesResponse.FromString,
-                _registered_method=True)
-        self.UpdateRule = channel.unary_unary(
-                '/lavant.v1.EvaluationService/UpdateRule',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleResponse.FromString,
-                _registered_method=True)
-        self.DeleteRule = channel.unary_unary(
-                '/lavant.v1.EvaluationService/DeleteRule',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleResponse.FromString,
-                _registered_method=True)
-        self.BackfillRule = channel.unary_unary(
-                '/lavant.v1.EvaluationService/BackfillRule',
-                request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleRequest.SerializeToString,
-                response_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleResponse.FromString,
-                _registered_method=True)
         self.SampleRuns = channel.unary_stream(
                 '/lavant.v1.EvaluationService/SampleRuns',
                 request_serializer=lavant_dot_v1_dot_evaluation__service__pb2.SampleRunsRequest.SerializeToString,
@@ -87,7 +57,7 @@ class EvaluationServiceStub(object):
 
 
 class EvaluationServiceServicer(object):
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -99,69 +69,14 @@ class EvaluationServiceServicer(object):
     of ErrorReason.
     """
 
-    def CreateRule(self, request, context):
-        """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
-        rule.
-
-        Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetRule(self, request, context):
-        """Returns a rule.
-
-        Errors: RULE_NOT_FOUND.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListRules(self, request, context):
-        """Lists rules by the time of their creation, the newest first.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UpdateRule(self, request, context):
-        """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
-        the wanted settings is returned unchanged, whatever its revision.
-
-        Errors: RULE_NOT_FOUND, RULE_CHANGED.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DeleteRule(self, request, context):
-        """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
-
-        Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def BackfillRule(self, request, context):
-        """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
-        was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
-        meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
-
-        Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def SampleRuns(self, request, context):
         """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
         is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
         docs/protocol.md describes them, and what differs under "Samples".
 
         Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+        principal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +85,7 @@ class EvaluationServiceServicer(object):
     def CompleteSample(self, request, context):
         """Reports what became of a sample. Safe to retry with the same request.
 
-        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample, or belongs to another principal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,36 +94,6 @@ class EvaluationServiceServicer(object):
 
 def add_EvaluationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CreateRule': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateRule,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleResponse.SerializeToString,
-            ),
-            'GetRule': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetRule,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.GetRuleRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.GetRuleResponse.SerializeToString,
-            ),
-            'ListRules': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListRules,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.ListRulesRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.ListRulesResponse.SerializeToString,
-            ),
-            'UpdateRule': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateRule,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleResponse.SerializeToString,
-            ),
-            'DeleteRule': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteRule,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleResponse.SerializeToString,
-            ),
-            'BackfillRule': grpc.unary_unary_rpc_method_handler(
-                    servicer.BackfillRule,
-                    request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleRequest.FromString,
-                    response_serializer=lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleResponse.SerializeToString,
-            ),
             'SampleRuns': grpc.unary_stream_rpc_method_handler(
                     servicer.SampleRuns,
                     request_deserializer=lavant_dot_v1_dot_evaluation__service__pb2.SampleRunsRequest.FromString,
@@ -228,7 +113,7 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService(object):
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -239,168 +124,6 @@ class EvaluationService(object):
     Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the comments name the other reasons
     of ErrorReason.
     """
-
-    @staticmethod
-    def CreateRule(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/CreateRule',
-            lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.CreateRuleResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetRule(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/GetRule',
-            lavant_dot_v1_dot_evaluation__service__pb2.GetRuleRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.GetRuleResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListRules(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/ListRules',
-            lavant_dot_v1_dot_evaluation__service__pb2.ListRulesRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.ListRulesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def UpdateRule(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/UpdateRule',
-            lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.UpdateRuleResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def DeleteRule(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/DeleteRule',
-            lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.DeleteRuleResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def BackfillRule(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lavant.v1.EvaluationService/BackfillRule',
-            lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleRequest.SerializeToString,
-            lavant_dot_v1_dot_evaluation__service__pb2.BackfillRuleResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def SampleRuns(request,

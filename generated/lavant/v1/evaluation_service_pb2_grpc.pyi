@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -43,54 +43,24 @@ class EvaluationServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
-    CreateRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateRuleRequest, _evaluation_service_pb2.CreateRuleResponse]
-    """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
-    rule.
-
-    Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
-    """
-    GetRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetRuleRequest, _evaluation_service_pb2.GetRuleResponse]
-    """Returns a rule.
-
-    Errors: RULE_NOT_FOUND.
-    """
-    ListRules: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListRulesRequest, _evaluation_service_pb2.ListRulesResponse]
-    """Lists rules by the time of their creation, the newest first."""
-    UpdateRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateRuleRequest, _evaluation_service_pb2.UpdateRuleResponse]
-    """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
-    the wanted settings is returned unchanged, whatever its revision.
-
-    Errors: RULE_NOT_FOUND, RULE_CHANGED.
-    """
-    DeleteRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]
-    """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
-
-    Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
-    """
-    BackfillRule: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]
-    """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
-    was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
-    meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
-
-    Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
-    """
     SampleRuns: _grpc.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]
     """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
     is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
     docs/protocol.md describes them, and what differs under "Samples".
 
     Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+    principal.
     """
     CompleteSample: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompleteSampleRequest, _evaluation_service_pb2.CompleteSampleResponse]
     """Reports what became of a sample. Safe to retry with the same request.
 
-    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample, or belongs to another principal.
     """
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -103,53 +73,23 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CreateRuleRequest, _evaluation_service_pb2.CreateRuleResponse]  # type: ignore[assignment]
-    """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
-    rule.
-
-    Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
-    """
-    GetRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.GetRuleRequest, _evaluation_service_pb2.GetRuleResponse]  # type: ignore[assignment]
-    """Returns a rule.
-
-    Errors: RULE_NOT_FOUND.
-    """
-    ListRules: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.ListRulesRequest, _evaluation_service_pb2.ListRulesResponse]  # type: ignore[assignment]
-    """Lists rules by the time of their creation, the newest first."""
-    UpdateRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.UpdateRuleRequest, _evaluation_service_pb2.UpdateRuleResponse]  # type: ignore[assignment]
-    """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
-    the wanted settings is returned unchanged, whatever its revision.
-
-    Errors: RULE_NOT_FOUND, RULE_CHANGED.
-    """
-    DeleteRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.DeleteRuleRequest, _evaluation_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
-    """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
-
-    Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
-    """
-    BackfillRule: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.BackfillRuleRequest, _evaluation_service_pb2.BackfillRuleResponse]  # type: ignore[assignment]
-    """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
-    was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
-    meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
-
-    Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
-    """
     SampleRuns: _aio.UnaryStreamMultiCallable[_evaluation_service_pb2.SampleRunsRequest, _evaluation_service_pb2.SampleRunsResponse]  # type: ignore[assignment]
     """Streams samples to a worker, at most max_samples at a time. Any number of workers share a rule. At most one stream
     is open per rule and worker_id. Frames, sessions, attempts, resuming and ends work as in StreamEvents:
     docs/protocol.md describes them, and what differs under "Samples".
 
     Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+    principal.
     """
     CompleteSample: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.CompleteSampleRequest, _evaluation_service_pb2.CompleteSampleResponse]  # type: ignore[assignment]
     """Reports what became of a sample. Safe to retry with the same request.
 
-    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+    Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample, or belongs to another principal.
     """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Online evaluation: rules select runs as they finish, and workers evaluate these samples.
+    """Online evaluation: workers evaluate the samples that rules select from finished runs. RuleService has the rules.
 
     Guarantees, for every rule:
     - Each finished run is examined exactly once; a sample is evaluated, or recorded as failed, exactly once.
@@ -162,73 +102,6 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
     """
 
     @_abc_1.abstractmethod
-    def CreateRule(
-        self,
-        request: _evaluation_service_pb2.CreateRuleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.CreateRuleResponse, _abc.Awaitable[_evaluation_service_pb2.CreateRuleResponse]]:
-        """Creates a rule, which examines runs that finish from now on. Safe to retry: an equal request returns the existing
-        rule.
-
-        Errors: RULE_EXISTS if the rule_id belongs to a rule with other settings.
-        """
-
-    @_abc_1.abstractmethod
-    def GetRule(
-        self,
-        request: _evaluation_service_pb2.GetRuleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.GetRuleResponse, _abc.Awaitable[_evaluation_service_pb2.GetRuleResponse]]:
-        """Returns a rule.
-
-        Errors: RULE_NOT_FOUND.
-        """
-
-    @_abc_1.abstractmethod
-    def ListRules(
-        self,
-        request: _evaluation_service_pb2.ListRulesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.ListRulesResponse, _abc.Awaitable[_evaluation_service_pb2.ListRulesResponse]]:
-        """Lists rules by the time of their creation, the newest first."""
-
-    @_abc_1.abstractmethod
-    def UpdateRule(
-        self,
-        request: _evaluation_service_pb2.UpdateRuleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.UpdateRuleResponse, _abc.Awaitable[_evaluation_service_pb2.UpdateRuleResponse]]:
-        """Replaces the settings of a rule. Samples that are selected already stay selected. Safe to retry: a rule that has
-        the wanted settings is returned unchanged, whatever its revision.
-
-        Errors: RULE_NOT_FOUND, RULE_CHANGED.
-        """
-
-    @_abc_1.abstractmethod
-    def DeleteRule(
-        self,
-        request: _evaluation_service_pb2.DeleteRuleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.DeleteRuleResponse, _abc.Awaitable[_evaluation_service_pb2.DeleteRuleResponse]]:
-        """Deletes a rule and its samples. Its scores stay. Open SampleRuns streams of the rule end with RULE_NOT_FOUND.
-
-        Errors: RULE_NOT_FOUND, also if a retry finds the rule already deleted.
-        """
-
-    @_abc_1.abstractmethod
-    def BackfillRule(
-        self,
-        request: _evaluation_service_pb2.BackfillRuleRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_evaluation_service_pb2.BackfillRuleResponse, _abc.Awaitable[_evaluation_service_pb2.BackfillRuleResponse]]:
-        """Starts a backfill: the rule examines finished runs that it has not examined, from before its creation or while it
-        was paused, or selects runs again that it has scored. Their samples are assigned after those of runs that finish
-        meanwhile. Safe to retry: a request equal to the backfill in progress returns the rule.
-
-        Errors: RULE_NOT_FOUND; BACKFILL_UNDER_WAY while another backfill is in progress.
-        """
-
-    @_abc_1.abstractmethod
     def SampleRuns(
         self,
         request: _evaluation_service_pb2.SampleRunsRequest,
@@ -239,7 +112,8 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         docs/protocol.md describes them, and what differs under "Samples".
 
         Errors: RULE_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+        principal.
         """
 
     @_abc_1.abstractmethod
@@ -250,7 +124,7 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_evaluation_service_pb2.CompleteSampleResponse, _abc.Awaitable[_evaluation_service_pb2.CompleteSampleResponse]]:
         """Reports what became of a sample. Safe to retry with the same request.
 
-        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample.
+        Errors: RULE_NOT_FOUND; SAMPLE_LOST if the session no longer holds the sample, or belongs to another principal.
         """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

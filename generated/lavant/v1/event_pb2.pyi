@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lavant.v1 import audit_pb2 as _audit_pb2
 from lavant.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
@@ -76,14 +77,10 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """Events whose payload is RowFinished."""
     EVENT_TYPE_SCORE_RECORDED: _EventType.ValueType  # 71
     """Events whose payload is ScoreRecorded."""
-    EVENT_TYPE_SAMPLES_DRAWN: _EventType.ValueType  # 72
-    """Events whose payload is SamplesDrawn."""
-    EVENT_TYPE_SAMPLES_LEASED: _EventType.ValueType  # 73
-    """Events whose payload is SamplesLeased."""
-    EVENT_TYPE_SAMPLE_RETURNED: _EventType.ValueType  # 74
-    """Events whose payload is SampleReturned."""
-    EVENT_TYPE_ALERT_CHANGED: _EventType.ValueType  # 75
+    EVENT_TYPE_ALERT_CHANGED: _EventType.ValueType  # 72
     """Events whose payload is AlertChanged."""
+    EVENT_TYPE_AUDIT_RECORDED: _EventType.ValueType  # 73
+    """Events whose payload is AuditRecorded."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """Types of events, for filters. The values equal the field numbers of Event.payload."""
@@ -136,14 +133,10 @@ EVENT_TYPE_ROW_FINISHED: EventType.ValueType  # 70
 """Events whose payload is RowFinished."""
 EVENT_TYPE_SCORE_RECORDED: EventType.ValueType  # 71
 """Events whose payload is ScoreRecorded."""
-EVENT_TYPE_SAMPLES_DRAWN: EventType.ValueType  # 72
-"""Events whose payload is SamplesDrawn."""
-EVENT_TYPE_SAMPLES_LEASED: EventType.ValueType  # 73
-"""Events whose payload is SamplesLeased."""
-EVENT_TYPE_SAMPLE_RETURNED: EventType.ValueType  # 74
-"""Events whose payload is SampleReturned."""
-EVENT_TYPE_ALERT_CHANGED: EventType.ValueType  # 75
+EVENT_TYPE_ALERT_CHANGED: EventType.ValueType  # 72
 """Events whose payload is AlertChanged."""
+EVENT_TYPE_AUDIT_RECORDED: EventType.ValueType  # 73
+"""Events whose payload is AuditRecorded."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _StepKind:
@@ -263,8 +256,9 @@ class Event(_message.Message):
     holds valid JSON, without NaN and Infinity, nested at most about 200 deep, with numbers of at most 4,300 digits.
     Numbers in other fields are finite; durations and timestamps are within the bounds of protobuf. IDs of things within
     a run (steps, messages, tool calls, inputs, artifacts, rows) have 1 to 128 characters, none of them a control
-    character; at most 2,000 steps, messages, tool calls and inputs each may be open at once. What breaks these rules is
-    rejected with INVALID_FIELD, what exceeds the number of open things with QUOTA_EXCEEDED.
+    character. At most 2,000 steps, messages, tool calls and inputs each may be open at once, whose IDs together have at
+    most 128 KiB in UTF-8. What breaks these rules is rejected with INVALID_FIELD, what exceeds the bounds of what is open
+    with QUOTA_EXCEEDED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -320,12 +314,12 @@ class Event(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     ROW_FINISHED_FIELD_NUMBER: _builtins.int
     SCORE_RECORDED_FIELD_NUMBER: _builtins.int
-    SAMPLES_DRAWN_FIELD_NUMBER: _builtins.int
-    SAMPLES_LEASED_FIELD_NUMBER: _builtins.int
-    SAMPLE_RETURNED_FIELD_NUMBER: _builtins.int
     ALERT_CHANGED_FIELD_NUMBER: _builtins.int
+    AUDIT_RECORDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position in the run's log: 1, 2, 3 ... without gaps. Set by the server."""
+    """Position in the run's log: 1, 2, 3 ... without gaps, except in system runs, where the server keeps records of its own
+    between the events. Set by the server.
+    """
     event_id: _builtins.str
     """ID of the event, for correlation with other systems. 1 to 128 printable characters. The producer makes it unique
     within the run; the server does not check that. Required.
@@ -444,23 +438,15 @@ class Event(_message.Message):
 
     @_builtins.property
     def score_recorded(self) -> Global___ScoreRecorded:
-        """A score of another run, recorded by a rule or by RecordScore."""
-
-    @_builtins.property
-    def samples_drawn(self) -> Global___SamplesDrawn:
-        """Written by the server to a rule's results: finished runs were examined, and some selected for evaluation."""
-
-    @_builtins.property
-    def samples_leased(self) -> Global___SamplesLeased:
-        """Written by the server to a rule's results: a session of a worker holds samples."""
-
-    @_builtins.property
-    def sample_returned(self) -> Global___SampleReturned:
-        """Written by the server to a rule's results: a sample waits to be assigned again."""
+        """Written by the server to system runs: a score of another run, recorded by RecordScore. Refused in other runs."""
 
     @_builtins.property
     def alert_changed(self) -> Global___AlertChanged:
-        """Written by the server to the run "lavant.alerts": an alert of a rule changed its state."""
+        """Written by the server to the run "lavant.alerts": an alert of a rule changed its state. Refused in other runs."""
+
+    @_builtins.property
+    def audit_recorded(self) -> _audit_pb2.AuditRecorded:
+        """Written by the server to the run "lavant.audit": calls were refused, or something was administered."""
 
     def __init__(
         self,
@@ -496,16 +482,14 @@ class Event(_message.Message):
         custom: Global___CustomEvent | None = ...,
         row_finished: Global___RowFinished | None = ...,
         score_recorded: Global___ScoreRecorded | None = ...,
-        samples_drawn: Global___SamplesDrawn | None = ...,
-        samples_leased: Global___SamplesLeased | None = ...,
-        sample_returned: Global___SampleReturned | None = ...,
         alert_changed: Global___AlertChanged | None = ...,
+        audit_recorded: _audit_pb2.AuditRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "custom", b"custom", "error_reported", b"error_reported", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "sample_returned", b"sample_returned", "samples_drawn", b"samples_drawn", "samples_leased", b"samples_leased", "score_recorded", b"score_recorded", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "audit_recorded", b"audit_recorded", "custom", b"custom", "error_reported", b"error_reported", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "score_recorded", b"score_recorded", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "attributes", b"attributes", "custom", b"custom", "error_reported", b"error_reported", "event_id", b"event_id", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "sample_returned", b"sample_returned", "samples_drawn", b"samples_drawn", "samples_leased", b"samples_leased", "score_recorded", b"score_recorded", "sequence", b"sequence", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_id", b"step_id", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_changed", b"alert_changed", "artifact_updated", b"artifact_updated", "attributes", b"attributes", "audit_recorded", b"audit_recorded", "custom", b"custom", "error_reported", b"error_reported", "event_id", b"event_id", "event_time", b"event_time", "input_requested", b"input_requested", "input_resolved", b"input_resolved", "message_finished", b"message_finished", "message_started", b"message_started", "payload", b"payload", "progress_reported", b"progress_reported", "reasoning_delta", b"reasoning_delta", "record_time", b"record_time", "row_finished", b"row_finished", "run_finished", b"run_finished", "run_started", b"run_started", "run_state_changed", b"run_state_changed", "score_recorded", b"score_recorded", "sequence", b"sequence", "source", b"source", "state_delta", b"state_delta", "state_snapshot", b"state_snapshot", "step_finished", b"step_finished", "step_id", b"step_id", "step_started", b"step_started", "text_delta", b"text_delta", "tool_arguments_delta", b"tool_arguments_delta", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tool_output_delta", b"tool_output_delta", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "run_state_changed", "run_finished", "step_started", "step_finished", "message_started", "text_delta", "reasoning_delta", "tool_arguments_delta", "message_finished", "tool_call_started", "tool_output_delta", "tool_call_finished", "progress_reported", "error_reported", "state_snapshot", "state_delta", "artifact_updated", "input_requested", "input_resolved", "custom", "row_finished", "score_recorded", "samples_drawn", "samples_leased", "sample_returned", "alert_changed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "run_state_changed", "run_finished", "step_started", "step_finished", "message_started", "text_delta", "reasoning_delta", "tool_arguments_delta", "message_finished", "tool_call_started", "tool_output_delta", "tool_call_finished", "progress_reported", "error_reported", "state_snapshot", "state_delta", "artifact_updated", "input_requested", "input_resolved", "custom", "row_finished", "score_recorded", "alert_changed", "audit_recorded"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -942,7 +926,7 @@ class ToolCall(_message.Message):
     arguments_json: _builtins.str
     """Arguments, as JSON text. Empty: none."""
     original_id: _builtins.str
-    """ID that the model or framework gave the call, if it is not allowed as tool_call_id. Up to 1,024 characters; the
+    """ID that the model or framework assigned to the call, if it is not allowed as tool_call_id. Up to 1,024 characters; the
     producer cuts longer ones. Empty: tool_call_id is the original one, or there was none.
     """
     def __init__(
@@ -1378,7 +1362,7 @@ class Evaluator(_message.Message):
     """Settings of the evaluator, as JSON text. Empty: none."""
     @_builtins.property
     def score_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the scores that a rule's evaluator gives. At most 100, of 1 to 128 characters. Empty: one score with the
+        """Names of the scores of a rule's evaluator. At most 100, of 1 to 128 characters. Empty: one score with the
         evaluator's name.
         """
 
@@ -1424,6 +1408,26 @@ class RowFinished(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROW_ID_FIELD_NUMBER: _builtins.int
     ITERATION_FIELD_NUMBER: _builtins.int
     SUBJECT_RUN_ID_FIELD_NUMBER: _builtins.int
@@ -1434,6 +1438,10 @@ class RowFinished(_message.Message):
     EXPECTED_OUTPUT_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     row_id: _builtins.str
     """ID of the row within the dataset; the same in all iterations. Required."""
     iteration: _builtins.int
@@ -1446,6 +1454,10 @@ class RowFinished(_message.Message):
     """Output of the task, as JSON text. Empty: none."""
     expected_output_json: _builtins.str
     """Expected output, as JSON text. Empty: none."""
+    rule_id: _builtins.str
+    """ID of the rule that selected the run. Set by the server, as the fields below: refused in the events of producers."""
+    subject_name: _builtins.str
+    """Name of the run that was scored."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Score]:
         """Scores of the row. An evaluator that failed has a score with an error."""
@@ -1462,6 +1474,14 @@ class RowFinished(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Numbers that are no scores, by name: tokens, cost, latency."""
 
+    @_builtins.property
+    def subject_time(self) -> _timestamp_pb2.Timestamp:
+        """Time at which that run ended, or at which it was scored if it was deleted."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the rule and of the worker, which all scores of the row have."""
+
     def __init__(
         self,
         *,
@@ -1475,10 +1495,14 @@ class RowFinished(_message.Message):
         expected_output_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        rule_id: _builtins.str = ...,
+        subject_name: _builtins.str = ...,
+        subject_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "subject_time", b"subject_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "expected_output_json", b"expected_output_json", "input_json", b"input_json", "iteration", b"iteration", "metrics", b"metrics", "output_json", b"output_json", "row_id", b"row_id", "scores", b"scores", "subject_run_id", b"subject_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "expected_output_json", b"expected_output_json", "input_json", b"input_json", "iteration", b"iteration", "labels", b"labels", "metrics", b"metrics", "output_json", b"output_json", "row_id", b"row_id", "rule_id", b"rule_id", "scores", b"scores", "subject_name", b"subject_name", "subject_run_id", b"subject_run_id", "subject_time", b"subject_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1497,6 +1521,7 @@ class Score(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     EVALUATOR_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of what is scored: "correctness"."""
     number: _builtins.float
@@ -1507,9 +1532,13 @@ class Score(_message.Message):
     """A class, such as "toxic"."""
     explanation: _builtins.str
     """Reason for the value, for people. Empty: none."""
+    higher_is_better: _builtins.bool
+    """Whether a higher value is better, for comparisons of numbers and pass/fail values. Set false for such as a latency
+    or a cost. Absent means true.
+    """
     @_builtins.property
     def evaluator(self) -> Global___Evaluator:
-        """Evaluator, or person, that gave the score."""
+        """Evaluator, or person, that made the score."""
 
     @_builtins.property
     def error(self) -> _run_pb2.Error:
@@ -1525,13 +1554,19 @@ class Score(_message.Message):
         explanation: _builtins.str = ...,
         evaluator: Global___Evaluator | None = ...,
         error: _run_pb2.Error | None = ...,
+        higher_is_better: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "evaluator", b"evaluator", "label", b"label", "number", b"number", "passed", b"passed", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_higher_is_better", b"_higher_is_better", "error", b"error", "evaluator", b"evaluator", "higher_is_better", b"higher_is_better", "label", b"label", "number", b"number", "passed", b"passed", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "evaluator", b"evaluator", "explanation", b"explanation", "label", b"label", "name", b"name", "number", b"number", "passed", b"passed", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_higher_is_better", b"_higher_is_better", "error", b"error", "evaluator", b"evaluator", "explanation", b"explanation", "higher_is_better", b"higher_is_better", "label", b"label", "name", b"name", "number", b"number", "passed", b"passed", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__higher_is_better: _TypeAlias = _typing.Literal["higher_is_better"]  # noqa: Y015
+    _WhichOneofArgType__higher_is_better: _TypeAlias = _typing.Literal["_higher_is_better", b"_higher_is_better"]  # noqa: Y015
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["number", "passed", "label"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__higher_is_better) -> _WhichOneofReturnType__higher_is_better | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___Score: _TypeAlias = Score  # noqa: Y015
@@ -1571,7 +1606,9 @@ class ScoreRecorded(_message.Message):
     subject_run_id: _builtins.str
     """ID of the run that was scored. Required."""
     rule_id: _builtins.str
-    """ID of the rule that selected the run. Empty: none."""
+    """ID of the rule that selected the run. Empty: none. Scores of rules are listed so, but recorded as rows: see
+    RowFinished.
+    """
     subject_name: _builtins.str
     """Name of the run that was scored. Set by the server."""
     @_builtins.property
@@ -1603,116 +1640,6 @@ class ScoreRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoreRecorded: _TypeAlias = ScoreRecorded  # noqa: Y015
-
-@_typing.final
-class SamplesDrawn(_message.Message):
-    """Finished runs that a rule examined. Internal record of the server; readers ignore it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RUN_IDS_FIELD_NUMBER: _builtins.int
-    RUNS_SEEN_FIELD_NUMBER: _builtins.int
-    POSITION_JSON_FIELD_NUMBER: _builtins.int
-    runs_seen: _builtins.int
-    """Number of finished runs that were examined."""
-    position_json: _builtins.str
-    """Progress of the rule after that, as JSON text in the server's own format. Ignore it."""
-    @_builtins.property
-    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """IDs of the runs to evaluate, in the order in which the runs ended."""
-
-    def __init__(
-        self,
-        *,
-        run_ids: _abc.Iterable[_builtins.str] | None = ...,
-        runs_seen: _builtins.int = ...,
-        position_json: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position_json", b"position_json", "run_ids", b"run_ids", "runs_seen", b"runs_seen"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SamplesDrawn: _TypeAlias = SamplesDrawn  # noqa: Y015
-
-@_typing.final
-class SamplesLeased(_message.Message):
-    """Samples that were assigned to a session, or whose leases it renewed. Internal record of the server; readers ignore
-    it.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WORKER_ID_FIELD_NUMBER: _builtins.int
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    RUN_IDS_FIELD_NUMBER: _builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    worker_id: _builtins.str
-    """ID of the worker."""
-    session_id: _builtins.str
-    """ID of the worker's session."""
-    @_builtins.property
-    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """IDs of the runs that were assigned now. Empty: the session renews its leases."""
-
-    @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Time at which the leases of all samples of the session expire. Absent: the session ended, and the leases with it."""
-
-    def __init__(
-        self,
-        *,
-        worker_id: _builtins.str = ...,
-        session_id: _builtins.str = ...,
-        run_ids: _abc.Iterable[_builtins.str] | None = ...,
-        expire_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "run_ids", b"run_ids", "session_id", b"session_id", "worker_id", b"worker_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SamplesLeased: _TypeAlias = SamplesLeased  # noqa: Y015
-
-@_typing.final
-class SampleReturned(_message.Message):
-    """Sample that waits to be assigned again. Internal record of the server; readers ignore it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    RETRY_TIME_FIELD_NUMBER: _builtins.int
-    UNCOUNTED_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
-    """ID of the run to evaluate."""
-    uncounted: _builtins.bool
-    """Whether the attempt does not count, because the evaluators were down. Set with an error only."""
-    @_builtins.property
-    def error(self) -> _run_pb2.Error:
-        """Why the run was not evaluated. Absent if its worker stopped."""
-
-    @_builtins.property
-    def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """Time before which the sample is not assigned again. Absent: no delay."""
-
-    def __init__(
-        self,
-        *,
-        run_id: _builtins.str = ...,
-        error: _run_pb2.Error | None = ...,
-        retry_time: _timestamp_pb2.Timestamp | None = ...,
-        uncounted: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "retry_time", b"retry_time", "run_id", b"run_id", "uncounted", b"uncounted"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SampleReturned: _TypeAlias = SampleReturned  # noqa: Y015
 
 @_typing.final
 class AlertChanged(_message.Message):

@@ -25,58 +25,81 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
 from lavant.v1 import event_pb2 as lavant_dot_v1_dot_event__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlavant/v1/event_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15lavant/v1/event.proto\x1a\x13lavant/v1/run.proto\"\x8f\x01\n\rProducerBatch\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bproducer_id\x18\x02 \x01(\t\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x03\x12\x1f\n\x17\x66irst_producer_sequence\x18\x04 \x01(\x03\x12 \n\x06\x65vents\x18\x05 \x03(\x0b\x32\x10.lavant.v1.Event\"p\n\x0c\x42\x61tchReceipt\x12\x1e\n\x16last_producer_sequence\x18\x01 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x11\n\tduplicate\x18\x04 \x01(\x08\">\n\x13\x41ppendEventsRequest\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.lavant.v1.ProducerBatch\"@\n\x14\x41ppendEventsResponse\x12(\n\x07receipt\x18\x01 \x01(\x0b\x32\x17.lavant.v1.BatchReceipt\"?\n\x14PublishEventsRequest\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.lavant.v1.ProducerBatch\"\xbb\x01\n\x15PublishEventsResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x07receipt\x18\x02 \x01(\x0b\x32\x17.lavant.v1.BatchReceiptH\x00\x12\'\n\trejection\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\x0e\x63\x61ncel_request\x18\x04 \x01(\x0b\x32\x18.lavant.v1.CancelRequestH\x00\x42\t\n\x07outcome\"\x1f\n\rCancelRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xad\x03\n\x13StreamEventsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x16\n\x0cresume_token\x18\x06 \x01(\tH\x00\x12)\n\x05start\x18\x07 \x01(\x0e\x32\x18.lavant.v1.StartPositionH\x00\x12%\n\x04stop\x18\x08 \x01(\x0e\x32\x17.lavant.v1.StopPosition\x12#\n\x05types\x18\t \x03(\x0e\x32\x14.lavant.v1.EventType\x12$\n\x06\x64\x65ltas\x18\n \x01(\x0e\x32\x14.lavant.v1.DeltaMode\x12\x35\n\x12heartbeat_interval\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cwait_for_run\x18\r \x01(\x08\x42\x06\n\x04\x66rom\"\x83\x02\n\x14StreamEventsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12)\n\x06opened\x18\x02 \x01(\x0b\x32\x17.lavant.v1.StreamOpenedH\x00\x12\'\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x15.lavant.v1.EventBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.HeartbeatH\x00\x12(\n\tcaught_up\x18\x05 \x01(\x0b\x32\x13.lavant.v1.CaughtUpH\x00\x12#\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEndH\x00\x42\x07\n\x05\x66rame\"\x9d\x01\n\x0cStreamOpened\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\nEventBatch\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Event\"\x8b\x01\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12\x36\n\x12producer_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"!\n\x08\x43\x61ughtUp\x12\x15\n\rlast_sequence\x18\x01 \x01(\x03\"z\n\tStreamEnd\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.lavant.v1.StreamEndReason\x12\x11\n\treconnect\x18\x02 \x01(\x08\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"o\n\x11ListEventsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12#\n\x05types\x18\x04 \x03(\x0e\x32\x14.lavant.v1.EventType\"O\n\x12ListEventsResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*e\n\rStartPosition\x12\x1e\n\x1aSTART_POSITION_UNSPECIFIED\x10\x00\x12\x1c\n\x18START_POSITION_BEGINNING\x10\x01\x12\x16\n\x12START_POSITION_NOW\x10\x02*e\n\x0cStopPosition\x12\x1d\n\x19STOP_POSITION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTOP_POSITION_RUN_FINISHED\x10\x01\x12\x16\n\x12STOP_POSITION_HEAD\x10\x02*g\n\tDeltaMode\x12\x1a\n\x16\x44\x45LTA_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45LTA_MODE_ALL\x10\x01\x12\x15\n\x11\x44\x45LTA_MODE_MERGED\x10\x02\x12\x13\n\x0f\x44\x45LTA_MODE_NONE\x10\x03*\xf7\x01\n\x0fStreamEndReason\x12!\n\x1dSTREAM_END_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1eSTREAM_END_REASON_RUN_FINISHED\x10\x01\x12\"\n\x1eSTREAM_END_REASON_HEAD_REACHED\x10\x02\x12\x1e\n\x1aSTREAM_END_REASON_DEADLINE\x10\x03\x12\x1d\n\x19STREAM_END_REASON_MAX_AGE\x10\x04\x12\x1a\n\x16STREAM_END_REASON_IDLE\x10\x05\x12\x1e\n\x1aSTREAM_END_REASON_DRAINING\x10\x06\x32\xd5\x02\n\x0c\x45ventService\x12O\n\x0c\x41ppendEvents\x12\x1e.lavant.v1.AppendEventsRequest\x1a\x1f.lavant.v1.AppendEventsResponse\x12V\n\rPublishEvents\x12\x1f.lavant.v1.PublishEventsRequest\x1a .lavant.v1.PublishEventsResponse(\x01\x30\x01\x12Q\n\x0cStreamEvents\x12\x1e.lavant.v1.StreamEventsRequest\x1a\x1f.lavant.v1.StreamEventsResponse0\x01\x12I\n\nListEvents\x12\x1c.lavant.v1.ListEventsRequest\x1a\x1d.lavant.v1.ListEventsResponseB\x85\x01\n\rcom.lavant.v1B\x11\x45ventServiceProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlavant/v1/event_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x16lavant/v1/bounds.proto\x1a\x15lavant/v1/event.proto\x1a\x13lavant/v1/run.proto\"\xb7\x01\n\rProducerBatch\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bproducer_id\x18\x02 \x01(\t\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x03\x12\x1f\n\x17\x66irst_producer_sequence\x18\x04 \x01(\x03\x12 \n\x06\x65vents\x18\x05 \x03(\x0b\x32\x10.lavant.v1.Event\x12&\n\x06\x63reate\x18\x06 \x01(\x0b\x32\x16.lavant.v1.RunSettings\"p\n\x0c\x42\x61tchReceipt\x12\x1e\n\x16last_producer_sequence\x18\x01 \x01(\x03\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x12\x11\n\tduplicate\x18\x04 \x01(\x08\">\n\x13\x41ppendEventsRequest\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.lavant.v1.ProducerBatch\"@\n\x14\x41ppendEventsResponse\x12(\n\x07receipt\x18\x01 \x01(\x0b\x32\x17.lavant.v1.BatchReceipt\"A\n\x14PublishEventsRequest\x12)\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x18.lavant.v1.ProducerBatch\"s\n\x15PublishEventsResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.lavant.v1.BatchAnswer\x12\x31\n\x0f\x63\x61ncel_requests\x18\x02 \x03(\x0b\x32\x18.lavant.v1.CancelRequest\"\xcb\x01\n\x0b\x42\x61tchAnswer\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bproducer_id\x18\x02 \x01(\t\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x03\x12\x1f\n\x17\x66irst_producer_sequence\x18\x04 \x01(\x03\x12*\n\x07receipt\x18\x05 \x01(\x0b\x32\x17.lavant.v1.BatchReceiptH\x00\x12\'\n\trejection\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"/\n\rCancelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xd1\x04\n\x13StreamEventsRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12-\n\x0b\x63onsumer_id\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12#\n\nsession_id\x18\x03 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x1e\n\x07\x61ttempt\x18\x04 \x01(\x03\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12\x11\n\ttake_over\x18\x05 \x01(\x08\x12\x16\n\x0cresume_token\x18\x06 \x01(\tH\x00\x12)\n\x05start\x18\x07 \x01(\x0e\x32\x18.lavant.v1.StartPositionH\x00\x12%\n\x04stop\x18\x08 \x01(\x0e\x32\x17.lavant.v1.StopPosition\x12=\n\x05types\x18\t \x03(\x0e\x32\x14.lavant.v1.EventTypeB\x18\xc2\xf6\"\x14\x11\x00\x00\x00\x00\x00\x00Y@2\t\t\x00\x00\x00\x00\x00\x00\xf0?\x12$\n\x06\x64\x65ltas\x18\n \x01(\x0e\x32\x14.lavant.v1.DeltaMode\x12M\n\x12heartbeat_interval\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00N@\x12G\n\x0cidle_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x18\xf5@\x12\x14\n\x0cwait_for_run\x18\r \x01(\x08\x42\x0c\n\nstart_from\"\xf0\x01\n\x14StreamEventsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\'\n\x06opened\x18\x02 \x01(\x0b\x32\x17.lavant.v1.StreamOpened\x12%\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x15.lavant.v1.EventBatch\x12\'\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.lavant.v1.Heartbeat\x12&\n\tcaught_up\x18\x05 \x01(\x0b\x32\x13.lavant.v1.CaughtUp\x12!\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEnd\"\xb2\x01\n\x0cStreamOpened\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12*\n\x07max_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bstart_token\x18\x05 \x01(\t\".\n\nEventBatch\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Event\"\xa2\x01\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rlast_sequence\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x36\n\x12producer_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x10\n\x0e_last_sequence\"!\n\x08\x43\x61ughtUp\x12\x15\n\rlast_sequence\x18\x01 \x01(\x03\"z\n\tStreamEnd\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.lavant.v1.StreamEndReason\x12\x11\n\treconnect\x18\x02 \x01(\x08\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xce\x01\n\x11ListEventsRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\t\x12=\n\x05types\x18\x04 \x03(\x0e\x32\x14.lavant.v1.EventTypeB\x18\xc2\xf6\"\x14\x11\x00\x00\x00\x00\x00\x00Y@2\t\t\x00\x00\x00\x00\x00\x00\xf0?B\x0c\n\n_page_size\"e\n\x12ListEventsResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.lavant.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t*e\n\rStartPosition\x12\x1e\n\x1aSTART_POSITION_UNSPECIFIED\x10\x00\x12\x1c\n\x18START_POSITION_BEGINNING\x10\x01\x12\x16\n\x12START_POSITION_NOW\x10\x02*e\n\x0cStopPosition\x12\x1d\n\x19STOP_POSITION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTOP_POSITION_RUN_FINISHED\x10\x01\x12\x16\n\x12STOP_POSITION_HEAD\x10\x02*g\n\tDeltaMode\x12\x1a\n\x16\x44\x45LTA_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45LTA_MODE_ALL\x10\x01\x12\x15\n\x11\x44\x45LTA_MODE_MERGED\x10\x02\x12\x13\n\x0f\x44\x45LTA_MODE_NONE\x10\x03*\xa1\x02\n\x0fStreamEndReason\x12!\n\x1dSTREAM_END_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1eSTREAM_END_REASON_RUN_FINISHED\x10\x01\x12\"\n\x1eSTREAM_END_REASON_HEAD_REACHED\x10\x02\x12\x1e\n\x1aSTREAM_END_REASON_DEADLINE\x10\x03\x12\x1d\n\x19STREAM_END_REASON_MAX_AGE\x10\x04\x12\x1a\n\x16STREAM_END_REASON_IDLE\x10\x05\x12\x1e\n\x1aSTREAM_END_REASON_DRAINING\x10\x06\x12(\n$STREAM_END_REASON_CREDENTIAL_EXPIRED\x10\x07\x32\xd5\x02\n\x0c\x45ventService\x12O\n\x0c\x41ppendEvents\x12\x1e.lavant.v1.AppendEventsRequest\x1a\x1f.lavant.v1.AppendEventsResponse\x12V\n\rPublishEvents\x12\x1f.lavant.v1.PublishEventsRequest\x1a .lavant.v1.PublishEventsResponse(\x01\x30\x01\x12Q\n\x0cStreamEvents\x12\x1e.lavant.v1.StreamEventsRequest\x1a\x1f.lavant.v1.StreamEventsResponse0\x01\x12I\n\nListEvents\x12\x1c.lavant.v1.ListEventsRequest\x1a\x1d.lavant.v1.ListEventsResponseB\x80\x01\n\rdev.lavant.v1B\x11\x45ventServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.event_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\021EventServiceProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
-  _globals['_STARTPOSITION']._serialized_start=2253
-  _globals['_STARTPOSITION']._serialized_end=2354
-  _globals['_STOPPOSITION']._serialized_start=2356
-  _globals['_STOPPOSITION']._serialized_end=2457
-  _globals['_DELTAMODE']._serialized_start=2459
-  _globals['_DELTAMODE']._serialized_end=2562
-  _globals['_STREAMENDREASON']._serialized_start=2565
-  _globals['_STREAMENDREASON']._serialized_end=2812
-  _globals['_PRODUCERBATCH']._serialized_start=179
-  _globals['_PRODUCERBATCH']._serialized_end=322
-  _globals['_BATCHRECEIPT']._serialized_start=324
-  _globals['_BATCHRECEIPT']._serialized_end=436
-  _globals['_APPENDEVENTSREQUEST']._serialized_start=438
-  _globals['_APPENDEVENTSREQUEST']._serialized_end=500
-  _globals['_APPENDEVENTSRESPONSE']._serialized_start=502
-  _globals['_APPENDEVENTSRESPONSE']._serialized_end=566
-  _globals['_PUBLISHEVENTSREQUEST']._serialized_start=568
-  _globals['_PUBLISHEVENTSREQUEST']._serialized_end=631
-  _globals['_PUBLISHEVENTSRESPONSE']._serialized_start=634
-  _globals['_PUBLISHEVENTSRESPONSE']._serialized_end=821
-  _globals['_CANCELREQUEST']._serialized_start=823
-  _globals['_CANCELREQUEST']._serialized_end=854
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=857
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=1286
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1289
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1548
-  _globals['_STREAMOPENED']._serialized_start=1551
-  _globals['_STREAMOPENED']._serialized_end=1708
-  _globals['_EVENTBATCH']._serialized_start=1710
-  _globals['_EVENTBATCH']._serialized_end=1756
-  _globals['_HEARTBEAT']._serialized_start=1759
-  _globals['_HEARTBEAT']._serialized_end=1898
-  _globals['_CAUGHTUP']._serialized_start=1900
-  _globals['_CAUGHTUP']._serialized_end=1933
-  _globals['_STREAMEND']._serialized_start=1935
-  _globals['_STREAMEND']._serialized_end=2057
-  _globals['_LISTEVENTSREQUEST']._serialized_start=2059
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2170
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2172
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2251
-  _globals['_EVENTSERVICE']._serialized_start=2815
-  _globals['_EVENTSERVICE']._serialized_end=3156
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\021EventServiceProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['consumer_id']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['consumer_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['session_id']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['session_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\001'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['attempt']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['attempt']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['types']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['types']._serialized_options = b'\302\366\"\024\021\000\000\000\000\000\000Y@2\t\t\000\000\000\000\000\000\360?'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['heartbeat_interval']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['heartbeat_interval']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000N@'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['idle_timeout']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['idle_timeout']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\030\365@'
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000@\217@'
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['types']._loaded_options = None
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['types']._serialized_options = b'\302\366\"\024\021\000\000\000\000\000\000Y@2\t\t\000\000\000\000\000\000\360?'
+  _globals['_STARTPOSITION']._serialized_start=2775
+  _globals['_STARTPOSITION']._serialized_end=2876
+  _globals['_STOPPOSITION']._serialized_start=2878
+  _globals['_STOPPOSITION']._serialized_end=2979
+  _globals['_DELTAMODE']._serialized_start=2981
+  _globals['_DELTAMODE']._serialized_end=3084
+  _globals['_STREAMENDREASON']._serialized_start=3087
+  _globals['_STREAMENDREASON']._serialized_end=3376
+  _globals['_PRODUCERBATCH']._serialized_start=203
+  _globals['_PRODUCERBATCH']._serialized_end=386
+  _globals['_BATCHRECEIPT']._serialized_start=388
+  _globals['_BATCHRECEIPT']._serialized_end=500
+  _globals['_APPENDEVENTSREQUEST']._serialized_start=502
+  _globals['_APPENDEVENTSREQUEST']._serialized_end=564
+  _globals['_APPENDEVENTSRESPONSE']._serialized_start=566
+  _globals['_APPENDEVENTSRESPONSE']._serialized_end=630
+  _globals['_PUBLISHEVENTSREQUEST']._serialized_start=632
+  _globals['_PUBLISHEVENTSREQUEST']._serialized_end=697
+  _globals['_PUBLISHEVENTSRESPONSE']._serialized_start=699
+  _globals['_PUBLISHEVENTSRESPONSE']._serialized_end=814
+  _globals['_BATCHANSWER']._serialized_start=817
+  _globals['_BATCHANSWER']._serialized_end=1020
+  _globals['_CANCELREQUEST']._serialized_start=1022
+  _globals['_CANCELREQUEST']._serialized_end=1069
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=1072
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=1665
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1668
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1908
+  _globals['_STREAMOPENED']._serialized_start=1911
+  _globals['_STREAMOPENED']._serialized_end=2089
+  _globals['_EVENTBATCH']._serialized_start=2091
+  _globals['_EVENTBATCH']._serialized_end=2137
+  _globals['_HEARTBEAT']._serialized_start=2140
+  _globals['_HEARTBEAT']._serialized_end=2302
+  _globals['_CAUGHTUP']._serialized_start=2304
+  _globals['_CAUGHTUP']._serialized_end=2337
+  _globals['_STREAMEND']._serialized_start=2339
+  _globals['_STREAMEND']._serialized_end=2461
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2464
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2670
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2672
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2773
+  _globals['_EVENTSERVICE']._serialized_start=3379
+  _globals['_EVENTSERVICE']._serialized_end=3720
 # @@protoc_insertion_point(module_scope)

@@ -131,9 +131,11 @@ class _StreamEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strea
     STREAM_END_REASON_MAX_AGE: _StreamEndReason.ValueType  # 4
     """The stream reached max_age. Reconnect at once."""
     STREAM_END_REASON_IDLE: _StreamEndReason.ValueType  # 5
-    """There was no event for idle_timeout. Stop if you set idle_timeout to end the stream; otherwise reconnect."""
+    """There was no event for idle_timeout. Stop if the request set idle_timeout; otherwise reconnect."""
     STREAM_END_REASON_DRAINING: _StreamEndReason.ValueType  # 6
     """The server drains before it stops. Reconnect after retry_delay."""
+    STREAM_END_REASON_CREDENTIAL_EXPIRED: _StreamEndReason.ValueType  # 7
+    """The credential of the call is about to expire. Reconnect after retry_delay, with a credential that has not expired."""
 
 class StreamEndReason(_StreamEndReason, metaclass=_StreamEndReasonEnumTypeWrapper):
     """Why a stream ended as planned."""
@@ -149,9 +151,11 @@ STREAM_END_REASON_DEADLINE: StreamEndReason.ValueType  # 3
 STREAM_END_REASON_MAX_AGE: StreamEndReason.ValueType  # 4
 """The stream reached max_age. Reconnect at once."""
 STREAM_END_REASON_IDLE: StreamEndReason.ValueType  # 5
-"""There was no event for idle_timeout. Stop if you set idle_timeout to end the stream; otherwise reconnect."""
+"""There was no event for idle_timeout. Stop if the request set idle_timeout; otherwise reconnect."""
 STREAM_END_REASON_DRAINING: StreamEndReason.ValueType  # 6
 """The server drains before it stops. Reconnect after retry_delay."""
+STREAM_END_REASON_CREDENTIAL_EXPIRED: StreamEndReason.ValueType  # 7
+"""The credential of the call is about to expire. Reconnect after retry_delay, with a credential that has not expired."""
 Global___StreamEndReason: _TypeAlias = StreamEndReason  # noqa: Y015
 
 @_typing.final
@@ -165,11 +169,15 @@ class ProducerBatch(_message.Message):
     PRODUCER_EPOCH_FIELD_NUMBER: _builtins.int
     FIRST_PRODUCER_SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ID of the run to append to; not a system run. Required."""
     producer_id: _builtins.str
     """ID of the producer: one process, or one part of it, that numbers its own events. 1 to 128 characters, no control
-    characters. A run has at most 1,000 producers. Required.
+    characters. A run has at most 1,000 producers, whose IDs together have at most 64 KiB in UTF-8. Required.
+
+    Within the run it belongs to the principal whose batch was stored under it last. Batches of other principals, of any
+    epoch, are rejected with PERMISSION_DENIED unless their credential has the scope `runs:take-over`.
     """
     producer_epoch: _builtins.int
     """Incarnation of the producer. At least 0; default 0. A process that takes over a producer_id and does not continue
@@ -186,6 +194,13 @@ class ProducerBatch(_message.Message):
         producer sequence that is durable.
         """
 
+    @_builtins.property
+    def create(self) -> _run_pb2.RunSettings:
+        """Settings to create the run with if it does not exist: the run and the batch are stored in one commit, or neither is.
+        If the run exists with these settings, this has no effect; with other settings, the batch is rejected with
+        RUN_EXISTS. Absent: a run that does not exist is RUN_NOT_FOUND. Send it with every batch until the first receipt.
+        """
+
     def __init__(
         self,
         *,
@@ -194,10 +209,11 @@ class ProducerBatch(_message.Message):
         producer_epoch: _builtins.int = ...,
         first_producer_sequence: _builtins.int = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        create: _run_pb2.RunSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create", b"create"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_producer_sequence", b"first_producer_sequence", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "events", b"events", "first_producer_sequence", b"first_producer_sequence", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,23 +305,25 @@ Global___AppendEventsResponse: _TypeAlias = AppendEventsResponse  # noqa: Y015
 
 @_typing.final
 class PublishEventsRequest(_message.Message):
-    """One batch of a PublishEvents call."""
+    """Batches of a PublishEvents call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def batch(self) -> Global___ProducerBatch:
-        """Batch to append. Required. The server reads up to 256 batches or 8 MiB ahead of its answers."""
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerBatch]:
+        """Batches to append, of one run or of many, each by itself. 1 to 256. Batches that are at hand together cost less in
+        one request. The server reads up to 256 batches or 8 MiB ahead of its answers.
+        """
 
     def __init__(
         self,
         *,
-        batch: Global___ProducerBatch | None = ...,
+        batches: _abc.Iterable[Global___ProducerBatch] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,65 +331,109 @@ Global___PublishEventsRequest: _TypeAlias = PublishEventsRequest  # noqa: Y015
 
 @_typing.final
 class PublishEventsResponse(_message.Message):
-    """Answer to one batch, or a request of the server to the producer."""
+    """Answers to batches, and requests of the server to producers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchAnswer]:
+        """Answers to the next batches of the call, in the order of the batches, across requests. Batches that become durable
+        together are answered together, whichever requests they came in. Up to 512. May be empty.
+        """
+
+    @_builtins.property
+    def cancel_requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CancelRequest]:
+        """Requests to cancel runs; handle them after the answers. May be empty."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___BatchAnswer] | None = ...,
+        cancel_requests: _abc.Iterable[Global___CancelRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "cancel_requests", b"cancel_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishEventsResponse: _TypeAlias = PublishEventsResponse  # noqa: Y015
+
+@_typing.final
+class BatchAnswer(_message.Message):
+    """Answer to one batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
+    PRODUCER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCER_EPOCH_FIELD_NUMBER: _builtins.int
+    FIRST_PRODUCER_SEQUENCE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     REJECTION_FIELD_NUMBER: _builtins.int
-    CANCEL_REQUEST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """ID of the run that this is about."""
+    """ID of the run, as in the batch."""
+    producer_id: _builtins.str
+    """ID of the producer, as in the batch."""
+    producer_epoch: _builtins.int
+    """Epoch of the producer, as in the batch."""
+    first_producer_sequence: _builtins.int
+    """Number of the batch's first event, as in the batch."""
     @_builtins.property
     def receipt(self) -> Global___BatchReceipt:
         """The batch is durable."""
 
     @_builtins.property
     def rejection(self) -> _status_pb2.Status:
-        """The batch was rejected, and nothing of it was stored. Its details hold an ErrorInfo, as of a failed call."""
-
-    @_builtins.property
-    def cancel_request(self) -> Global___CancelRequest:
-        """Somebody called CancelRun: stop the work and send RunFinished with state CANCELLED. Sent once per call and run,
-        after the first receipt for the run.
+        """The batch was rejected, and nothing of it was stored. Its details hold an ErrorInfo, as of a failed call. Later
+        batches of the same producer on this call are then rejected with PRODUCER_GAP and ProducerGap.follows_rejection.
         """
 
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
+        producer_id: _builtins.str = ...,
+        producer_epoch: _builtins.int = ...,
+        first_producer_sequence: _builtins.int = ...,
         receipt: Global___BatchReceipt | None = ...,
         rejection: _status_pb2.Status | None = ...,
-        cancel_request: Global___CancelRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_request", b"cancel_request", "outcome", b"outcome", "receipt", b"receipt", "rejection", b"rejection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "receipt", b"receipt", "rejection", b"rejection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_request", b"cancel_request", "outcome", b"outcome", "receipt", b"receipt", "rejection", b"rejection", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_producer_sequence", b"first_producer_sequence", "outcome", b"outcome", "producer_epoch", b"producer_epoch", "producer_id", b"producer_id", "receipt", b"receipt", "rejection", b"rejection", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["receipt", "rejection", "cancel_request"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["receipt", "rejection"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
-Global___PublishEventsResponse: _TypeAlias = PublishEventsResponse  # noqa: Y015
+Global___BatchAnswer: _TypeAlias = BatchAnswer  # noqa: Y015
 
 @_typing.final
 class CancelRequest(_message.Message):
-    """Request of a CancelRun caller to stop the run."""
+    """Request to the producers of a run: somebody called CancelRun. Stop the work and send RunFinished with state CANCELLED.
+    Sent once per call and run, after the first receipt for the run.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """ID of the run."""
     reason: _builtins.str
     """Reason, for people, as given to CancelRun. May be empty."""
     def __init__(
         self,
         *,
+        run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,13 +461,14 @@ class StreamEventsRequest(_message.Message):
     run_id: _builtins.str
     """ID of the run. Required."""
     consumer_id: _builtins.str
-    """ID of the reader, chosen by the client. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..". One
-    stream is open per run and consumer; readers that want all events each use an ID of their own. Required.
+    """ID of the reader, chosen by the client, such as "alice@example.org". 1 to 128 characters, no control characters.
+    One stream is open per run and consumer; readers that want all events each use an ID of their own. Required.
     """
     session_id: _builtins.str
     """ID of one incarnation of the consumer: the same over all reconnects of a reader, random and new for each reader.
-    It distinguishes a reconnect from a second reader with the same consumer_id. Bounds as of consumer_id. Empty: the
-    call is a session of its own.
+    It distinguishes a reconnect from a second reader with the same consumer_id. It belongs to the principal that opened
+    the stream: sent by another one, the same ID is another session. Bounds as of consumer_id. Empty: the call is a
+    session of its own.
     """
     attempt: _builtins.int
     """Number of the call within the session. At least 0. Increase it with every call: a higher attempt displaces the
@@ -413,8 +476,10 @@ class StreamEventsRequest(_message.Message):
     """
     take_over: _builtins.bool
     """Whether to displace the stream of another session that holds the lease, instead of failing with CONSUMER_BUSY.
-    Default false. Set it only until the session's first StreamOpened: on a reconnect it would displace whoever
-    displaced this session.
+    Default false. It counts until the session has been opened once: a session that was displaced gets CONSUMER_BUSY for
+    as long as the lease stays in use, so that two sessions do not displace each other without end. To take over again,
+    use a new session_id. To displace the stream of another principal, the credential needs the scope `runs:take-over`;
+    otherwise the call is refused with PERMISSION_DENIED.
     """
     resume_token: _builtins.str
     """resume_token of the last frame that the client handled: start with the event after it."""
@@ -425,7 +490,9 @@ class StreamEventsRequest(_message.Message):
     deltas: Global___DeltaMode.ValueType
     """How to send deltas. Default ALL. A resume token does not keep it: send it with every call."""
     wait_for_run: _builtins.bool
-    """Whether to wait for the run to be created instead of failing with RUN_NOT_FOUND. Default false."""
+    """Whether to wait for the run to be created instead of failing with RUN_NOT_FOUND. Default false. With a restricted
+    credential the stream ends with reason MAX_AGE once the run is found: reconnect for its events.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_event_pb2.EventType.ValueType]:
         """Types of events to send. At most 100. Empty: with a resume token, the filter of the stream that issued it;
@@ -434,11 +501,13 @@ class StreamEventsRequest(_message.Message):
 
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """Time without another frame after which the server sends a Heartbeat. 1 s to 60 s; default 15 s."""
+        """Time without another frame after which the server sends a Heartbeat, up to a tenth later. 1 s to 60 s; default 15 s."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
-        """Time without an event after which the server ends the stream with reason IDLE. 1 s to 24 h; default 60 min."""
+        """Time without an event after which the server ends the stream with reason IDLE. 1 s to 24 h. If set, that end says
+        not to reconnect; if absent, it comes after 60 min and says to reconnect.
+        """
 
     def __init__(
         self,
@@ -457,19 +526,21 @@ class StreamEventsRequest(_message.Message):
         idle_timeout: _duration_pb2.Duration | None = ...,
         wait_for_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "heartbeat_interval", b"heartbeat_interval", "idle_timeout", b"idle_timeout", "resume_token", b"resume_token", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "idle_timeout", b"idle_timeout", "resume_token", b"resume_token", "start", b"start", "start_from", b"start_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "consumer_id", b"consumer_id", "deltas", b"deltas", "from", b"from", "heartbeat_interval", b"heartbeat_interval", "idle_timeout", b"idle_timeout", "resume_token", b"resume_token", "run_id", b"run_id", "session_id", b"session_id", "start", b"start", "stop", b"stop", "take_over", b"take_over", "types", b"types", "wait_for_run", b"wait_for_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "consumer_id", b"consumer_id", "deltas", b"deltas", "heartbeat_interval", b"heartbeat_interval", "idle_timeout", b"idle_timeout", "resume_token", b"resume_token", "run_id", b"run_id", "session_id", b"session_id", "start", b"start", "start_from", b"start_from", "stop", b"stop", "take_over", b"take_over", "types", b"types", "wait_for_run", b"wait_for_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["resume_token", "start"]  # noqa: Y015
-    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+    _WhichOneofReturnType_start_from: _TypeAlias = _typing.Literal["resume_token", "start"]  # noqa: Y015
+    _WhichOneofArgType_start_from: _TypeAlias = _typing.Literal["start_from", b"start_from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start_from) -> _WhichOneofReturnType_start_from | None: ...
 
 Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
 
 @_typing.final
 class StreamEventsResponse(_message.Message):
-    """One frame of StreamEvents. Ignore frames of kinds that you do not know, but keep their resume_token."""
+    """One frame of StreamEvents: one of its parts, or several that were ready at the same time. Handle them in the order of
+    this message. Ignore fields that you do not know, but keep the resume_token.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,11 +552,11 @@ class StreamEventsResponse(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Position after this frame, for StreamEventsRequest.resume_token. Set on every frame. Keep it after you have handled
-    what the frame holds. Valid on every replica as long as the run exists. It is no credential.
+    all parts of the frame. Valid on every replica as long as the run exists. It is no credential.
     """
     @_builtins.property
     def opened(self) -> Global___StreamOpened:
-        """The stream is open. Always the first frame."""
+        """The stream is open. In the first frame, and only there."""
 
     @_builtins.property
     def events(self) -> Global___EventBatch:
@@ -493,7 +564,7 @@ class StreamEventsResponse(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """The connection is alive, and there was no other frame for heartbeat_interval."""
+        """The connection is alive, and there was no other frame for heartbeat_interval. Always alone."""
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
@@ -501,7 +572,7 @@ class StreamEventsResponse(_message.Message):
 
     @_builtins.property
     def end(self) -> Global___StreamEnd:
-        """The stream ends as planned, with status OK. Always the last frame."""
+        """The stream ends as planned, with status OK. In the last frame, and only there."""
 
     def __init__(
         self,
@@ -513,19 +584,17 @@ class StreamEventsResponse(_message.Message):
         caught_up: Global___CaughtUp | None = ...,
         end: Global___StreamEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "end", b"end", "events", b"events", "frame", b"frame", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "end", b"end", "events", b"events", "heartbeat", b"heartbeat", "opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "end", b"end", "events", b"events", "frame", b"frame", "heartbeat", b"heartbeat", "opened", b"opened", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "end", b"end", "events", b"events", "heartbeat", b"heartbeat", "opened", b"opened", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["opened", "events", "heartbeat", "caught_up", "end"]  # noqa: Y015
-    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamEventsResponse: _TypeAlias = StreamEventsResponse  # noqa: Y015
 
 @_typing.final
 class StreamOpened(_message.Message):
-    """First frame: the stream is open and holds the consumer's lease."""
+    """Part of the first frame: the stream is open, and has acquired the consumer's lease."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,10 +602,13 @@ class StreamOpened(_message.Message):
     FENCE_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    START_TOKEN_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Number of the lease. Greater for every later stream of the same run and consumer: use it to reject writes of an
     older reader in your own storage.
     """
+    start_token: _builtins.str
+    """Position at which the stream starts, before the events of the same frame. A token as `resume_token`."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """Current state of the run. Absent while the stream waits for the run to be created."""
@@ -558,10 +630,11 @@ class StreamOpened(_message.Message):
         fence: _builtins.int = ...,
         max_age: _duration_pb2.Duration | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        start_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "max_age", b"max_age", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "heartbeat_interval", b"heartbeat_interval", "max_age", b"max_age", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "heartbeat_interval", b"heartbeat_interval", "max_age", b"max_age", "run", b"run", "start_token", b"start_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -595,7 +668,7 @@ Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Frame that is sent when there is nothing else to send."""
+    """Only part of a frame that is sent when there is nothing else to send."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -603,7 +676,7 @@ class Heartbeat(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     PRODUCER_SEEN_TIME_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
-    """Sequence of the run's last recorded event. Not set by SampleRuns."""
+    """Sequence of the run's last recorded event; 0 if there is none. Absent in SampleRuns."""
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
         """Current time by the server's clock."""
@@ -618,26 +691,28 @@ class Heartbeat(_message.Message):
         self,
         *,
         server_time: _timestamp_pb2.Timestamp | None = ...,
-        last_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int | None = ...,
         producer_seen_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["producer_seen_time", b"producer_seen_time", "server_time", b"server_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_sequence", b"_last_sequence", "last_sequence", b"last_sequence", "producer_seen_time", b"producer_seen_time", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence", "producer_seen_time", b"producer_seen_time", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_sequence", b"_last_sequence", "last_sequence", b"last_sequence", "producer_seen_time", b"producer_seen_time", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_sequence: _TypeAlias = _typing.Literal["last_sequence"]  # noqa: Y015
+    _WhichOneofArgType__last_sequence: _TypeAlias = _typing.Literal["_last_sequence", b"_last_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_sequence) -> _WhichOneofReturnType__last_sequence | None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """Frame after the last event that was recorded when the stream reached the head of the log."""
+    """Part after the last event that was recorded when the stream reached the head of the log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
-    """Sequence of the run's last recorded event."""
+    """Sequence of the run's last recorded event; 0 if there is none."""
     def __init__(
         self,
         *,
@@ -653,7 +728,7 @@ Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
 
 @_typing.final
 class StreamEnd(_message.Message):
-    """Last frame: the stream ends as planned, with status OK. The lease is released before it is sent."""
+    """Part of the last frame: the stream ends as planned, with status OK. The lease is released before the frame is sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -663,12 +738,14 @@ class StreamEnd(_message.Message):
     reason: Global___StreamEndReason.ValueType
     """Why the stream ended."""
     reconnect: _builtins.bool
-    """Whether there may be more: open the stream again with the last resume token and a higher attempt. False for
-    RUN_FINISHED and HEAD_REACHED, true for all other reasons.
+    """Whether to open the stream again, with the last resume token and a higher attempt. False for RUN_FINISHED and
+    HEAD_REACHED, and for IDLE if the request set idle_timeout; true otherwise.
     """
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """Time to wait before the next call. Up to 2 s with reason DRAINING, otherwise 0. Absent unless `reconnect`."""
+        """Time to wait before the next call. Up to 2 s with reason DRAINING; with CREDENTIAL_EXPIRED the rest of the time until
+        then, up to 0.5 s; otherwise 0. Absent unless `reconnect`.
+        """
 
     def __init__(
         self,
@@ -698,11 +775,11 @@ class ListEventsRequest(_message.Message):
     run_id: _builtins.str
     """ID of the run. Required."""
     page_size: _builtins.int
-    """Maximum number of events to return. 1 to 1,000; 0 means the default, 100. A page also ends after about 1 MiB, and
-    after 16 MiB of events that `types` filters out: it may hold fewer events, or none, and not be the last.
+    """Maximum number of events to return. 1 to 1,000; default 100. A page also ends after about 1 MiB, and after 16 MiB of
+    events that `types` filters out: it may hold fewer events, or none, and not be the last.
     """
     page_token: _builtins.str
-    """next_page_token of the previous response, or any resume_token of the run's streams. Empty: the first page."""
+    """next_page_token of the previous response, or any resume_token of the run. Empty: the first page."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_event_pb2.EventType.ValueType]:
         """Types of events to return. At most 100. Empty: with a page token, the filter of the request that issued it;
@@ -713,15 +790,17 @@ class ListEventsRequest(_message.Message):
         self,
         *,
         run_id: _builtins.str = ...,
-        page_size: _builtins.int = ...,
+        page_size: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
         types: _abc.Iterable[_event_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
 
 Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
 
@@ -733,10 +812,11 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """page_token of the next request, and a resume_token for StreamEvents. Empty only when the run has ended and this is
-    the last page: on a run that goes on, it is set even if the page is empty, so stop at an empty page.
-    """
+    """page_token of the next request. Empty if this is the last page: no event is recorded after it."""
+    resume_token: _builtins.str
+    """Position after this page, for StreamEventsRequest.resume_token or a later page_token. Always set."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events, by ascending sequence."""
@@ -746,10 +826,11 @@ class ListEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         next_page_token: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

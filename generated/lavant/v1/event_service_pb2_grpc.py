@@ -86,9 +86,11 @@ class EventServiceServicer(object):
     """
 
     def AppendEvents(self, request, context):
-        """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+        """Appends one batch and returns when it is durable. Safe to retry with the same batch. With ProducerBatch.create, one
+        call records a whole short run.
 
-        Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+        Errors: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT, PERMISSION_DENIED if
+        the producer belongs to another principal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,13 +98,14 @@ class EventServiceServicer(object):
 
     def PublishEvents(self, request_iterator, context):
         """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
-        order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
-        docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+        order of the batches. A rejected batch does not end the call. See docs/protocol.md, "Publishing", for what to do when
+        the call ends or a batch is rejected.
 
-        Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
-        SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
-        Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
-        INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
+        Errors of the call, after all batches that the server received are answered: UNAVAILABLE when the server drains;
+        UNAUTHENTICATED 0.5 s before the credential of the call expires. Others: SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed or has too
+        many batches.
+        Rejections of a batch: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+        PERMISSION_DENIED, INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,20 +113,22 @@ class EventServiceServicer(object):
 
     def StreamEvents(self, request, context):
         """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
-        open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
-        a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+        open per run and consumer_id: it holds the consumer's lease. The first frame has `opened`. The stream ends with a
+        frame that has `end` and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
         See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
 
         Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+        principal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
-        resume token.
+        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. The pages end with the
+        last event that is recorded, also of a run that has not ended: list again from resume_token, or open a stream with
+        it, for later events.
 
         Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
         """

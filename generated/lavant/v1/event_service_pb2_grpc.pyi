@@ -47,32 +47,37 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     AppendEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AppendEventsRequest, _event_service_pb2.AppendEventsResponse]
-    """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+    """Appends one batch and returns when it is durable. Safe to retry with the same batch. With ProducerBatch.create, one
+    call records a whole short run.
 
-    Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+    Errors: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT, PERMISSION_DENIED if
+    the producer belongs to another principal.
     """
     PublishEvents: _grpc.StreamStreamMultiCallable[_event_service_pb2.PublishEventsRequest, _event_service_pb2.PublishEventsResponse]
     """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
-    order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
-    docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+    order of the batches. A rejected batch does not end the call. See docs/protocol.md, "Publishing", for what to do when
+    the call ends or a batch is rejected.
 
-    Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
-    SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
-    Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
-    INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
+    Errors of the call, after all batches that the server received are answered: UNAVAILABLE when the server drains;
+    UNAUTHENTICATED 0.5 s before the credential of the call expires. Others: SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed or has too
+    many batches.
+    Rejections of a batch: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+    PERMISSION_DENIED, INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
     """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]
     """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
-    open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
-    a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+    open per run and consumer_id: it holds the consumer's lease. The first frame has `opened`. The stream ends with a
+    frame that has `end` and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
     See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
 
     Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+    principal.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]
-    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
-    resume token.
+    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. The pages end with the
+    last event that is recorded, also of a run that has not ended: list again from resume_token, or open a stream with
+    it, for later events.
 
     Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
     """
@@ -96,32 +101,37 @@ class EventServiceAsyncStub(EventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AppendEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AppendEventsRequest, _event_service_pb2.AppendEventsResponse]  # type: ignore[assignment]
-    """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+    """Appends one batch and returns when it is durable. Safe to retry with the same batch. With ProducerBatch.create, one
+    call records a whole short run.
 
-    Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+    Errors: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT, PERMISSION_DENIED if
+    the producer belongs to another principal.
     """
     PublishEvents: _aio.StreamStreamMultiCallable[_event_service_pb2.PublishEventsRequest, _event_service_pb2.PublishEventsResponse]  # type: ignore[assignment]
     """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
-    order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
-    docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+    order of the batches. A rejected batch does not end the call. See docs/protocol.md, "Publishing", for what to do when
+    the call ends or a batch is rejected.
 
-    Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
-    SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
-    Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
-    INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
+    Errors of the call, after all batches that the server received are answered: UNAVAILABLE when the server drains;
+    UNAUTHENTICATED 0.5 s before the credential of the call expires. Others: SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed or has too
+    many batches.
+    Rejections of a batch: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+    PERMISSION_DENIED, INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
     """
     StreamEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
-    open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
-    a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+    open per run and consumer_id: it holds the consumer's lease. The first frame has `opened`. The stream ends with a
+    frame that has `end` and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
     See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
 
     Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+    STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+    principal.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListEventsRequest, _event_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
-    resume token.
+    """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. The pages end with the
+    last event that is recorded, also of a run that has not ended: list again from resume_token, or open a stream with
+    it, for later events.
 
     Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
     """
@@ -148,9 +158,11 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.AppendEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.AppendEventsResponse, _abc.Awaitable[_event_service_pb2.AppendEventsResponse]]:
-        """Appends one batch and returns when it is durable. Safe to retry with the same batch.
+        """Appends one batch and returns when it is durable. Safe to retry with the same batch. With ProducerBatch.create, one
+        call records a whole short run.
 
-        Errors: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT.
+        Errors: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT, PERMISSION_DENIED if
+        the producer belongs to another principal.
         """
 
     @_abc_1.abstractmethod
@@ -160,13 +172,14 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.PublishEventsResponse], _abc.AsyncIterator[_event_service_pb2.PublishEventsResponse]]:
         """Appends batches of any number of runs over one call. Each batch is answered once it is durable or rejected, in the
-        order of the batches; cancel requests come between the answers. A rejected batch does not end the call. See
-        docs/protocol.md, "Publishing", for what to do when the call ends or a batch is rejected.
+        order of the batches. A rejected batch does not end the call. See docs/protocol.md, "Publishing", for what to do when
+        the call ends or a batch is rejected.
 
-        Errors of the call: UNAVAILABLE when the server drains, after all batches that it received are answered;
-        SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed.
-        Rejections of a batch: RUN_NOT_FOUND, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
-        INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
+        Errors of the call, after all batches that the server received are answered: UNAVAILABLE when the server drains;
+        UNAUTHENTICATED 0.5 s before the credential of the call expires. Others: SLOW_CONSUMER if the client does not read the answers; INVALID_FIELD for a message that cannot be parsed or has too
+        many batches.
+        Rejections of a batch: RUN_NOT_FOUND, RUN_EXISTS, RUN_SEALED, PRODUCER_GAP, PRODUCER_FENCED, PRODUCER_CONFLICT,
+        PERMISSION_DENIED, INVALID_FIELD, QUOTA_EXCEEDED, UNAVAILABLE, DATA_LOSS.
         """
 
     @_abc_1.abstractmethod
@@ -176,12 +189,13 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_event_service_pb2.StreamEventsResponse]]:
         """Streams the events of a run: first the recorded ones, then new ones as they become durable. At most one stream is
-        open per run and consumer_id: it holds the consumer's lease. The first frame is StreamOpened. The stream ends with
-        a StreamEnd frame and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
+        open per run and consumer_id: it holds the consumer's lease. The first frame has `opened`. The stream ends with a
+        frame that has `end` and status OK, or with an error that names an ErrorReason; any other end is a cut connection.
         See docs/protocol.md, "Reading a stream", for the frames, for resuming, and for what to do at each end.
 
         Errors: RUN_NOT_FOUND, CONSUMER_BUSY, STREAM_DISPLACED, STALE_ATTEMPT, SLOW_CONSUMER, RESUME_TOKEN_INVALID,
-        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant.
+        STORE_EPOCH_CHANGED, PERMISSION_DENIED for a resume token of another tenant and for `take_over` of a stream of another
+        principal.
         """
 
     @_abc_1.abstractmethod
@@ -190,8 +204,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListEventsResponse, _abc.Awaitable[_event_service_pb2.ListEventsResponse]]:
-        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. A page token is also a
-        resume token.
+        """Lists the events of a run in pages, for clients that cannot hold a stream. Needs no lease. The pages end with the
+        last event that is recorded, also of a run that has not ended: list again from resume_token, or open a stream with
+        it, for later events.
 
         Errors: RUN_NOT_FOUND, RESUME_TOKEN_INVALID, STORE_EPOCH_CHANGED, PERMISSION_DENIED for a token of another tenant.
         """

@@ -24,44 +24,89 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
 from lavant.v1 import event_pb2 as lavant_dot_v1_dot_event__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lavant/v1/rule.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15lavant/v1/event.proto\x1a\x13lavant/v1/run.proto\"\xd3\x04\n\x04Rule\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.lavant.v1.SampleFilter\x12\x18\n\x0bsample_rate\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04salt\x18\x04 \x01(\t\x12(\n\nevaluators\x18\x05 \x03(\x0b\x32\x14.lavant.v1.Evaluator\x12+\n\x06labels\x18\x06 \x03(\x0b\x32\x1b.lavant.v1.Rule.LabelsEntry\x12\x0e\n\x06paused\x18\x07 \x01(\x08\x12\x14\n\x0cmax_attempts\x18\x08 \x01(\x05\x12 \n\x06\x61lerts\x18\t \x03(\x0b\x32\x10.lavant.v1.Alert\x12\x10\n\x08revision\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\revaluation_id\x18\r \x01(\t\x12)\n\x08progress\x18\x0e \x01(\x0b\x32\x17.lavant.v1.RuleProgress\x12%\n\x08\x62\x61\x63kfill\x18\x0f \x01(\x0b\x32\x13.lavant.v1.Backfill\x12.\n\x0e\x61lert_statuses\x18\x10 \x03(\x0b\x32\x16.lavant.v1.AlertStatus\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_sample_rate\"\xd2\x03\n\x0cSampleFilter\x12!\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKind\x12\r\n\x05names\x18\x02 \x03(\t\x12\x33\n\x06labels\x18\x03 \x03(\x0b\x32#.lavant.v1.SampleFilter.LabelsEntry\x12#\n\x06states\x18\x04 \x03(\x0e\x32\x13.lavant.v1.RunState\x12/\n\x0cmin_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nmin_tokens\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\thas_error\x18\t \x01(\x08H\x02\x88\x01\x01\x12\x16\n\x0einput_contains\x18\n \x01(\t\x12\x17\n\x0foutput_contains\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_min_tokensB\r\n\x0b_max_tokensB\x0c\n\n_has_error\"\xcd\x01\n\x0cRuleProgress\x12\x11\n\truns_seen\x18\x01 \x01(\x03\x12\x12\n\nruns_drawn\x18\x02 \x01(\x03\x12\x13\n\x0bruns_judged\x18\x03 \x01(\x03\x12\x13\n\x0bruns_failed\x18\x04 \x01(\x03\x12\x17\n\x0fsamples_waiting\x18\x05 \x01(\x03\x12\x17\n\x0fsamples_delayed\x18\x06 \x01(\x03\x12\x14\n\x0csamples_held\x18\x07 \x01(\x03\x12$\n\nlast_error\x18\x08 \x01(\x0b\x32\x10.lavant.v1.Error\"\xcd\x01\n\x08\x42\x61\x63kfill\x12\x31\n\rcreated_after\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\truns_seen\x18\x03 \x01(\x03\x12\x12\n\nruns_drawn\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\x12%\n\x04mode\x18\x06 \x01(\x0e\x32\x17.lavant.v1.BackfillMode\"\xd9\x01\n\x05\x41lert\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nscore_name\x18\x02 \x01(\t\x12,\n\tstatistic\x18\x03 \x01(\x0e\x32\x19.lavant.v1.ScoreStatistic\x12\x0f\n\x05\x62\x65low\x18\x04 \x01(\x01H\x00\x12\x0f\n\x05\x61\x62ove\x18\x05 \x01(\x01H\x00\x12)\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmin_count\x18\x07 \x01(\x03\x12\x13\n\x0bwebhook_url\x18\x08 \x01(\tB\x0b\n\tthreshold\"\x80\x02\n\x0b\x41lertStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.lavant.v1.AlertState\x12\x0e\n\x06\x66iring\x18\x03 \x01(\x08\x12*\n\x08obstacle\x18\x04 \x01(\x0e\x32\x18.lavant.v1.AlertObstacle\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63ount\x18\x07 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x08 \x01(\x03\x12.\n\ncheck_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_value*y\n\x0c\x42\x61\x63kfillMode\x12\x1d\n\x19\x42\x41\x43KFILL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41\x43KFILL_MODE_ERRORS\x10\x01\x12\x19\n\x15\x42\x41\x43KFILL_MODE_VERSION\x10\x02\x12\x15\n\x11\x42\x41\x43KFILL_MODE_ALL\x10\x03*\xa5\x01\n\x0eScoreStatistic\x12\x1f\n\x1bSCORE_STATISTIC_UNSPECIFIED\x10\x00\x12\x18\n\x14SCORE_STATISTIC_MEAN\x10\x01\x12\x1d\n\x19SCORE_STATISTIC_PASS_RATE\x10\x02\x12\x1e\n\x1aSCORE_STATISTIC_ERROR_RATE\x10\x03\x12\x19\n\x15SCORE_STATISTIC_COUNT\x10\x04*\x8b\x01\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41LERT_STATE_OK\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x17\n\x13\x41LERT_STATE_TOO_FEW\x10\x03\x12\x1b\n\x17\x41LERT_STATE_CANNOT_FIRE\x10\x04*\xd1\x01\n\rAlertObstacle\x12\x1e\n\x1a\x41LERT_OBSTACLE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41LERT_OBSTACLE_NO_SCORES\x10\x01\x12 \n\x1c\x41LERT_OBSTACLE_UNKNOWN_SCORE\x10\x02\x12\x1e\n\x1a\x41LERT_OBSTACLE_NO_VERDICTS\x10\x03\x12\x1d\n\x19\x41LERT_OBSTACLE_NO_NUMBERS\x10\x04\x12!\n\x1d\x41LERT_OBSTACLE_EVALUATOR_DOWN\x10\x05\x42}\n\rcom.lavant.v1B\tRuleProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lavant/v1/rule.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\x1a\x15lavant/v1/event.proto\x1a\x13lavant/v1/run.proto\"\xa4\x06\n\x04Rule\x12)\n\x07rule_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00X@(\x02\x12\'\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x17.lavant.v1.SampleFilter\x12\x30\n\x0bsample_rate\x18\x03 \x01(\x01\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12\x1d\n\x04salt\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x37\n\nevaluators\x18\x05 \x03(\x0b\x32\x14.lavant.v1.EvaluatorB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12]\n\x06labels\x18\x06 \x03(\x0b\x32\x1b.lavant.v1.Rule.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00\x30@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x13\n\x06paused\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x31\n\x0cmax_attempts\x18\x08 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00\x34@H\x02\x88\x01\x01\x12/\n\x06\x61lerts\x18\t \x03(\x0b\x32\x10.lavant.v1.AlertB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00\x34@\x12\x10\n\x08revision\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\revaluation_id\x18\r \x01(\t\x12)\n\x08progress\x18\x0e \x01(\x0b\x32\x17.lavant.v1.RuleProgress\x12%\n\x08\x62\x61\x63kfill\x18\x0f \x01(\x0b\x32\x13.lavant.v1.Backfill\x12.\n\x0e\x61lert_statuses\x18\x10 \x03(\x0b\x32\x16.lavant.v1.AlertStatus\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_sample_rateB\t\n\x07_pausedB\x0f\n\r_max_attempts\"\xb7\x05\n\x0cSampleFilter\x12;\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKindB\x18\xc2\xf6\"\x14\x11\x00\x00\x00\x00\x00\x00Y@2\t\t\x00\x00\x00\x00\x00\x00\xf0?\x12\x32\n\x05names\x18\x02 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x65\n\x06labels\x18\x03 \x03(\x0b\x32#.lavant.v1.SampleFilter.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00Y@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12=\n\x06states\x18\x04 \x03(\x0e\x32\x13.lavant.v1.RunStateB\x18\xc2\xf6\"\x14\x11\x00\x00\x00\x00\x00\x00Y@2\t\t\x00\x00\x00\x00\x00\x00$@\x12>\n\x0cmin_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12>\n\x0cmax_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00\x12&\n\nmin_tokens\x18\x07 \x01(\x03\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00H\x00\x88\x01\x01\x12&\n\nmax_tokens\x18\x08 \x01(\x03\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12\x16\n\thas_error\x18\t \x01(\x08H\x02\x88\x01\x01\x12%\n\x0einput_contains\x18\n \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00\x90@\x12&\n\x0foutput_contains\x18\x0b \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00\x90@\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_min_tokensB\r\n\x0b_max_tokensB\x0c\n\n_has_error\"\xd7\x01\n\x0cRuleProgress\x12\x15\n\rruns_examined\x18\x01 \x01(\x03\x12\x15\n\rruns_selected\x18\x02 \x01(\x03\x12\x16\n\x0eruns_evaluated\x18\x03 \x01(\x03\x12\x13\n\x0bruns_failed\x18\x04 \x01(\x03\x12\x17\n\x0fsamples_waiting\x18\x05 \x01(\x03\x12\x17\n\x0fsamples_delayed\x18\x06 \x01(\x03\x12\x14\n\x0csamples_held\x18\x07 \x01(\x03\x12$\n\nlast_error\x18\x08 \x01(\x0b\x32\x10.lavant.v1.Error\"\xd4\x01\n\x08\x42\x61\x63kfill\x12\x31\n\rcreated_after\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rruns_examined\x18\x03 \x01(\x03\x12\x15\n\rruns_selected\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\x12%\n\x04mode\x18\x06 \x01(\x0e\x32\x17.lavant.v1.BackfillMode\"\xd1\x02\n\x05\x41lert\x12&\n\x04name\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12#\n\nscore_name\x18\x02 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12,\n\tstatistic\x18\x03 \x01(\x0e\x32\x19.lavant.v1.ScoreStatistic\x12\x0f\n\x05\x62\x65low\x18\x04 \x01(\x01H\x00\x12\x0f\n\x05\x61\x62ove\x18\x05 \x01(\x01H\x00\x12\x43\n\x06window\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00N@\x11\x00\x00\x00\x00@oDA@\x01\x12%\n\tmin_count\x18\x07 \x01(\x03\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12$\n\x0bwebhook_url\x18\x08 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00\xa0@(\x01\x42\x0b\n\tthresholdB\x0c\n\n_min_count\"\x80\x02\n\x0b\x41lertStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.lavant.v1.AlertState\x12\x0e\n\x06\x66iring\x18\x03 \x01(\x08\x12*\n\x08obstacle\x18\x04 \x01(\x0e\x32\x18.lavant.v1.AlertObstacle\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63ount\x18\x07 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x08 \x01(\x03\x12.\n\ncheck_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_value*y\n\x0c\x42\x61\x63kfillMode\x12\x1d\n\x19\x42\x41\x43KFILL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41\x43KFILL_MODE_ERRORS\x10\x01\x12\x19\n\x15\x42\x41\x43KFILL_MODE_VERSION\x10\x02\x12\x15\n\x11\x42\x41\x43KFILL_MODE_ALL\x10\x03*\xa5\x01\n\x0eScoreStatistic\x12\x1f\n\x1bSCORE_STATISTIC_UNSPECIFIED\x10\x00\x12\x18\n\x14SCORE_STATISTIC_MEAN\x10\x01\x12\x1d\n\x19SCORE_STATISTIC_PASS_RATE\x10\x02\x12\x1e\n\x1aSCORE_STATISTIC_ERROR_RATE\x10\x03\x12\x19\n\x15SCORE_STATISTIC_COUNT\x10\x04*\x8b\x01\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41LERT_STATE_OK\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x17\n\x13\x41LERT_STATE_TOO_FEW\x10\x03\x12\x1b\n\x17\x41LERT_STATE_CANNOT_FIRE\x10\x04*\xd1\x01\n\rAlertObstacle\x12\x1e\n\x1a\x41LERT_OBSTACLE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41LERT_OBSTACLE_NO_SCORES\x10\x01\x12 \n\x1c\x41LERT_OBSTACLE_UNKNOWN_SCORE\x10\x02\x12\x1e\n\x1a\x41LERT_OBSTACLE_NO_VERDICTS\x10\x03\x12\x1d\n\x19\x41LERT_OBSTACLE_NO_NUMBERS\x10\x04\x12!\n\x1d\x41LERT_OBSTACLE_EVALUATOR_DOWN\x10\x05\x42x\n\rdev.lavant.v1B\tRuleProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.rule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\tRuleProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\tRuleProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
   _globals['_RULE_LABELSENTRY']._loaded_options = None
   _globals['_RULE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_RULE'].fields_by_name['rule_id']._loaded_options = None
+  _globals['_RULE'].fields_by_name['rule_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000X@(\002'
+  _globals['_RULE'].fields_by_name['sample_rate']._loaded_options = None
+  _globals['_RULE'].fields_by_name['sample_rate']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000\360?'
+  _globals['_RULE'].fields_by_name['salt']._loaded_options = None
+  _globals['_RULE'].fields_by_name['salt']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\001'
+  _globals['_RULE'].fields_by_name['evaluators']._loaded_options = None
+  _globals['_RULE'].fields_by_name['evaluators']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000Y@'
+  _globals['_RULE'].fields_by_name['labels']._loaded_options = None
+  _globals['_RULE'].fields_by_name['labels']._serialized_options = b'\302\366\",\021\000\000\000\000\000\0000@2\013\021\000\000\000\000\000\000\220@(\001:\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_RULE'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_RULE'].fields_by_name['max_attempts']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\0004@'
+  _globals['_RULE'].fields_by_name['alerts']._loaded_options = None
+  _globals['_RULE'].fields_by_name['alerts']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\0004@'
   _globals['_SAMPLEFILTER_LABELSENTRY']._loaded_options = None
   _globals['_SAMPLEFILTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_BACKFILLMODE']._serialized_start=2106
-  _globals['_BACKFILLMODE']._serialized_end=2227
-  _globals['_SCORESTATISTIC']._serialized_start=2230
-  _globals['_SCORESTATISTIC']._serialized_end=2395
-  _globals['_ALERTSTATE']._serialized_start=2398
-  _globals['_ALERTSTATE']._serialized_end=2537
-  _globals['_ALERTOBSTACLE']._serialized_start=2540
-  _globals['_ALERTOBSTACLE']._serialized_end=2749
-  _globals['_RULE']._serialized_start=145
-  _globals['_RULE']._serialized_end=740
-  _globals['_RULE_LABELSENTRY']._serialized_start=679
-  _globals['_RULE_LABELSENTRY']._serialized_end=724
-  _globals['_SAMPLEFILTER']._serialized_start=743
-  _globals['_SAMPLEFILTER']._serialized_end=1209
-  _globals['_SAMPLEFILTER_LABELSENTRY']._serialized_start=679
-  _globals['_SAMPLEFILTER_LABELSENTRY']._serialized_end=724
-  _globals['_RULEPROGRESS']._serialized_start=1212
-  _globals['_RULEPROGRESS']._serialized_end=1417
-  _globals['_BACKFILL']._serialized_start=1420
-  _globals['_BACKFILL']._serialized_end=1625
-  _globals['_ALERT']._serialized_start=1628
-  _globals['_ALERT']._serialized_end=1845
-  _globals['_ALERTSTATUS']._serialized_start=1848
-  _globals['_ALERTSTATUS']._serialized_end=2104
+  _globals['_SAMPLEFILTER'].fields_by_name['kinds']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['kinds']._serialized_options = b'\302\366\"\024\021\000\000\000\000\000\000Y@2\t\t\000\000\000\000\000\000\360?'
+  _globals['_SAMPLEFILTER'].fields_by_name['names']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['names']._serialized_options = b'\302\366\"\037\021\000\000\000\000\000\000Y@2\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000p@(\001'
+  _globals['_SAMPLEFILTER'].fields_by_name['labels']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['labels']._serialized_options = b'\302\366\",\021\000\000\000\000\000\000Y@2\013\021\000\000\000\000\000\000\220@(\001:\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_SAMPLEFILTER'].fields_by_name['states']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['states']._serialized_options = b'\302\366\"\024\021\000\000\000\000\000\000Y@2\t\t\000\000\000\000\000\000$@'
+  _globals['_SAMPLEFILTER'].fields_by_name['min_duration']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['min_duration']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_SAMPLEFILTER'].fields_by_name['max_duration']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['max_duration']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_SAMPLEFILTER'].fields_by_name['min_tokens']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['min_tokens']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_SAMPLEFILTER'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['max_tokens']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_SAMPLEFILTER'].fields_by_name['input_contains']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['input_contains']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000\220@'
+  _globals['_SAMPLEFILTER'].fields_by_name['output_contains']._loaded_options = None
+  _globals['_SAMPLEFILTER'].fields_by_name['output_contains']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000\220@'
+  _globals['_ALERT'].fields_by_name['name']._loaded_options = None
+  _globals['_ALERT'].fields_by_name['name']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_ALERT'].fields_by_name['score_name']._loaded_options = None
+  _globals['_ALERT'].fields_by_name['score_name']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\001'
+  _globals['_ALERT'].fields_by_name['window']._loaded_options = None
+  _globals['_ALERT'].fields_by_name['window']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000N@\021\000\000\000\000@oDA@\001'
+  _globals['_ALERT'].fields_by_name['min_count']._loaded_options = None
+  _globals['_ALERT'].fields_by_name['min_count']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\000\000'
+  _globals['_ALERT'].fields_by_name['webhook_url']._loaded_options = None
+  _globals['_ALERT'].fields_by_name['webhook_url']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000\240@(\001'
+  _globals['_BACKFILLMODE']._serialized_start=2705
+  _globals['_BACKFILLMODE']._serialized_end=2826
+  _globals['_SCORESTATISTIC']._serialized_start=2829
+  _globals['_SCORESTATISTIC']._serialized_end=2994
+  _globals['_ALERTSTATE']._serialized_start=2997
+  _globals['_ALERTSTATE']._serialized_end=3136
+  _globals['_ALERTOBSTACLE']._serialized_start=3139
+  _globals['_ALERTOBSTACLE']._serialized_end=3348
+  _globals['_RULE']._serialized_start=169
+  _globals['_RULE']._serialized_end=973
+  _globals['_RULE_LABELSENTRY']._serialized_start=884
+  _globals['_RULE_LABELSENTRY']._serialized_end=929
+  _globals['_SAMPLEFILTER']._serialized_start=976
+  _globals['_SAMPLEFILTER']._serialized_end=1671
+  _globals['_SAMPLEFILTER_LABELSENTRY']._serialized_start=884
+  _globals['_SAMPLEFILTER_LABELSENTRY']._serialized_end=929
+  _globals['_RULEPROGRESS']._serialized_start=1674
+  _globals['_RULEPROGRESS']._serialized_end=1889
+  _globals['_BACKFILL']._serialized_start=1892
+  _globals['_BACKFILL']._serialized_end=2104
+  _globals['_ALERT']._serialized_start=2107
+  _globals['_ALERT']._serialized_end=2444
+  _globals['_ALERTSTATUS']._serialized_start=2447
+  _globals['_ALERTSTATUS']._serialized_end=2703
 # @@protoc_insertion_point(module_scope)

@@ -34,7 +34,7 @@ class _BackfillModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backfill
     BACKFILL_MODE_ERRORS: _BackfillMode.ValueType  # 1
     """Select runs whose last evaluation by the rule recorded an error."""
     BACKFILL_MODE_VERSION: _BackfillMode.ValueType  # 2
-    """Select runs that have a score of the rule, but none of a named evaluator in the version that the rule gives it.
+    """Select runs that have a score of the rule, but none of a named evaluator in the version that the rule names.
     Refused with INVALID_FIELD unless the rule names an evaluator with a version.
     """
     BACKFILL_MODE_ALL: _BackfillMode.ValueType  # 3
@@ -48,7 +48,7 @@ BACKFILL_MODE_UNSPECIFIED: BackfillMode.ValueType  # 0
 BACKFILL_MODE_ERRORS: BackfillMode.ValueType  # 1
 """Select runs whose last evaluation by the rule recorded an error."""
 BACKFILL_MODE_VERSION: BackfillMode.ValueType  # 2
-"""Select runs that have a score of the rule, but none of a named evaluator in the version that the rule gives it.
+"""Select runs that have a score of the rule, but none of a named evaluator in the version that the rule names.
 Refused with INVALID_FIELD unless the rule names an evaluator with a version.
 """
 BACKFILL_MODE_ALL: BackfillMode.ValueType  # 3
@@ -64,11 +64,11 @@ class _ScoreStatisticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreS
     SCORE_STATISTIC_UNSPECIFIED: _ScoreStatistic.ValueType  # 0
     """Not set. Same as MEAN."""
     SCORE_STATISTIC_MEAN: _ScoreStatistic.ValueType  # 1
-    """Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators that give pass/fail values count as 0;
-    those of evaluators that give numbers do not count.
+    """Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators of pass/fail values count as 0;
+    those of evaluators of numbers do not count.
     """
     SCORE_STATISTIC_PASS_RATE: _ScoreStatistic.ValueType  # 2
-    """Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator that gives pass/fail values counts as
+    """Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator of pass/fail values counts as
     not passed.
     """
     SCORE_STATISTIC_ERROR_RATE: _ScoreStatistic.ValueType  # 3
@@ -82,11 +82,11 @@ class ScoreStatistic(_ScoreStatistic, metaclass=_ScoreStatisticEnumTypeWrapper):
 SCORE_STATISTIC_UNSPECIFIED: ScoreStatistic.ValueType  # 0
 """Not set. Same as MEAN."""
 SCORE_STATISTIC_MEAN: ScoreStatistic.ValueType  # 1
-"""Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators that give pass/fail values count as 0;
-those of evaluators that give numbers do not count.
+"""Mean of numbers, and of pass/fail values as 0 and 1. Errors of evaluators of pass/fail values count as 0;
+those of evaluators of numbers do not count.
 """
 SCORE_STATISTIC_PASS_RATE: ScoreStatistic.ValueType  # 2
-"""Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator that gives pass/fail values counts as
+"""Fraction of pass/fail values that passed, 0 to 1. An error of an evaluator of pass/fail values counts as
 not passed.
 """
 SCORE_STATISTIC_ERROR_RATE: ScoreStatistic.ValueType  # 3
@@ -230,13 +230,13 @@ class Rule(_message.Message):
     paused: _builtins.bool
     """Whether the rule examines no runs. Default false. Runs that finish meanwhile are left to BackfillRule."""
     max_attempts: _builtins.int
-    """Number of times that a sample is assigned before the run is recorded as failed. 1 to 20; 0 means the default, 5."""
+    """Number of times that a sample is assigned before the run is recorded as failed. 1 to 20; default 5."""
     revision: _builtins.int
     """Revision of the settings: 1 after CreateRule, higher after every change. Set by the server; see UpdateRuleRequest
     for its use in requests.
     """
     evaluation_id: _builtins.str
-    """ID of the run of kind EVALUATION to which results are written now, as RowFinished and ScoreRecorded events. The
+    """ID of the run of kind EVALUATION to which results are written now, as RowFinished events. The
     server ends that run and starts another when it gets long and when the rule changes. Set by the server.
     """
     @_builtins.property
@@ -286,8 +286,8 @@ class Rule(_message.Message):
         salt: _builtins.str = ...,
         evaluators: _abc.Iterable[_event_pb2.Evaluator] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        paused: _builtins.bool = ...,
-        max_attempts: _builtins.int = ...,
+        paused: _builtins.bool | None = ...,
+        max_attempts: _builtins.int | None = ...,
         alerts: _abc.Iterable[Global___Alert] | None = ...,
         revision: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -297,12 +297,21 @@ class Rule(_message.Message):
         backfill: Global___Backfill | None = ...,
         alert_statuses: _abc.Iterable[Global___AlertStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate", "backfill", b"backfill", "create_time", b"create_time", "filter", b"filter", "progress", b"progress", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_paused", b"_paused", "_sample_rate", b"_sample_rate", "backfill", b"backfill", "create_time", b"create_time", "filter", b"filter", "max_attempts", b"max_attempts", "paused", b"paused", "progress", b"progress", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate", "alert_statuses", b"alert_statuses", "alerts", b"alerts", "backfill", b"backfill", "create_time", b"create_time", "evaluation_id", b"evaluation_id", "evaluators", b"evaluators", "filter", b"filter", "labels", b"labels", "max_attempts", b"max_attempts", "paused", b"paused", "progress", b"progress", "revision", b"revision", "rule_id", b"rule_id", "salt", b"salt", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_paused", b"_paused", "_sample_rate", b"_sample_rate", "alert_statuses", b"alert_statuses", "alerts", b"alerts", "backfill", b"backfill", "create_time", b"create_time", "evaluation_id", b"evaluation_id", "evaluators", b"evaluators", "filter", b"filter", "labels", b"labels", "max_attempts", b"max_attempts", "paused", b"paused", "progress", b"progress", "revision", b"revision", "rule_id", b"rule_id", "salt", b"salt", "sample_rate", b"sample_rate", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__paused: _TypeAlias = _typing.Literal["paused"]  # noqa: Y015
+    _WhichOneofArgType__paused: _TypeAlias = _typing.Literal["_paused", b"_paused"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate: _TypeAlias = _typing.Literal["sample_rate"]  # noqa: Y015
     _WhichOneofArgType__sample_rate: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paused) -> _WhichOneofReturnType__paused | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_rate) -> _WhichOneofReturnType__sample_rate | None: ...
 
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
@@ -428,19 +437,19 @@ class RuleProgress(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RUNS_SEEN_FIELD_NUMBER: _builtins.int
-    RUNS_DRAWN_FIELD_NUMBER: _builtins.int
-    RUNS_JUDGED_FIELD_NUMBER: _builtins.int
+    RUNS_EXAMINED_FIELD_NUMBER: _builtins.int
+    RUNS_SELECTED_FIELD_NUMBER: _builtins.int
+    RUNS_EVALUATED_FIELD_NUMBER: _builtins.int
     RUNS_FAILED_FIELD_NUMBER: _builtins.int
     SAMPLES_WAITING_FIELD_NUMBER: _builtins.int
     SAMPLES_DELAYED_FIELD_NUMBER: _builtins.int
     SAMPLES_HELD_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
-    runs_seen: _builtins.int
+    runs_examined: _builtins.int
     """Number of finished runs that the rule examined."""
-    runs_drawn: _builtins.int
+    runs_selected: _builtins.int
     """Number of these that it selected for evaluation."""
-    runs_judged: _builtins.int
+    runs_evaluated: _builtins.int
     """Number of selected runs that were evaluated."""
     runs_failed: _builtins.int
     """Number of selected runs that were recorded as failed."""
@@ -457,9 +466,9 @@ class RuleProgress(_message.Message):
     def __init__(
         self,
         *,
-        runs_seen: _builtins.int = ...,
-        runs_drawn: _builtins.int = ...,
-        runs_judged: _builtins.int = ...,
+        runs_examined: _builtins.int = ...,
+        runs_selected: _builtins.int = ...,
+        runs_evaluated: _builtins.int = ...,
         runs_failed: _builtins.int = ...,
         samples_waiting: _builtins.int = ...,
         samples_delayed: _builtins.int = ...,
@@ -468,7 +477,7 @@ class RuleProgress(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "runs_drawn", b"runs_drawn", "runs_failed", b"runs_failed", "runs_judged", b"runs_judged", "runs_seen", b"runs_seen", "samples_delayed", b"samples_delayed", "samples_held", b"samples_held", "samples_waiting", b"samples_waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "runs_evaluated", b"runs_evaluated", "runs_examined", b"runs_examined", "runs_failed", b"runs_failed", "runs_selected", b"runs_selected", "samples_delayed", b"samples_delayed", "samples_held", b"samples_held", "samples_waiting", b"samples_waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,13 +491,13 @@ class Backfill(_message.Message):
 
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
-    RUNS_SEEN_FIELD_NUMBER: _builtins.int
-    RUNS_DRAWN_FIELD_NUMBER: _builtins.int
+    RUNS_EXAMINED_FIELD_NUMBER: _builtins.int
+    RUNS_SELECTED_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
-    runs_seen: _builtins.int
+    runs_examined: _builtins.int
     """Number of finished runs that the backfill examined so far."""
-    runs_drawn: _builtins.int
+    runs_selected: _builtins.int
     """Number of these that it selected for evaluation."""
     done: _builtins.bool
     """Whether all of these runs were examined."""
@@ -507,14 +516,14 @@ class Backfill(_message.Message):
         *,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
-        runs_seen: _builtins.int = ...,
-        runs_drawn: _builtins.int = ...,
+        runs_examined: _builtins.int = ...,
+        runs_selected: _builtins.int = ...,
         done: _builtins.bool = ...,
         mode: Global___BackfillMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "done", b"done", "mode", b"mode", "runs_drawn", b"runs_drawn", "runs_seen", b"runs_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "done", b"done", "mode", b"mode", "runs_examined", b"runs_examined", "runs_selected", b"runs_selected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,14 +559,15 @@ class Alert(_message.Message):
     above: _builtins.float
     """Fire when the statistic is above this."""
     min_count: _builtins.int
-    """Number of scores in the window that the statistic needs; with fewer, the alert keeps its state. At least 0; 0 means
-    1, or, for COUNT, 0, so that the alert can fire when there are too few scores.
+    """Number of scores in the window that the statistic needs; with fewer, the alert keeps its state. At least 0;
+    default 1, or, for COUNT, 0, so that the alert can fire when there are too few scores.
     """
     webhook_url: _builtins.str
     """URL to which AlertChanged is sent as JSON with POST, the changes of each alert in their order. http or https, up to
     2,048 characters; the server's setting `webhooks` lists the allowed addresses. Repeated until the response is 2xx,
-    for one day; the header Lavant-Alert-Id, made of the run's ID and the event's sequence, identifies repetitions.
-    Empty: none.
+    for one day; the header Lavant-Alert-Id, made of the tenant, the run's ID and the event's sequence, identifies
+    repetitions. The rest of the URL may be a secret: responses show its origin, followed by "/…". UpdateRule keeps the
+    stored URL of the alert of the same name when it receives that form; CreateRule refuses it. Empty: none.
     """
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
@@ -574,15 +584,20 @@ class Alert(_message.Message):
         below: _builtins.float = ...,
         above: _builtins.float = ...,
         window: _duration_pb2.Duration | None = ...,
-        min_count: _builtins.int = ...,
+        min_count: _builtins.int | None = ...,
         webhook_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "below", b"below", "threshold", b"threshold", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_count", b"_min_count", "above", b"above", "below", b"below", "min_count", b"min_count", "threshold", b"threshold", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["above", b"above", "below", b"below", "min_count", b"min_count", "name", b"name", "score_name", b"score_name", "statistic", b"statistic", "threshold", b"threshold", "webhook_url", b"webhook_url", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_count", b"_min_count", "above", b"above", "below", b"below", "min_count", b"min_count", "name", b"name", "score_name", b"score_name", "statistic", b"statistic", "threshold", b"threshold", "webhook_url", b"webhook_url", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_count: _TypeAlias = _typing.Literal["min_count"]  # noqa: Y015
+    _WhichOneofArgType__min_count: _TypeAlias = _typing.Literal["_min_count", b"_min_count"]  # noqa: Y015
     _WhichOneofReturnType_threshold: _TypeAlias = _typing.Literal["below", "above"]  # noqa: Y015
     _WhichOneofArgType_threshold: _TypeAlias = _typing.Literal["threshold", b"threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_count) -> _WhichOneofReturnType__min_count | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_threshold) -> _WhichOneofReturnType_threshold | None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015

@@ -24,16 +24,29 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lavant/v1/run.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.lavant.v1.RunKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.lavant.v1.RunState\x12*\n\x06labels\x18\x05 \x03(\x0b\x32\x1a.lavant.v1.Run.LabelsEntry\x12\x15\n\rparent_run_id\x18\x06 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0b \x01(\x03\x12\x36\n\x12producer_seen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10producer_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06result\x18\x0e \x01(\x0b\x32\x16.lavant.v1.RunFinished\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x01\n\x0bRunFinished\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.lavant.v1.RunState\x12\x13\n\x0boutput_json\x18\x02 \x01(\t\x12\x1f\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.lavant.v1.Error\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.lavant.v1.TokenUsage\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\nevaluation\x18\x06 \x01(\x0b\x32\x1c.lavant.v1.EvaluationSummary\"O\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x14\n\x0c\x64\x65tails_json\x18\x04 \x01(\t\"\xe5\x01\n\nTokenUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x04 \x01(\x03\x12#\n\x1b\x63\x61\x63he_creation_input_tokens\x18\x05 \x01(\x03\x12\x1f\n\x17reasoning_output_tokens\x18\x06 \x01(\x03\x12\x10\n\x08requests\x18\x07 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"\xcc\x03\n\x11\x45valuationSummary\x12\x16\n\x0erows_succeeded\x18\x01 \x01(\x03\x12\x13\n\x0brows_failed\x18\x02 \x01(\x03\x12\x41\n\x0bmean_scores\x18\x03 \x03(\x0b\x32,.lavant.v1.EvaluationSummary.MeanScoresEntry\x12\x15\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x43\n\x0cscore_counts\x18\x05 \x03(\x0b\x32-.lavant.v1.EvaluationSummary.ScoreCountsEntry\x12\x43\n\x0c\x65rror_counts\x18\x06 \x03(\x0b\x32-.lavant.v1.EvaluationSummary.ErrorCountsEntry\x1a\x31\n\x0fMeanScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x32\n\x10ScoreCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x32\n\x10\x45rrorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x0b\n\t_accuracy*P\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eRUN_KIND_AGENT\x10\x01\x12\x17\n\x13RUN_KIND_EVALUATION\x10\x02*\xea\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x1c\n\x18RUN_STATE_INPUT_REQUIRED\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\n\x12\x14\n\x10RUN_STATE_FAILED\x10\x0b\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x0c\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\r\x12\x17\n\x13RUN_STATE_ABANDONED\x10\x0e\x42|\n\rcom.lavant.v1B\x08RunProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lavant/v1/run.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\"\x8b\x03\n\x0bRunSettings\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.lavant.v1.RunKind\x12&\n\x04name\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x64\n\x06labels\x18\x03 \x03(\x0b\x32\".lavant.v1.RunSettings.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12&\n\rparent_run_id\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12(\n\x0f\x63onversation_id\x18\x05 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12K\n\x10producer_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x80\xc6\x43\x41\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.lavant.v1.RunKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.lavant.v1.RunState\x12*\n\x06labels\x18\x05 \x03(\x0b\x32\x1a.lavant.v1.Run.LabelsEntry\x12\x15\n\rparent_run_id\x18\x06 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0b \x01(\x03\x12\x36\n\x12producer_seen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10producer_timeout\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06result\x18\x0e \x01(\x0b\x32\x16.lavant.v1.RunFinished\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x01\n\x0bRunFinished\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.lavant.v1.RunState\x12\x13\n\x0boutput_json\x18\x02 \x01(\t\x12\x1f\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x10.lavant.v1.Error\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.lavant.v1.TokenUsage\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\nevaluation\x18\x06 \x01(\x0b\x32\x1c.lavant.v1.EvaluationSummary\"O\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x14\n\x0c\x64\x65tails_json\x18\x04 \x01(\t\"\xe5\x01\n\nTokenUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_read_input_tokens\x18\x04 \x01(\x03\x12#\n\x1b\x63\x61\x63he_creation_input_tokens\x18\x05 \x01(\x03\x12\x1f\n\x17reasoning_output_tokens\x18\x06 \x01(\x03\x12\x10\n\x08requests\x18\x07 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"\xcc\x03\n\x11\x45valuationSummary\x12\x16\n\x0erows_succeeded\x18\x01 \x01(\x03\x12\x13\n\x0brows_failed\x18\x02 \x01(\x03\x12\x41\n\x0bmean_scores\x18\x03 \x03(\x0b\x32,.lavant.v1.EvaluationSummary.MeanScoresEntry\x12\x15\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x43\n\x0cscore_counts\x18\x05 \x03(\x0b\x32-.lavant.v1.EvaluationSummary.ScoreCountsEntry\x12\x43\n\x0c\x65rror_counts\x18\x06 \x03(\x0b\x32-.lavant.v1.EvaluationSummary.ErrorCountsEntry\x1a\x31\n\x0fMeanScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x32\n\x10ScoreCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x32\n\x10\x45rrorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x0b\n\t_accuracy*P\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eRUN_KIND_AGENT\x10\x01\x12\x17\n\x13RUN_KIND_EVALUATION\x10\x02*\xea\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x1c\n\x18RUN_STATE_INPUT_REQUIRED\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\n\x12\x14\n\x10RUN_STATE_FAILED\x10\x0b\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x0c\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\r\x12\x17\n\x13RUN_STATE_ABANDONED\x10\x0e\x42w\n\rdev.lavant.v1B\x08RunProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\010RunProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\010RunProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['_RUNSETTINGS_LABELSENTRY']._loaded_options = None
+  _globals['_RUNSETTINGS_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSETTINGS'].fields_by_name['name']._loaded_options = None
+  _globals['_RUNSETTINGS'].fields_by_name['name']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000p@(\001'
+  _globals['_RUNSETTINGS'].fields_by_name['labels']._loaded_options = None
+  _globals['_RUNSETTINGS'].fields_by_name['labels']._serialized_options = b'\302\366\",\021\000\000\000\000\000\000P@2\013\021\000\000\000\000\000\000\220@(\001:\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_RUNSETTINGS'].fields_by_name['parent_run_id']._loaded_options = None
+  _globals['_RUNSETTINGS'].fields_by_name['parent_run_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\002'
+  _globals['_RUNSETTINGS'].fields_by_name['conversation_id']._loaded_options = None
+  _globals['_RUNSETTINGS'].fields_by_name['conversation_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000p@(\001'
+  _globals['_RUNSETTINGS'].fields_by_name['producer_timeout']._loaded_options = None
+  _globals['_RUNSETTINGS'].fields_by_name['producer_timeout']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\200\306CA'
   _globals['_RUN_LABELSENTRY']._loaded_options = None
   _globals['_RUN_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONSUMMARY_MEANSCORESENTRY']._loaded_options = None
@@ -42,26 +55,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONSUMMARY_SCORECOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._loaded_options = None
   _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNKIND']._serialized_start=1677
-  _globals['_RUNKIND']._serialized_end=1757
-  _globals['_RUNSTATE']._serialized_start=1760
-  _globals['_RUNSTATE']._serialized_end=1994
-  _globals['_RUN']._serialized_start=100
-  _globals['_RUN']._serialized_end=660
-  _globals['_RUN_LABELSENTRY']._serialized_start=615
-  _globals['_RUN_LABELSENTRY']._serialized_end=660
-  _globals['_RUNFINISHED']._serialized_start=663
-  _globals['_RUNFINISHED']._serialized_end=899
-  _globals['_ERROR']._serialized_start=901
-  _globals['_ERROR']._serialized_end=980
-  _globals['_TOKENUSAGE']._serialized_start=983
-  _globals['_TOKENUSAGE']._serialized_end=1212
-  _globals['_EVALUATIONSUMMARY']._serialized_start=1215
-  _globals['_EVALUATIONSUMMARY']._serialized_end=1675
-  _globals['_EVALUATIONSUMMARY_MEANSCORESENTRY']._serialized_start=1509
-  _globals['_EVALUATIONSUMMARY_MEANSCORESENTRY']._serialized_end=1558
-  _globals['_EVALUATIONSUMMARY_SCORECOUNTSENTRY']._serialized_start=1560
-  _globals['_EVALUATIONSUMMARY_SCORECOUNTSENTRY']._serialized_end=1610
-  _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._serialized_start=1612
-  _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._serialized_end=1662
+  _globals['_RUNKIND']._serialized_start=2099
+  _globals['_RUNKIND']._serialized_end=2179
+  _globals['_RUNSTATE']._serialized_start=2182
+  _globals['_RUNSTATE']._serialized_end=2416
+  _globals['_RUNSETTINGS']._serialized_start=124
+  _globals['_RUNSETTINGS']._serialized_end=519
+  _globals['_RUNSETTINGS_LABELSENTRY']._serialized_start=474
+  _globals['_RUNSETTINGS_LABELSENTRY']._serialized_end=519
+  _globals['_RUN']._serialized_start=522
+  _globals['_RUN']._serialized_end=1082
+  _globals['_RUN_LABELSENTRY']._serialized_start=474
+  _globals['_RUN_LABELSENTRY']._serialized_end=519
+  _globals['_RUNFINISHED']._serialized_start=1085
+  _globals['_RUNFINISHED']._serialized_end=1321
+  _globals['_ERROR']._serialized_start=1323
+  _globals['_ERROR']._serialized_end=1402
+  _globals['_TOKENUSAGE']._serialized_start=1405
+  _globals['_TOKENUSAGE']._serialized_end=1634
+  _globals['_EVALUATIONSUMMARY']._serialized_start=1637
+  _globals['_EVALUATIONSUMMARY']._serialized_end=2097
+  _globals['_EVALUATIONSUMMARY_MEANSCORESENTRY']._serialized_start=1931
+  _globals['_EVALUATIONSUMMARY_MEANSCORESENTRY']._serialized_end=1980
+  _globals['_EVALUATIONSUMMARY_SCORECOUNTSENTRY']._serialized_start=1982
+  _globals['_EVALUATIONSUMMARY_SCORECOUNTSENTRY']._serialized_end=2032
+  _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._serialized_start=2034
+  _globals['_EVALUATIONSUMMARY_ERRORCOUNTSENTRY']._serialized_end=2084
 # @@protoc_insertion_point(module_scope)

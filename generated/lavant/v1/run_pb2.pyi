@@ -28,7 +28,7 @@ class _RunKind:
 class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_KIND_UNSPECIFIED: _RunKind.ValueType  # 0
-    """Not set. In CreateRun: AGENT."""
+    """Not set. In RunSettings: AGENT."""
     RUN_KIND_AGENT: _RunKind.ValueType  # 1
     """An agent, a workflow or a single model call."""
     RUN_KIND_EVALUATION: _RunKind.ValueType  # 2
@@ -38,7 +38,7 @@ class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
     """What a run executes."""
 
 RUN_KIND_UNSPECIFIED: RunKind.ValueType  # 0
-"""Not set. In CreateRun: AGENT."""
+"""Not set. In RunSettings: AGENT."""
 RUN_KIND_AGENT: RunKind.ValueType  # 1
 """An agent, a workflow or a single model call."""
 RUN_KIND_EVALUATION: RunKind.ValueType  # 2
@@ -94,6 +94,74 @@ RUN_STATE_ABANDONED: RunState.ValueType  # 14
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
+class RunSettings(_message.Message):
+    """Settings of a run. Set when the run is created; they never change. At most 64 KiB in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    PRODUCER_TIMEOUT_FIELD_NUMBER: _builtins.int
+    kind: Global___RunKind.ValueType
+    """What the run executes. Default AGENT."""
+    name: _builtins.str
+    """Name of the agent or evaluation. 1 to 256 characters, no control characters. Required."""
+    parent_run_id: _builtins.str
+    """ID of the run that starts this one. Bounds as of Run.run_id. Empty: none."""
+    conversation_id: _builtins.str
+    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters."""
+
+    @_builtins.property
+    def producer_timeout(self) -> _duration_pb2.Duration:
+        """Time without a batch from a producer after which the server ends the run as ABANDONED. 1 s to 30 days. Absent:
+        never.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RunKind.ValueType = ...,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        parent_run_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        producer_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["producer_timeout", b"producer_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "kind", b"kind", "labels", b"labels", "name", b"name", "parent_run_id", b"parent_run_id", "producer_timeout", b"producer_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSettings: _TypeAlias = RunSettings  # noqa: Y015
+
+@_typing.final
 class Run(_message.Message):
     """One execution of an agent or of an evaluation. A run owns one log of events, totally ordered, and ends exactly once."""
 
@@ -135,27 +203,29 @@ class Run(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ID of the run, unique within the tenant. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..".
-    Chosen by the caller of CreateRun, or a UUIDv7 that the server generates. IDs that start with "lavant." belong to
+    Chosen by the caller who creates the run, or a UUIDv7 that the server generates. IDs that start with "lavant." belong to
     system runs, which the server writes itself and clients can only read.
     """
     kind: Global___RunKind.ValueType
-    """What the run executes. Set by CreateRun; never UNSPECIFIED in a response."""
+    """What the run executes. One of the RunSettings; never UNSPECIFIED in a response."""
     name: _builtins.str
-    """Name of the agent or evaluation, by which runs are grouped. 1 to 256 characters, no control characters. Set by
-    CreateRun.
+    """Name of the agent or evaluation that the run executes, by which runs are grouped. 1 to 256 characters, no control
+    characters. One of the RunSettings.
     """
     state: Global___RunState.ValueType
     """Current state. Set by the server from the run's events."""
     parent_run_id: _builtins.str
-    """ID of the run that started this one. Empty: none. Set by CreateRun; the server does not check that it exists."""
+    """ID of the run that started this one. Empty: none. One of the RunSettings; the server does not check that it exists."""
     conversation_id: _builtins.str
-    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none. Set by CreateRun."""
+    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none. One of the
+    RunSettings.
+    """
     last_sequence: _builtins.int
     """Sequence of the last recorded event. 0 while the log is empty. Set by the server."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Key-value pairs for filters of runs and rules. At most 64; keys of 1 to 128 characters, values of up to 1,024,
-        no control characters. Set by CreateRun.
+        no control characters. One of the RunSettings.
         """
 
     @_builtins.property
@@ -180,8 +250,8 @@ class Run(_message.Message):
 
     @_builtins.property
     def producer_timeout(self) -> _duration_pb2.Duration:
-        """Time without a batch after which the server ends the run as ABANDONED. 1 s to 30 days. Absent: never. Set by
-        CreateRun.
+        """Time without a batch after which the server ends the run as ABANDONED. 1 s to 30 days. Absent: never. One of the
+        RunSettings.
         """
 
     @_builtins.property

@@ -24,55 +24,83 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
+from lavant.v1 import event_service_pb2 as lavant_dot_v1_dot_event__service__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blavant/v1/run_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lavant/v1/run.proto\"\x9f\x02\n\x10\x43reateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.lavant.v1.RunKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.lavant.v1.CreateRunRequest.LabelsEntry\x12\x15\n\rparent_run_id\x18\x05 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x06 \x01(\t\x12\x33\n\x10producer_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\x11\x43reateRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\xda\x02\n\tRunFilter\x12!\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKind\x12#\n\x06states\x18\x02 \x03(\x0e\x32\x13.lavant.v1.RunState\x12\r\n\x05names\x18\x03 \x03(\t\x12\x30\n\x06labels\x18\x04 \x03(\x0b\x32 .lavant.v1.RunFilter.LabelsEntry\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x15\n\rparent_run_id\x18\x06 \x01(\t\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x0fListRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eWaitRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x0fWaitRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"N\n\x10WatchRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"G\n\x11WatchRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1c\n\x04runs\x18\x02 \x03(\x0b\x32\x0e.lavant.v1.Run\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse2\xf4\x03\n\nRunService\x12\x46\n\tCreateRun\x12\x1b.lavant.v1.CreateRunRequest\x1a\x1c.lavant.v1.CreateRunResponse\x12=\n\x06GetRun\x12\x18.lavant.v1.GetRunRequest\x1a\x19.lavant.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.lavant.v1.ListRunsRequest\x1a\x1b.lavant.v1.ListRunsResponse\x12@\n\x07WaitRun\x12\x19.lavant.v1.WaitRunRequest\x1a\x1a.lavant.v1.WaitRunResponse\x12H\n\tWatchRuns\x12\x1b.lavant.v1.WatchRunsRequest\x1a\x1c.lavant.v1.WatchRunsResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.lavant.v1.CancelRunRequest\x1a\x1c.lavant.v1.CancelRunResponse\x12\x46\n\tDeleteRun\x12\x1b.lavant.v1.DeleteRunRequest\x1a\x1c.lavant.v1.DeleteRunResponseB\x83\x01\n\rcom.lavant.v1B\x0fRunServiceProtoP\x01Z\"lavant.internal/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blavant/v1/run_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x13lavant/v1/run.proto\"e\n\x10\x43reateRunRequest\x12\x1f\n\x06run_id\x18\x01 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x30\n\x08settings\x18\x02 \x01(\x0b\x32\x16.lavant.v1.RunSettingsB\x06\xc2\xf6\"\x02@\x01\"0\n\x11\x43reateRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"9\n\rGetRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\xf1\x03\n\tRunFilter\x12\x30\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKindB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x06states\x18\x02 \x03(\x0e\x32\x13.lavant.v1.RunStateB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x05names\x18\x03 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x62\n\x06labels\x18\x04 \x03(\x0b\x32 .lavant.v1.RunFilter.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12(\n\x0f\x63onversation_id\x18\x05 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12&\n\rparent_run_id\x18\x06 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x89\x01\n\x0fListRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x0eWaitRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x42\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00N@\".\n\x0fWaitRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"N\n\x10WatchRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xac\x01\n\x11WatchRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1c\n\x04runs\x18\x02 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x14\n\x0cleft_run_ids\x18\x03 \x03(\t\x12\x17\n\x0f\x64\x65leted_run_ids\x18\x04 \x03(\t\x12\x11\n\tcaught_up\x18\x05 \x01(\x08\x12!\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEnd\"]\n\x10\x43\x61ncelRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x1f\n\x06reason\x18\x02 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"<\n\x10\x44\x65leteRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"\x13\n\x11\x44\x65leteRunResponse2\xf4\x03\n\nRunService\x12\x46\n\tCreateRun\x12\x1b.lavant.v1.CreateRunRequest\x1a\x1c.lavant.v1.CreateRunResponse\x12=\n\x06GetRun\x12\x18.lavant.v1.GetRunRequest\x1a\x19.lavant.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.lavant.v1.ListRunsRequest\x1a\x1b.lavant.v1.ListRunsResponse\x12@\n\x07WaitRun\x12\x19.lavant.v1.WaitRunRequest\x1a\x1a.lavant.v1.WaitRunResponse\x12H\n\tWatchRuns\x12\x1b.lavant.v1.WatchRunsRequest\x1a\x1c.lavant.v1.WatchRunsResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.lavant.v1.CancelRunRequest\x1a\x1c.lavant.v1.CancelRunResponse\x12\x46\n\tDeleteRun\x12\x1b.lavant.v1.DeleteRunRequest\x1a\x1c.lavant.v1.DeleteRunResponseB~\n\rdev.lavant.v1B\x0fRunServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\rcom.lavant.v1B\017RunServiceProtoP\001Z\"lavant.internal/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
-  _globals['_CREATERUNREQUEST_LABELSENTRY']._loaded_options = None
-  _globals['_CREATERUNREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.lavant.v1B\017RunServiceProtoP\001Z\035lavant.dev/lavant/v1;lavantv1\252\002\tLavant.V1\312\002\tLavant\\V1\342\002\025Lavant\\V1\\GPBMetadata\352\002\nLavant::V1'
+  _globals['_CREATERUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_CREATERUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\002'
+  _globals['_CREATERUNREQUEST'].fields_by_name['settings']._loaded_options = None
+  _globals['_CREATERUNREQUEST'].fields_by_name['settings']._serialized_options = b'\302\366\"\002@\001'
+  _globals['_GETRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_GETRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
   _globals['_RUNFILTER_LABELSENTRY']._loaded_options = None
   _globals['_RUNFILTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CREATERUNREQUEST']._serialized_start=129
-  _globals['_CREATERUNREQUEST']._serialized_end=416
-  _globals['_CREATERUNREQUEST_LABELSENTRY']._serialized_start=371
-  _globals['_CREATERUNREQUEST_LABELSENTRY']._serialized_end=416
-  _globals['_CREATERUNRESPONSE']._serialized_start=418
-  _globals['_CREATERUNRESPONSE']._serialized_end=466
-  _globals['_GETRUNREQUEST']._serialized_start=468
-  _globals['_GETRUNREQUEST']._serialized_end=499
-  _globals['_GETRUNRESPONSE']._serialized_start=501
-  _globals['_GETRUNRESPONSE']._serialized_end=546
-  _globals['_RUNFILTER']._serialized_start=549
-  _globals['_RUNFILTER']._serialized_end=895
-  _globals['_RUNFILTER_LABELSENTRY']._serialized_start=371
-  _globals['_RUNFILTER_LABELSENTRY']._serialized_end=416
-  _globals['_LISTRUNSREQUEST']._serialized_start=897
-  _globals['_LISTRUNSREQUEST']._serialized_end=991
-  _globals['_LISTRUNSRESPONSE']._serialized_start=993
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1066
-  _globals['_WAITRUNREQUEST']._serialized_start=1068
-  _globals['_WAITRUNREQUEST']._serialized_end=1144
-  _globals['_WAITRUNRESPONSE']._serialized_start=1146
-  _globals['_WAITRUNRESPONSE']._serialized_end=1192
-  _globals['_WATCHRUNSREQUEST']._serialized_start=1194
-  _globals['_WATCHRUNSREQUEST']._serialized_end=1272
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=1274
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=1345
-  _globals['_CANCELRUNREQUEST']._serialized_start=1347
-  _globals['_CANCELRUNREQUEST']._serialized_end=1397
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1399
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1447
-  _globals['_DELETERUNREQUEST']._serialized_start=1449
-  _globals['_DELETERUNREQUEST']._serialized_end=1483
-  _globals['_DELETERUNRESPONSE']._serialized_start=1485
-  _globals['_DELETERUNRESPONSE']._serialized_end=1504
-  _globals['_RUNSERVICE']._serialized_start=1507
-  _globals['_RUNSERVICE']._serialized_end=2007
+  _globals['_RUNFILTER'].fields_by_name['kinds']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['kinds']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000Y@'
+  _globals['_RUNFILTER'].fields_by_name['states']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['states']._serialized_options = b'\302\366\"\t\021\000\000\000\000\000\000Y@'
+  _globals['_RUNFILTER'].fields_by_name['names']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['names']._serialized_options = b'\302\366\"\037\021\000\000\000\000\000\000Y@2\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000p@(\001'
+  _globals['_RUNFILTER'].fields_by_name['labels']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['labels']._serialized_options = b'\302\366\",\021\000\000\000\000\000\000P@2\013\021\000\000\000\000\000\000\220@(\001:\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\001'
+  _globals['_RUNFILTER'].fields_by_name['conversation_id']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['conversation_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000p@(\001'
+  _globals['_RUNFILTER'].fields_by_name['parent_run_id']._loaded_options = None
+  _globals['_RUNFILTER'].fields_by_name['parent_run_id']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000@\217@'
+  _globals['_WAITRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_WAITRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_WAITRUNREQUEST'].fields_by_name['timeout']._loaded_options = None
+  _globals['_WAITRUNREQUEST'].fields_by_name['timeout']._serialized_options = b'\302\366\"\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000N@'
+  _globals['_CANCELRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_CANCELRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_CANCELRUNREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELRUNREQUEST'].fields_by_name['reason']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000\220@(\001'
+  _globals['_DELETERUNREQUEST'].fields_by_name['run_id']._loaded_options = None
+  _globals['_DELETERUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
+  _globals['_CREATERUNREQUEST']._serialized_start=183
+  _globals['_CREATERUNREQUEST']._serialized_end=284
+  _globals['_CREATERUNRESPONSE']._serialized_start=286
+  _globals['_CREATERUNRESPONSE']._serialized_end=334
+  _globals['_GETRUNREQUEST']._serialized_start=336
+  _globals['_GETRUNREQUEST']._serialized_end=393
+  _globals['_GETRUNRESPONSE']._serialized_start=395
+  _globals['_GETRUNRESPONSE']._serialized_end=440
+  _globals['_RUNFILTER']._serialized_start=443
+  _globals['_RUNFILTER']._serialized_end=940
+  _globals['_RUNFILTER_LABELSENTRY']._serialized_start=895
+  _globals['_RUNFILTER_LABELSENTRY']._serialized_end=940
+  _globals['_LISTRUNSREQUEST']._serialized_start=943
+  _globals['_LISTRUNSREQUEST']._serialized_end=1080
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1082
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1155
+  _globals['_WAITRUNREQUEST']._serialized_start=1157
+  _globals['_WAITRUNREQUEST']._serialized_end=1283
+  _globals['_WAITRUNRESPONSE']._serialized_start=1285
+  _globals['_WAITRUNRESPONSE']._serialized_end=1331
+  _globals['_WATCHRUNSREQUEST']._serialized_start=1333
+  _globals['_WATCHRUNSREQUEST']._serialized_end=1411
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=1414
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=1586
+  _globals['_CANCELRUNREQUEST']._serialized_start=1588
+  _globals['_CANCELRUNREQUEST']._serialized_end=1681
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1683
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1731
+  _globals['_DELETERUNREQUEST']._serialized_start=1733
+  _globals['_DELETERUNREQUEST']._serialized_end=1793
+  _globals['_DELETERUNRESPONSE']._serialized_start=1795
+  _globals['_DELETERUNRESPONSE']._serialized_end=1814
+  _globals['_RUNSERVICE']._serialized_start=1817
+  _globals['_RUNSERVICE']._serialized_end=2317
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from lavant.v1 import event_service_pb2 as _event_service_pb2
 from lavant.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
@@ -23,73 +24,29 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateRunRequest(_message.Message):
-    """Request of CreateRun. Its fields are the settings of the run, which never change."""
+    """Request of CreateRun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     RUN_ID_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
-    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
-    PRODUCER_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ID of the run. 1 to 128 characters of A-Z a-z 0-9 . _ ~ - other than "." and "..", not starting with "lavant.".
     Empty: the server generates a UUIDv7; a retry then creates a second run.
     """
-    kind: _run_pb2.RunKind.ValueType
-    """What the run executes. Default AGENT."""
-    name: _builtins.str
-    """Name of the agent or evaluation. 1 to 256 characters, no control characters. Required."""
-    parent_run_id: _builtins.str
-    """ID of the run that starts this one. Bounds as of run_id. Empty: none."""
-    conversation_id: _builtins.str
-    """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none."""
     @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters."""
-
-    @_builtins.property
-    def producer_timeout(self) -> _duration_pb2.Duration:
-        """Time without a batch from a producer after which the server ends the run as ABANDONED. 1 s to 30 days. Absent:
-        never.
-        """
+    def settings(self) -> _run_pb2.RunSettings:
+        """Settings of the run. Required."""
 
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
-        kind: _run_pb2.RunKind.ValueType = ...,
-        name: _builtins.str = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        parent_run_id: _builtins.str = ...,
-        conversation_id: _builtins.str = ...,
-        producer_timeout: _duration_pb2.Duration | None = ...,
+        settings: _run_pb2.RunSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["producer_timeout", b"producer_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "kind", b"kind", "labels", b"labels", "name", b"name", "parent_run_id", b"parent_run_id", "producer_timeout", b"producer_timeout", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,8 +214,8 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Maximum number of runs to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer runs, or none, and
-    not be the last.
+    """Maximum number of runs to return. 1 to 1,000; default 100. A page holds fewer runs only if it is the last, if
+    more than 1 MiB would be returned, or if the server has examined 100,000 runs for it.
     """
     page_token: _builtins.str
     """next_page_token of the previous response, with the same filter. Empty: the first page."""
@@ -270,14 +227,16 @@ class ListRunsRequest(_message.Message):
         self,
         *,
         filter: Global___RunFilter | None = ...,
-        page_size: _builtins.int = ...,
+        page_size: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "filter", b"filter", "page_size", b"page_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
 
 Global___ListRunsRequest: _TypeAlias = ListRunsRequest  # noqa: Y015
 
@@ -370,8 +329,8 @@ class WatchRunsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """resume_token of the last response that the client handled; the stream continues after it. Empty: the stream
-    starts with the current state of all runs that match.
+    """resume_token of the last response that the client handled: the stream starts with the changes after it. Valid for
+    24 hours. Empty: the stream starts with the current state of all runs that match.
     """
     @_builtins.property
     def filter(self) -> Global___RunFilter:
@@ -393,29 +352,57 @@ Global___WatchRunsRequest: _TypeAlias = WatchRunsRequest  # noqa: Y015
 
 @_typing.final
 class WatchRunsResponse(_message.Message):
-    """One frame of WatchRuns."""
+    """One frame of WatchRuns. A frame with a resume token only is a heartbeat, sent after 15 s without another frame: if no
+    frame arrives for 45 s, treat the connection as cut. Handle deleted_run_ids before runs: an ID may be used again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    LEFT_RUN_IDS_FIELD_NUMBER: _builtins.int
+    DELETED_RUN_IDS_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Position after this frame, for WatchRunsRequest.resume_token. Set on every frame."""
+    caught_up: _builtins.bool
+    """All runs that matched when the stream was opened are sent, or with a resume token all changes up to then. True in
+    one frame per stream.
+    """
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """Runs that were created or changed state, in the order of their last change. At most 100. Empty: a heartbeat, sent
-        after 15 s without another frame.
+        """Runs that match and were created or changed state, in the order of their last change. At most 100."""
+
+    @_builtins.property
+    def left_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """IDs of runs that changed state and do not match any more. At most 100. May contain runs that the client has never
+        received: ignore those.
         """
+
+    @_builtins.property
+    def deleted_run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """IDs of runs that were deleted. At most 1,000. May contain runs that the client has never received, since a deleted
+        run is not compared with the filter: ignore those. To a restricted credential, only runs within its restriction.
+        """
+
+    @_builtins.property
+    def end(self) -> _event_service_pb2.StreamEnd:
+        """The stream ends as planned, with status OK. Set in the last frame only."""
 
     def __init__(
         self,
         *,
         resume_token: _builtins.str = ...,
         runs: _abc.Iterable[_run_pb2.Run] | None = ...,
+        left_run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        deleted_run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        caught_up: _builtins.bool = ...,
+        end: _event_service_pb2.StreamEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "deleted_run_ids", b"deleted_run_ids", "end", b"end", "left_run_ids", b"left_run_ids", "resume_token", b"resume_token", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,9 +83,11 @@ class RunServiceServicer(object):
     """
 
     def CreateRun(self, request, context):
-        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run. A
+        producer need not call this: its first batch can create the run, see ProducerBatch.create.
 
-        Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+        Errors: RUN_EXISTS if the run_id belongs to a run with other settings; PERMISSION_DENIED if the credential is
+        restricted to runs that this is none of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +111,8 @@ class RunServiceServicer(object):
 
     def WaitRun(self, request, context):
         """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
-        longer than one call allows, call again until the state is terminal. A draining server returns early.
+        longer than one call allows, call again until the state is terminal. A draining server returns early, and so does any
+        when the credential of the call expires.
 
         Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
         """
@@ -118,14 +121,16 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRuns(self, request, context):
-        """Streams the runs that match, then every run that is created or changes state and matches.
+        """Streams the runs that match, then a frame with `caught_up`, then every change: runs that match and are created or
+        change state, IDs of runs that stop matching, and IDs of runs that are deleted.
 
-        Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
-        state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
-        no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
-        UNAVAILABLE.
+        Delivers current states: a run that changed several times while the client was slow is sent once. The stream never
+        ends because there is nothing more to come; it ends with a StreamEnd frame and status OK for the reasons DEADLINE,
+        MAX_AGE and DRAINING. Open it again then, or when the connection was cut, with the last resume token. See
+        docs/protocol.md, "Watching runs".
 
-        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
+        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that belongs to another store or is older than 24 hours:
+        open the stream without it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,7 +148,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay. For watches,
+        the store keeps the run's ID, name, labels and conversation_id for 25 hours, and until two more runs are deleted.
 
         Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
         """

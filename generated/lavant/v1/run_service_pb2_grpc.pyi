@@ -38,9 +38,11 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
-    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run. A
+    producer need not call this: its first batch can create the run, see ProducerBatch.create.
 
-    Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+    Errors: RUN_EXISTS if the run_id belongs to a run with other settings; PERMISSION_DENIED if the credential is
+    restricted to runs that this is none of.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     """Returns a run.
@@ -51,19 +53,22 @@ class RunServiceStub:
     """Lists runs by the time of their creation, the newest first."""
     WaitRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_service_pb2.WaitRunResponse]
     """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
-    longer than one call allows, call again until the state is terminal. A draining server returns early.
+    longer than one call allows, call again until the state is terminal. A draining server returns early, and so does any
+    when the credential of the call expires.
 
     Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
     """
     WatchRuns: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]
-    """Streams the runs that match, then every run that is created or changes state and matches.
+    """Streams the runs that match, then a frame with `caught_up`, then every change: runs that match and are created or
+    change state, IDs of runs that stop matching, and IDs of runs that are deleted.
 
-    Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
-    state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
-    no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
-    UNAVAILABLE.
+    Delivers current states: a run that changed several times while the client was slow is sent once. The stream never
+    ends because there is nothing more to come; it ends with a StreamEnd frame and status OK for the reasons DEADLINE,
+    MAX_AGE and DRAINING. Open it again then, or when the connection was cut, with the last resume token. See
+    docs/protocol.md, "Watching runs".
 
-    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
+    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that belongs to another store or is older than 24 hours:
+    open the stream without it.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
     """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
@@ -73,7 +78,8 @@ class RunServiceStub:
     Errors: RUN_NOT_FOUND.
     """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
-    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay. For watches,
+    the store keeps the run's ID, name, labels and conversation_id for 25 hours, and until two more runs are deleted.
 
     Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
     """
@@ -88,9 +94,11 @@ class RunServiceAsyncStub(RunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+    """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run. A
+    producer need not call this: its first batch can create the run, see ProducerBatch.create.
 
-    Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+    Errors: RUN_EXISTS if the run_id belongs to a run with other settings; PERMISSION_DENIED if the credential is
+    restricted to runs that this is none of.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Returns a run.
@@ -101,19 +109,22 @@ class RunServiceAsyncStub(RunServiceStub):
     """Lists runs by the time of their creation, the newest first."""
     WaitRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.WaitRunRequest, _run_service_pb2.WaitRunResponse]  # type: ignore[assignment]
     """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
-    longer than one call allows, call again until the state is terminal. A draining server returns early.
+    longer than one call allows, call again until the state is terminal. A draining server returns early, and so does any
+    when the credential of the call expires.
 
     Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
     """
     WatchRuns: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunsRequest, _run_service_pb2.WatchRunsResponse]  # type: ignore[assignment]
-    """Streams the runs that match, then every run that is created or changes state and matches.
+    """Streams the runs that match, then a frame with `caught_up`, then every change: runs that match and are created or
+    change state, IDs of runs that stop matching, and IDs of runs that are deleted.
 
-    Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
-    state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
-    no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
-    UNAVAILABLE.
+    Delivers current states: a run that changed several times while the client was slow is sent once. The stream never
+    ends because there is nothing more to come; it ends with a StreamEnd frame and status OK for the reasons DEADLINE,
+    MAX_AGE and DRAINING. Open it again then, or when the connection was cut, with the last resume token. See
+    docs/protocol.md, "Watching runs".
 
-    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
+    Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that belongs to another store or is older than 24 hours:
+    open the stream without it.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Asks the run's producer to stop: it receives a CancelRequest on its PublishEvents call. The run ends when the
@@ -123,7 +134,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Errors: RUN_NOT_FOUND.
     """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
-    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+    """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay. For watches,
+    the store keeps the run's ID, name, labels and conversation_id for 25 hours, and until two more runs are deleted.
 
     Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
     """
@@ -141,9 +153,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CreateRunResponse, _abc.Awaitable[_run_service_pb2.CreateRunResponse]]:
-        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run.
+        """Creates a run in state QUEUED. Safe to retry with the same run_id: an equal request returns the existing run. A
+        producer need not call this: its first batch can create the run, see ProducerBatch.create.
 
-        Errors: RUN_EXISTS if the run_id belongs to a run with other settings.
+        Errors: RUN_EXISTS if the run_id belongs to a run with other settings; PERMISSION_DENIED if the credential is
+        restricted to runs that this is none of.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +186,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.WaitRunResponse, _abc.Awaitable[_run_service_pb2.WaitRunResponse]]:
         """Waits until the run has ended, or until the timeout, and returns the run: the alternative to a stream. To wait
-        longer than one call allows, call again until the state is terminal. A draining server returns early.
+        longer than one call allows, call again until the state is terminal. A draining server returns early, and so does any
+        when the credential of the call expires.
 
         Errors: RUN_NOT_FOUND, also if the run is deleted meanwhile.
         """
@@ -183,14 +198,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunsResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunsResponse]]:
-        """Streams the runs that match, then every run that is created or changes state and matches.
+        """Streams the runs that match, then a frame with `caught_up`, then every change: runs that match and are created or
+        change state, IDs of runs that stop matching, and IDs of runs that are deleted.
 
-        Delivers snapshots: a run that changed several times while the client was slow is sent once, in its current
-        state. A run that stops matching, or is deleted, is not sent; leave out `states` to see runs end. The stream has
-        no end of its own: when it ends, open it again with the last resume token. A draining server ends it with
-        UNAVAILABLE.
+        Delivers current states: a run that changed several times while the client was slow is sent once. The stream never
+        ends because there is nothing more to come; it ends with a StreamEnd frame and status OK for the reasons DEADLINE,
+        MAX_AGE and DRAINING. Open it again then, or when the connection was cut, with the last resume token. See
+        docs/protocol.md, "Watching runs".
 
-        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that does not belong to the store.
+        Errors: SLOW_CONSUMER; INVALID_FIELD for a resume token that belongs to another store or is older than 24 hours:
+        open the stream without it.
         """
 
     @_abc_1.abstractmethod
@@ -212,7 +229,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
-        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay.
+        """Deletes an ended run and its log. Open streams of the run end with RUN_NOT_FOUND. Scores of the run stay. For watches,
+        the store keeps the run's ID, name, labels and conversation_id for 25 hours, and until two more runs are deleted.
 
         Errors: RUN_NOT_FOUND, also if a retry finds the run already deleted; RUN_NOT_ENDED.
         """

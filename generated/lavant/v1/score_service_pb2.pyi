@@ -58,37 +58,37 @@ SCORE_DIMENSION_RUN_NAME: ScoreDimension.ValueType  # 5
 """The name of the scored run, that is, of the agent."""
 Global___ScoreDimension: _TypeAlias = ScoreDimension  # noqa: Y015
 
-class _ScoreVerdict:
+class _ScoreTrend:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ScoreVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreVerdict.ValueType], _builtins.type):
+class _ScoreTrendEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreTrend.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    SCORE_VERDICT_UNSPECIFIED: _ScoreVerdict.ValueType  # 0
+    SCORE_TREND_UNSPECIFIED: _ScoreTrend.ValueType  # 0
     """Not used by the server."""
-    SCORE_VERDICT_REGRESSED: _ScoreVerdict.ValueType  # 1
-    """Worse, with the requested confidence: lower, or, for an error rate, higher."""
-    SCORE_VERDICT_IMPROVED: _ScoreVerdict.ValueType  # 2
-    """Better, with the requested confidence: higher, or, for an error rate, lower."""
-    SCORE_VERDICT_UNCHANGED: _ScoreVerdict.ValueType  # 3
+    SCORE_TREND_REGRESSED: _ScoreTrend.ValueType  # 1
+    """Worse, with the requested confidence: lower, or higher where lower is better, as for an error rate."""
+    SCORE_TREND_IMPROVED: _ScoreTrend.ValueType  # 2
+    """Better, with the requested confidence: higher, or lower where lower is better, as for an error rate."""
+    SCORE_TREND_UNCHANGED: _ScoreTrend.ValueType  # 3
     """The difference may be chance."""
-    SCORE_VERDICT_TOO_FEW: _ScoreVerdict.ValueType  # 4
+    SCORE_TREND_TOO_FEW: _ScoreTrend.ValueType  # 4
     """There are too few values to decide. Wait for more scores, or lower min_count."""
 
-class ScoreVerdict(_ScoreVerdict, metaclass=_ScoreVerdictEnumTypeWrapper):
+class ScoreTrend(_ScoreTrend, metaclass=_ScoreTrendEnumTypeWrapper):
     """How a score changed."""
 
-SCORE_VERDICT_UNSPECIFIED: ScoreVerdict.ValueType  # 0
+SCORE_TREND_UNSPECIFIED: ScoreTrend.ValueType  # 0
 """Not used by the server."""
-SCORE_VERDICT_REGRESSED: ScoreVerdict.ValueType  # 1
-"""Worse, with the requested confidence: lower, or, for an error rate, higher."""
-SCORE_VERDICT_IMPROVED: ScoreVerdict.ValueType  # 2
-"""Better, with the requested confidence: higher, or, for an error rate, lower."""
-SCORE_VERDICT_UNCHANGED: ScoreVerdict.ValueType  # 3
+SCORE_TREND_REGRESSED: ScoreTrend.ValueType  # 1
+"""Worse, with the requested confidence: lower, or higher where lower is better, as for an error rate."""
+SCORE_TREND_IMPROVED: ScoreTrend.ValueType  # 2
+"""Better, with the requested confidence: higher, or lower where lower is better, as for an error rate."""
+SCORE_TREND_UNCHANGED: ScoreTrend.ValueType  # 3
 """The difference may be chance."""
-SCORE_VERDICT_TOO_FEW: ScoreVerdict.ValueType  # 4
+SCORE_TREND_TOO_FEW: ScoreTrend.ValueType  # 4
 """There are too few values to decide. Wait for more scores, or lower min_count."""
-Global___ScoreVerdict: _TypeAlias = ScoreVerdict  # noqa: Y015
+Global___ScoreTrend: _TypeAlias = ScoreTrend  # noqa: Y015
 
 @_typing.final
 class RecordScoreRequest(_message.Message):
@@ -129,7 +129,7 @@ class RecordScoreRequest(_message.Message):
     """ID of the run that is scored. It need not have ended. Required."""
     @_builtins.property
     def score(self) -> _event_pb2.Score:
-        """The score, with a name and a value, and without an error. `evaluator` may name who gave it, such as a person. The
+        """The score, with a name and a value, and without an error. `evaluator` may name who made it, such as a person. The
         name has 1 to 256 characters, a label 1 to 1,024, the explanation up to 8,192, the whole score at most 64 KiB.
         Required.
         """
@@ -211,8 +211,8 @@ class ScoreFilter(_message.Message):
     RUN_NAMES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SUBJECT_RUN_ID_FIELD_NUMBER: _builtins.int
-    START_TIME_FIELD_NUMBER: _builtins.int
-    END_TIME_FIELD_NUMBER: _builtins.int
+    SUBJECT_ENDED_AFTER_FIELD_NUMBER: _builtins.int
+    SUBJECT_ENDED_BEFORE_FIELD_NUMBER: _builtins.int
     subject_run_id: _builtins.str
     """The score is of this run. Empty: any."""
     @_builtins.property
@@ -240,13 +240,13 @@ class ScoreFilter(_message.Message):
         """The score has all of these labels with these values. At most 64."""
 
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp:
+    def subject_ended_after(self) -> _timestamp_pb2.Timestamp:
         """The scored run ended at or after this time; a score of a run that had not ended counts by the time at which it was
         recorded. Absent: no bound.
         """
 
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp:
+    def subject_ended_before(self) -> _timestamp_pb2.Timestamp:
         """The scored run ended before this time. Absent: no bound."""
 
     def __init__(
@@ -259,12 +259,12 @@ class ScoreFilter(_message.Message):
         run_names: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         subject_run_id: _builtins.str = ...,
-        start_time: _timestamp_pb2.Timestamp | None = ...,
-        end_time: _timestamp_pb2.Timestamp | None = ...,
+        subject_ended_after: _timestamp_pb2.Timestamp | None = ...,
+        subject_ended_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject_ended_after", b"subject_ended_after", "subject_ended_before", b"subject_ended_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "evaluators", b"evaluators", "labels", b"labels", "names", b"names", "rule_ids", b"rule_ids", "run_names", b"run_names", "start_time", b"start_time", "subject_run_id", b"subject_run_id", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluators", b"evaluators", "labels", b"labels", "names", b"names", "rule_ids", b"rule_ids", "run_names", b"run_names", "subject_ended_after", b"subject_ended_after", "subject_ended_before", b"subject_ended_before", "subject_run_id", b"subject_run_id", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,7 +280,7 @@ class ListScoresRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Maximum number of scores to return. 1 to 1,000; 0 means the default, 100. A page may hold fewer scores, or none,
+    """Maximum number of scores to return. 1 to 1,000; default 100. A page may hold fewer scores, or none,
     and not be the last.
     """
     page_token: _builtins.str
@@ -293,14 +293,16 @@ class ListScoresRequest(_message.Message):
         self,
         *,
         filter: Global___ScoreFilter | None = ...,
-        page_size: _builtins.int = ...,
+        page_size: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "filter", b"filter", "page_size", b"page_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
 
 Global___ListScoresRequest: _TypeAlias = ListScoresRequest  # noqa: Y015
 
@@ -560,9 +562,9 @@ class CompareScoresRequest(_message.Message):
     MIN_COUNT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     min_count: _builtins.int
-    """Number of values that each side needs; with fewer, the verdict is TOO_FEW. At least 2; 0 means the default, 30."""
+    """Number of values that each side needs; with fewer, the trend is TOO_FEW. At least 2; default 30."""
     confidence: _builtins.float
-    """Confidence with which a difference is reported, above 0.5 and below 1. 0 means the default, 0.95."""
+    """Confidence with which a difference is reported, above 0.5 and below 1. Default 0.95."""
     @_builtins.property
     def baseline(self) -> Global___ScoreFilter:
         """Scores to compare with. Absent: all."""
@@ -576,14 +578,21 @@ class CompareScoresRequest(_message.Message):
         *,
         baseline: Global___ScoreFilter | None = ...,
         candidate: Global___ScoreFilter | None = ...,
-        min_count: _builtins.int = ...,
-        confidence: _builtins.float = ...,
+        min_count: _builtins.int | None = ...,
+        confidence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_min_count", b"_min_count", "baseline", b"baseline", "candidate", b"candidate", "confidence", b"confidence", "min_count", b"min_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "candidate", b"candidate", "confidence", b"confidence", "min_count", b"min_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_min_count", b"_min_count", "baseline", b"baseline", "candidate", b"candidate", "confidence", b"confidence", "min_count", b"min_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__min_count: _TypeAlias = _typing.Literal["min_count"]  # noqa: Y015
+    _WhichOneofArgType__min_count: _TypeAlias = _typing.Literal["_min_count", b"_min_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_count) -> _WhichOneofReturnType__min_count | None: ...
 
 Global___CompareScoresRequest: _TypeAlias = CompareScoresRequest  # noqa: Y015
 
@@ -625,12 +634,13 @@ class ScoreChange(_message.Message):
     DIFFERENCE_FIELD_NUMBER: _builtins.int
     DIFFERENCE_LOW_FIELD_NUMBER: _builtins.int
     DIFFERENCE_HIGH_FIELD_NUMBER: _builtins.int
-    VERDICT_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
     BASELINE_ERROR_COUNT_FIELD_NUMBER: _builtins.int
     CANDIDATE_ERROR_COUNT_FIELD_NUMBER: _builtins.int
     BASELINE_ERROR_RATE_FIELD_NUMBER: _builtins.int
     CANDIDATE_ERROR_RATE_FIELD_NUMBER: _builtins.int
-    ERROR_VERDICT_FIELD_NUMBER: _builtins.int
+    ERROR_TREND_FIELD_NUMBER: _builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the score."""
     baseline_count: _builtins.int
@@ -647,8 +657,8 @@ class ScoreChange(_message.Message):
     """Lower bound of the difference, at the requested confidence. Absent if there are too few values."""
     difference_high: _builtins.float
     """Upper bound of the difference, at the requested confidence. Absent if there are too few values."""
-    verdict: Global___ScoreVerdict.ValueType
-    """What the difference means for a score of which more is better."""
+    trend: Global___ScoreTrend.ValueType
+    """What the difference means, given which way is better."""
     baseline_error_count: _builtins.int
     """Number of errors of evaluators in the baseline."""
     candidate_error_count: _builtins.int
@@ -657,8 +667,12 @@ class ScoreChange(_message.Message):
     """Fraction of the baseline's scores that are errors, 0 to 1. Absent if there are no scores."""
     candidate_error_rate: _builtins.float
     """Fraction of the candidate's scores that are errors, 0 to 1. Absent if there are no scores."""
-    error_verdict: Global___ScoreVerdict.ValueType
+    error_trend: Global___ScoreTrend.ValueType
     """How the error rate changed: REGRESSED if it is higher, with the requested confidence."""
+    higher_is_better: _builtins.bool
+    """Whether a higher value is better, as the scores say: those of the candidate, or else those of the baseline. If they
+    differ, the latest evaluator or label decides. Absent if none says so; higher is better then.
+    """
     def __init__(
         self,
         *,
@@ -670,16 +684,17 @@ class ScoreChange(_message.Message):
         difference: _builtins.float | None = ...,
         difference_low: _builtins.float | None = ...,
         difference_high: _builtins.float | None = ...,
-        verdict: Global___ScoreVerdict.ValueType = ...,
+        trend: Global___ScoreTrend.ValueType = ...,
         baseline_error_count: _builtins.int = ...,
         candidate_error_count: _builtins.int = ...,
         baseline_error_rate: _builtins.float | None = ...,
         candidate_error_rate: _builtins.float | None = ...,
-        error_verdict: Global___ScoreVerdict.ValueType = ...,
+        error_trend: Global___ScoreTrend.ValueType = ...,
+        higher_is_better: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "_higher_is_better", b"_higher_is_better", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "higher_is_better", b"higher_is_better"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "baseline_count", b"baseline_count", "baseline_error_count", b"baseline_error_count", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_count", b"candidate_count", "candidate_error_count", b"candidate_error_count", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "error_verdict", b"error_verdict", "name", b"name", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate", "_baseline_mean", b"_baseline_mean", "_candidate_error_rate", b"_candidate_error_rate", "_candidate_mean", b"_candidate_mean", "_difference", b"_difference", "_difference_high", b"_difference_high", "_difference_low", b"_difference_low", "_higher_is_better", b"_higher_is_better", "baseline_count", b"baseline_count", "baseline_error_count", b"baseline_error_count", "baseline_error_rate", b"baseline_error_rate", "baseline_mean", b"baseline_mean", "candidate_count", b"candidate_count", "candidate_error_count", b"candidate_error_count", "candidate_error_rate", b"candidate_error_rate", "candidate_mean", b"candidate_mean", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "error_trend", b"error_trend", "higher_is_better", b"higher_is_better", "name", b"name", "trend", b"trend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_error_rate: _TypeAlias = _typing.Literal["baseline_error_rate"]  # noqa: Y015
     _WhichOneofArgType__baseline_error_rate: _TypeAlias = _typing.Literal["_baseline_error_rate", b"_baseline_error_rate"]  # noqa: Y015
@@ -695,6 +710,8 @@ class ScoreChange(_message.Message):
     _WhichOneofArgType__difference_high: _TypeAlias = _typing.Literal["_difference_high", b"_difference_high"]  # noqa: Y015
     _WhichOneofReturnType__difference_low: _TypeAlias = _typing.Literal["difference_low"]  # noqa: Y015
     _WhichOneofArgType__difference_low: _TypeAlias = _typing.Literal["_difference_low", b"_difference_low"]  # noqa: Y015
+    _WhichOneofReturnType__higher_is_better: _TypeAlias = _typing.Literal["higher_is_better"]  # noqa: Y015
+    _WhichOneofArgType__higher_is_better: _TypeAlias = _typing.Literal["_higher_is_better", b"_higher_is_better"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_error_rate) -> _WhichOneofReturnType__baseline_error_rate | None: ...
     @_typing.overload
@@ -709,5 +726,7 @@ class ScoreChange(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_high) -> _WhichOneofReturnType__difference_high | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_low) -> _WhichOneofReturnType__difference_low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__higher_is_better) -> _WhichOneofReturnType__higher_is_better | None: ...
 
 Global___ScoreChange: _TypeAlias = ScoreChange  # noqa: Y015

@@ -28,7 +28,7 @@ if _version_not_supported:
 class ScoreServiceStub(object):
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """
@@ -64,7 +64,7 @@ class ScoreServiceStub(object):
 class ScoreServiceServicer(object):
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """
@@ -80,6 +80,9 @@ class ScoreServiceServicer(object):
 
     def ListScores(self, request, context):
         """Lists single scores, those of the latest runs first.
+
+        Errors: PERMISSION_DENIED without ScoreFilter.subject_run_id, if the credential is restricted to some runs. With it,
+        such a credential finds no scores of other runs, nor of a run that was deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +90,8 @@ class ScoreServiceServicer(object):
 
     def QueryScores(self, request, context):
         """Aggregates scores by groups and over time.
+
+        Errors: PERMISSION_DENIED if the credential is restricted to some runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +99,8 @@ class ScoreServiceServicer(object):
 
     def CompareScores(self, request, context):
         """Compares scores with earlier ones, or with those of another version.
+
+        Errors: PERMISSION_DENIED if the credential is restricted to some runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +140,7 @@ def add_ScoreServiceServicer_to_server(servicer, server):
 class ScoreService(object):
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """

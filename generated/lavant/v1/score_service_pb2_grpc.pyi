@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class ScoreServiceStub:
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """
@@ -44,17 +44,27 @@ class ScoreServiceStub:
     Errors: RUN_NOT_FOUND.
     """
     ListScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.ListScoresRequest, _score_service_pb2.ListScoresResponse]
-    """Lists single scores, those of the latest runs first."""
+    """Lists single scores, those of the latest runs first.
+
+    Errors: PERMISSION_DENIED without ScoreFilter.subject_run_id, if the credential is restricted to some runs. With it,
+    such a credential finds no scores of other runs, nor of a run that was deleted.
+    """
     QueryScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.QueryScoresRequest, _score_service_pb2.QueryScoresResponse]
-    """Aggregates scores by groups and over time."""
+    """Aggregates scores by groups and over time.
+
+    Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+    """
     CompareScores: _grpc.UnaryUnaryMultiCallable[_score_service_pb2.CompareScoresRequest, _score_service_pb2.CompareScoresResponse]
-    """Compares scores with earlier ones, or with those of another version."""
+    """Compares scores with earlier ones, or with those of another version.
+
+    Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+    """
 
 @_typing.type_check_only
 class ScoreServiceAsyncStub(ScoreServiceStub):
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """
@@ -66,16 +76,26 @@ class ScoreServiceAsyncStub(ScoreServiceStub):
     Errors: RUN_NOT_FOUND.
     """
     ListScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.ListScoresRequest, _score_service_pb2.ListScoresResponse]  # type: ignore[assignment]
-    """Lists single scores, those of the latest runs first."""
+    """Lists single scores, those of the latest runs first.
+
+    Errors: PERMISSION_DENIED without ScoreFilter.subject_run_id, if the credential is restricted to some runs. With it,
+    such a credential finds no scores of other runs, nor of a run that was deleted.
+    """
     QueryScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.QueryScoresRequest, _score_service_pb2.QueryScoresResponse]  # type: ignore[assignment]
-    """Aggregates scores by groups and over time."""
+    """Aggregates scores by groups and over time.
+
+    Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+    """
     CompareScores: _aio.UnaryUnaryMultiCallable[_score_service_pb2.CompareScoresRequest, _score_service_pb2.CompareScoresResponse]  # type: ignore[assignment]
-    """Compares scores with earlier ones, or with those of another version."""
+    """Compares scores with earlier ones, or with those of another version.
+
+    Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+    """
 
 class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Scores of runs: of rules, of people, of ground truth. They stay when their runs are deleted.
 
-    Queries may lag behind what was recorded by moments. A server that just started fails with UNAVAILABLE until it has
+    Queries may lag by moments. A server that just started fails with UNAVAILABLE until it has
     read all stored scores. Every RPC may fail with INVALID_FIELD, UNAVAILABLE, QUOTA_EXCEEDED and DATA_LOSS; the
     comments name the other reasons of ErrorReason.
     """
@@ -97,7 +117,11 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _score_service_pb2.ListScoresRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_score_service_pb2.ListScoresResponse, _abc.Awaitable[_score_service_pb2.ListScoresResponse]]:
-        """Lists single scores, those of the latest runs first."""
+        """Lists single scores, those of the latest runs first.
+
+        Errors: PERMISSION_DENIED without ScoreFilter.subject_run_id, if the credential is restricted to some runs. With it,
+        such a credential finds no scores of other runs, nor of a run that was deleted.
+        """
 
     @_abc_1.abstractmethod
     def QueryScores(
@@ -105,7 +129,10 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _score_service_pb2.QueryScoresRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_score_service_pb2.QueryScoresResponse, _abc.Awaitable[_score_service_pb2.QueryScoresResponse]]:
-        """Aggregates scores by groups and over time."""
+        """Aggregates scores by groups and over time.
+
+        Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+        """
 
     @_abc_1.abstractmethod
     def CompareScores(
@@ -113,6 +140,9 @@ class ScoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _score_service_pb2.CompareScoresRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_score_service_pb2.CompareScoresResponse, _abc.Awaitable[_score_service_pb2.CompareScoresResponse]]:
-        """Compares scores with earlier ones, or with those of another version."""
+        """Compares scores with earlier ones, or with those of another version.
+
+        Errors: PERMISSION_DENIED if the credential is restricted to some runs.
+        """
 
 def add_ScoreServiceServicer_to_server(servicer: ScoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

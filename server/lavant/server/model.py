@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.v1.run_pb2 import RunState
 
 _SUCCEEDED = RunState.RUN_STATE_SUCCEEDED  # looking it up costs more than comparing with it
@@ -25,6 +26,19 @@ def beside(tenant: str, part: str) -> str:
     return f"{tenant}/{part}"
 
 
+def is_system_run(key: RunKey) -> bool:
+    """Return whether only the server writes a run."""
+    return key.run_id.startswith(OWN_RUNS) or "/" in key.tenant
+
+
+SERVER_TENANT = "lavant"  # beside it are logs of the server's own that belong to no caller's tenant
+
+
+def callers_tenant(tenant: str) -> str:
+    """Return the caller's tenant that a tenant of the server's own is beside, or the tenant itself."""
+    return tenant.partition("/")[0]
+
+
 class ConsumerKey(NamedTuple):
     """A reader's place: at most one stream may hold it."""
 
@@ -32,6 +46,9 @@ class ConsumerKey(NamedTuple):
     consumer_id: str
 
 
+SYSTEM_RECORD = 100  # the type of an event that is a record of the server itself; EventType has no such value
+
+
 def is_terminal(state: "RunState.ValueType") -> bool:
-    """Tell whether a run in this state has ended: values from 10 on are terminal."""
+    """Return whether a run in this state has ended: values from 10 on are terminal."""
     return state >= _SUCCEEDED

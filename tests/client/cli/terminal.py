@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pyte
 import pytest
 
-from client.cli.conftest import LIMIT, Process, Start
+from client.cli.conftest import Start
+from support.command import LIMIT, Process
 
 HEIGHT = 40
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from client.cli.conftest import Lavant
-from client.offline import evaluation
 from lavant.client import AsyncClient
+from support.offline import evaluation
 
 
 async def test_evaluations_are_listed(client: AsyncClient, lavant: Lavant) -> None:
@@ -28,11 +28,13 @@ async def test_evaluations_are_listed(client: AsyncClient, lavant: Lavant) -> No
         (
             ["--min-score", "correct=0.1", "--min-score", "clear=0.1"],
             20,
-            "lavant: clear is missing, at least 0.1 is wanted\n",
+            "lavant: clear is missing, expected at least 0.1\n",
         ),
     ],
 )
-async def test_one_is_judged(client: AsyncClient, lavant: Lavant, flags: list[str], status: int, said: str) -> None:
+async def test_an_evaluation_is_checked_against_bounds(
+    client: AsyncClient, lavant: Lavant, flags: list[str], status: int, said: str
+) -> None:
     evaluation_id = await evaluation(client)
     ended = await lavant("evaluations", evaluation_id, *flags)
     assert (ended.status, ended.err) == (status, said)
@@ -41,7 +43,7 @@ async def test_one_is_judged(client: AsyncClient, lavant: Lavant, flags: list[st
     assert (accuracy.split()[:2], second.split()[:2]) == (["accuracy", "0.5"], ["correct", "0.5"])
 
 
-async def test_others_than_well_ended_ones_have_a_status_of_their_own(client: AsyncClient, lavant: Lavant) -> None:
+async def test_unsuccessful_evaluations_have_their_own_status(client: AsyncClient, lavant: Lavant) -> None:
     with pytest.raises(LookupError):
         async with client.runs.start("cities", run_id="failed", kind="evaluation"):
             raise LookupError("no dataset")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavant.client.cli._export_format import DamagedLine, event_line, read_line, run_line
+from lavant.client.cli.export import InvalidLine, event_line, read_line, run_line
 from lavant.v1.event_pb2 import ArtifactUpdated, Event, InputRequested, ProgressReported
 from lavant.v1.run_pb2 import Run, TokenUsage
 from support.events import a_run_of, custom
@@ -62,6 +62,8 @@ def test_a_run_is_read_as_it_was_written() -> None:
         b'{"sequence": "1"',
         b"[]",
         b"\xff",
+        b"[" * 100_000,
+        b'{"lavant": "export/1", "run": ' + b'{"labels":' * 100_000,
         b'{"nonsense": 1}',
         b'{"lavant": "export/2", "run": {}}',
         b'{"lavant": "export/1"}',
@@ -71,5 +73,5 @@ def test_a_run_is_read_as_it_was_written() -> None:
     ],
 )
 def test_damage_is_seen(line: bytes) -> None:
-    with pytest.raises(DamagedLine):
+    with pytest.raises(InvalidLine):
         read_line(line)

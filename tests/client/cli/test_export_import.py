@@ -29,7 +29,7 @@ async def other(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def some_runs(server: Server) -> None:
-    """One of several batches that was abandoned, one with an agent's events, one that goes on, one that is empty."""
+    """An abandoned run of several batches, a run of an agent, a run that has not ended, and an empty one."""
     await create(server.stubs, "long", labels={"a": "b"}, conversation_id="c", producer_timeout={"seconds": 60})
     await append(server.stubs, a_run_of(900, finished=False), run_id="long")
     await append(
@@ -56,7 +56,7 @@ def comparable(text: str) -> list[Any]:
     return [bare(json.loads(line)) for line in text.splitlines()]
 
 
-async def test_a_servers_own_runs_are_left_out(server: Server, other: Server, lavant: Lavant, tmp_path: Path) -> None:
+async def test_system_runs_are_left_out(server: Server, other: Server, lavant: Lavant, tmp_path: Path) -> None:
     await create(server.stubs, "run")
     await create_rule(server.stubs)
     file = tmp_path / "all.jsonl"
@@ -64,7 +64,7 @@ async def test_a_servers_own_runs_are_left_out(server: Server, other: Server, la
     assert "lavant.rule.1" not in file.read_text()
     await lavant("export", "lavant.rule.1", "-o", str(file))
     result = await lavant("import", str(file), "-t", other.target)
-    assert "run lavant.rule.1 is a server's own, which none imports: leave it out" in result.err.replace("\n", " ")
+    assert "run lavant.rule.1 is a system run, which no server imports: leave it out" in result.err.replace("\n", " ")
     assert result.status == 1
 
 
@@ -79,9 +79,9 @@ async def test_an_import_is_the_same_again(server: Server, other: Server, lavant
     assert (await get(other.stubs, "long")).state == RunState.RUN_STATE_ABANDONED
     assert (await get(other.stubs, "open")).state == RunState.RUN_STATE_RUNNING
     again = await lavant("import", "-", "-t", other.target, input=file.read_bytes())
-    assert (again.status, again.err) == (0, "lavant: imported 4 runs, 0 events stored, 3 runs there already\n")
+    assert (again.status, again.err) == (0, "lavant: imported 4 runs, 0 events stored, 3 runs existed already\n")
     back = await lavant("import", str(file))
-    assert (back.status, back.err) == (0, "lavant: imported 4 runs, 0 events stored, 3 runs there already\n")
+    assert (back.status, back.err) == (0, "lavant: imported 4 runs, 0 events stored, 3 runs existed already\n")
 
 
 async def test_runs_are_named_or_selected(server: Server, lavant: Lavant) -> None:
@@ -124,7 +124,7 @@ async def test_a_later_export_continues_a_run(server: Server, other: Server, lav
     assert (await lavant("import", "-t", other.target, input=early)).status == 0
     assert (await lavant("import", "-t", other.target, input=late)).err.endswith("1 event stored\n")
     assert (await lavant("import", "-t", other.target, input=early)).err.endswith(
-        "0 events stored, 1 run there already\n"
+        "0 events stored, 1 run existed already\n"
     )
 
 
@@ -161,7 +161,7 @@ async def test_a_dry_run_stores_nothing(server: Server, other: Server, lavant: L
         (lambda lines: lines[1:], "stdin:1: the line is an event without a run before it"),
     ],
 )
-async def test_a_damaged_run_is_not_begun(
+async def test_a_damaged_run_is_not_created(
     server: Server, other: Server, lavant: Lavant, damage: Any, place: str
 ) -> None:
     await create(server.stubs, "r")

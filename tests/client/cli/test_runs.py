@@ -33,7 +33,7 @@ async def test_a_pipe_gets_whole_columns(client: AsyncClient, lavant: Lavant) ->
         ("broken", "failed", "team=ads", "2"),
         ("done", "succeeded", "env=x team=search", "2"),
     ]
-    assert rows[1][1] == "weather-\ufffd31m" + "long" * 20
+    assert rows[1][1] == "weather- 31m" + "long" * 20
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def read_all(master: int) -> str:
     try:
         while data := os.read(master, 65_536):
             shown += data
-    except OSError:  # how Linux tells that nobody writes any more
+    except OSError:  # Linux raises once nobody has the other side open
         pass
     finally:
         os.close(master)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from client.cli.conftest import Lavant
-from client.sampled import finish_runs
 from lavant.client import AsyncClient
+from support.sampled import finish_runs
 
 
 @pytest.mark.parametrize(

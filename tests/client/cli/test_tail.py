@@ -55,7 +55,7 @@ async def test_text_is_shown_before_the_run_ends(client: AsyncClient, start: Sta
         (RunState.RUN_STATE_ABANDONED, 13, "✗ abandoned"),
     ],
 )
-async def test_the_exit_status_tells_the_outcome(
+async def test_the_exit_status_is_that_of_the_outcome(
     server: Server, lavant: Lavant, state: "RunState.ValueType", status: int, last: str
 ) -> None:
     await create(server.stubs)
@@ -69,7 +69,7 @@ async def test_the_exit_status_tells_the_outcome(
     assert (told.status, told.out, told.err) == (status, "", "")
 
 
-async def test_the_last_line_tells_duration_tokens_and_cost(client: AsyncClient, lavant: Lavant) -> None:
+async def test_the_last_line_has_duration_tokens_and_cost(client: AsyncClient, lavant: Lavant) -> None:
     async with client.runs.start("weather", run_id="r") as run:
         run.usage = Usage(input_tokens=1204, output_tokens=96, cost_usd=0.0123)
     last = (await lavant("tail", "r")).out.splitlines()[-1]
@@ -101,7 +101,7 @@ async def test_a_tail_killed_resumes_with_the_next_sequence(client: AsyncClient,
             await run.custom("n", number)
         process = await start("tail", "r", "--json")
         seen = [await process.line() for _ in range(3)]
-        process.end()
+        process.kill()
         assert (await process.ended()).status == -signal.SIGKILL
         await run.custom("n", 5)
     rest = await lavant("tail", "r", "--json", "--from", str(int(json.loads(seen[-1])["sequence"]) + 1))
@@ -110,7 +110,7 @@ async def test_a_tail_killed_resumes_with_the_next_sequence(client: AsyncClient,
     assert len(whole.out.splitlines()) == 8
 
 
-async def test_sigterm_tells_how_to_resume_too(client: AsyncClient, start: Start) -> None:
+async def test_sigterm_prints_how_to_resume_too(client: AsyncClient, start: Start) -> None:
     async with client.runs.start("weather", run_id="r") as run:
         await run.custom("n")
         process = await start("tail", "r")
@@ -122,7 +122,7 @@ async def test_sigterm_tells_how_to_resume_too(client: AsyncClient, start: Start
     assert ended.err.startswith("lavant: resume with --from ")
 
 
-async def test_what_came_before_a_sequence_tells_where_it_is(client: AsyncClient, lavant: Lavant) -> None:
+async def test_events_before_a_sequence_give_its_context(client: AsyncClient, lavant: Lavant) -> None:
     async with client.runs.start("weather", run_id="r") as run, run.step("scout", "agent"), run.tool("search"):
         await run.flush()
         assert run.last_receipt is not None
@@ -190,13 +190,15 @@ async def test_without_a_run_the_newest_at_work_is_shown(client: AsyncClient, la
         pass
     nothing = await lavant("tail")
     assert (nothing.status, nothing.out, nothing.err.count("\n")) == (1, "", 1)
-    assert nothing.err.startswith("lavant: no run is at work: ")
-    async with client.runs.start("older"), client.runs.start("newer", run_id="r") as run:
-        await run.flush()
-        process = await start("tail")
-        assert await process.line() == "▶ newer  r"
-        process.interrupt()
-        await process.ended()
+    assert nothing.err.startswith("lavant: no run is active: ")
+    async with client.runs.start("older") as older:
+        await older.flush()
+        async with client.runs.start("newer", run_id="r") as newer:
+            await newer.flush()
+            process = await start("tail")
+            assert await process.line() == "▶ newer  r"
+            process.interrupt()
+            await process.ended()
 
 
 async def test_a_run_may_be_waited_for(client: AsyncClient, lavant: Lavant, start: Start) -> None:
@@ -222,7 +224,7 @@ async def test_a_reader_that_leaves_is_no_error(server: Server, start: Start) ->
 @pytest.mark.parametrize(
     "flags", [["--from", "nonsense"], ["--from", "t~0~0"], ["--types", "nonsense"], ["--deltas", "some"]]
 )
-async def test_wrong_usage_is_told_on_one_line(lavant: Lavant, flags: list[str]) -> None:
+async def test_wrong_usage_is_reported_on_one_line(lavant: Lavant, flags: list[str]) -> None:
     ended = await lavant("tail", "r", *flags)
     assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
 

@@ -3,15 +3,15 @@
 import pytest
 from rich.text import Text
 
-from lavant.client.cli._cells import cells, cut, wrap
-from lavant.client.cli._untrusted import neutral, neutral_json, neutral_line
+from lavant.client.cli.cells import cells, cut, wrap
+from lavant.client.cli.untrusted import neutral, neutral_json, neutral_line
 
 
 @pytest.mark.parametrize(
     ("text", "width"),
     [("abc", 3), ("東京", 4), ("e\u0301", 1), ("👍🏽", 4), ("🇳🇴", 4), ("❤\ufe0f", 2), ("", 0)],
 )
-def test_the_widest_that_a_terminal_may_draw(text: str, width: int) -> None:
+def test_the_width_is_the_widest_of_any_terminal(text: str, width: int) -> None:
     assert cells(text) == width
 
 

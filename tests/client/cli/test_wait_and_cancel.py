@@ -20,7 +20,7 @@ from support.server import Server
         (RunState.RUN_STATE_ABANDONED, 13, "run abandoned: ValueError: it broke\n"),
     ],
 )
-async def test_the_exit_status_tells_the_outcome(
+async def test_the_exit_status_is_that_of_the_outcome(
     server: Server, lavant: Lavant, state: "RunState.ValueType", status: int, said: str
 ) -> None:
     await create(server.stubs)
@@ -47,8 +47,8 @@ async def test_a_wait_ends_with_the_run(client: AsyncClient, start: Start) -> No
 async def test_cancel_asks_the_producer(client: AsyncClient, lavant: Lavant) -> None:
     async with client.runs.start("agent", run_id="r") as run:
         asked = await lavant("cancel", "r", "--reason", "too slow")
-        assert (asked.status, asked.out) == (0, "r is asked to stop\n")
+        assert (asked.status, asked.out) == (0, "cancellation of r is requested\n")
         await run.wait_cancelled()
         assert run.cancel_reason == "too slow"
-    assert (await lavant("cancel", "r")).out == "r has ended already: succeeded\n"
+    assert (await lavant("cancel", "r")).out == "r has already ended: succeeded\n"
     assert (await lavant("cancel", "nowhere")).status == 1

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -26,10 +26,20 @@ needs_chromium = pytest.mark.skipif(
 
 
 class Site:
-    """A server in a process of its own, with a client of it, and a browser that looks at it."""
+    """A server in a process of its own, with a client of it, and a browser that shows its dashboard."""
 
-    def __init__(self, process: ServerProcess, address: str, client: AsyncClient, browser: Browser) -> None:
+    def __init__(
+        self,
+        process: ServerProcess,
+        address: str,
+        client: AsyncClient,
+        browser: Browser,
+        flags: Sequence[str],
+        key: str,
+    ) -> None:
         self.process = process
+        self.key = key
+        self._flags = flags
         self.client = client
         self._address = address
         self._browser = browser
@@ -38,10 +48,10 @@ class Site:
         self.asked: list[str] = []
 
     async def start(self) -> None:
-        await self.process.start("--http", self._address)
+        await self.process.start("--http", self._address, *self._flags)
 
     async def refuse(self) -> None:
-        """Answer 503 in the server's place until the browser has given up, as it does on an answer other than 200."""
+        """Answer 503 in the server's place until the page was refused twice."""
         asked = asyncio.Semaphore(0)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,11 +63,11 @@ class Site:
 
         host, port = self._address.split(":")
         async with await asyncio.start_server(answer, host, int(port)):
-            await asked.acquire()  # The browser's own reconnect, then the page's question why.
+            await asked.acquire()  # The page's reconnect, and the next one after a longer pause.
             await asked.acquire()
 
     async def open(self, path: str = "", now: datetime | None = None, **options: object) -> Page:
-        """Look at a page, by a clock of the browser's that stands still if it is told the time."""
+        """Open a page; with a time, the browser's clock stands still at it."""
         page = await self._browser.new_page(**options)  # type: ignore[arg-type]
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -84,14 +94,18 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(folder: Path) -> AsyncIterator[Site]:
-    """Serve from a store in a folder, and look at it; no page may have an error that nobody caught."""
+async def a_site(folder: Path, *flags: str) -> AsyncIterator[Site]:
+    """Serve from a store in a folder, and open its dashboard; no page may have an error that nobody caught.
+
+    With the flag --init-key, the client calls with the first key.
+    """
     address = free_address()
     process = ServerProcess(folder)
-    await process.start("--http", address)
+    await process.start("--http", address, *flags)
+    key = (await process.line()).split()[-1] if "--init-key" in flags else ""
     try:
-        async with AsyncClient(process.target) as client, browsing() as browser:
-            site = Site(process, address, client, browser)
+        async with AsyncClient(process.target, api_key=key) as client, browsing() as browser:
+            site = Site(process, address, client, browser, flags, key)
             yield site
             await browser.close()
     finally:

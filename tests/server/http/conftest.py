@@ -14,7 +14,7 @@ from support.server import Server, serving
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path, http="127.0.0.1:0") as running:
+    async with serving(tmp_path, http="127.0.0.1:0", admin="127.0.0.1:0") as running:
         yield running
 
 
@@ -22,6 +22,13 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def web(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     """Whoever asks over HTTP."""
     async with httpx.AsyncClient(base_url=f"http://{server.app.http_address}", timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever probes and scrapes the server."""
+    async with httpx.AsyncClient(base_url=f"http://{server.app.admin_address}", timeout=20) as client:
         yield client
 
 
@@ -34,14 +41,14 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """Whoever looks at the dashboard."""
+    """A browser on the dashboard."""
     async with a_site(tmp_path) as site:
         yield site
 
 
 @pytest.fixture
 async def scored(tmp_path: Path) -> AsyncIterator[Site]:
-    """Whoever looks at the dashboard of a server with the scores of two days."""
+    """A browser on the dashboard of a server with the scores of two days."""
     await keep(tmp_path, two_days())
     async with a_site(tmp_path) as site:
         yield site

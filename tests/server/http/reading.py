@@ -48,14 +48,14 @@ class Parser:
 
 
 def parse(body: bytes) -> tuple[list[Sent], str]:
-    """Give the events of a stream that may be cut anywhere, and the last id."""
+    """Return the events of a stream that may be cut anywhere, and the last id."""
     *lines, _ = body.split(b"\n")
     parser = Parser()
     return [event for line in lines if (event := parser.take(line.decode())) is not None], parser.last_id
 
 
 async def read(response: httpx.Response) -> AsyncIterator[Sent]:
-    """Give the events of a stream. One that was cut in its middle is not given."""
+    """Return the events of a stream, without one that was cut in its middle."""
     parser = Parser()
     async for line in response.aiter_lines():
         event = parser.take(line)

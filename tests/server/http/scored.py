@@ -16,7 +16,7 @@ from support.scores import Segment, recorded
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)  # for whoever looks
 HOUR_NS = 3_600_000_000_000
-DAY = {"start_time": "2026-05-03T12:00:00Z", "end_time": "2026-05-04T12:00:00Z"}
+DAY = {"subject_ended_after": "2026-05-03T12:00:00Z", "subject_ended_before": "2026-05-04T12:00:00Z"}
 TO = "\N{EN DASH}"
 WHY = "It says warm,\nwhere the tool said -4."
 
@@ -54,7 +54,7 @@ def two_days() -> list[ScoreRecorded]:
     return scores
 
 
-async def told(site: Site, path: str, **asked: Any) -> Any:
+async def get_json(site: Site, path: str, **asked: Any) -> Any:
     """What the API says of scores."""
     async with httpx.AsyncClient(base_url=site.url) as web:
         return (await web.get(f"/api/v1/scores{path}", params=asked)).raise_for_status().json()

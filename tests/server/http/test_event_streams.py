@@ -109,17 +109,17 @@ async def test_a_reader_that_does_not_read_harms_nobody(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_a_drain_says_so(server: Server, web: httpx.AsyncClient) -> None:
+async def test_a_drain_says_so(server: Server, web: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
     await create(server.stubs)
-    assert (await web.get("/readyz")).status_code == 200
+    assert (await admin.get("/readyz")).status_code == 200
     async with web.stream("GET", "/api/v1/runs/run/stream") as response:
         events = read(response)
         assert (await anext(events)).name == "opened"
         server.app.calls.drain()
         ends = [json.loads(event.data) async for event in events if event.name == "end"]
     assert ends == [{"reason": "DRAINING", "reconnect": True}]
-    assert (await web.get("/readyz")).status_code == 503
-    assert (await web.get("/healthz")).status_code == 200
+    assert (await admin.get("/readyz")).status_code == 503
+    assert (await admin.get("/healthz")).status_code == 200
     for path in ("/api/v1/runs/run/stream", "/api/v1/watch"):
         refused = await web.get(path)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

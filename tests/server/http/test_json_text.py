@@ -1,4 +1,4 @@
-"""Messages as JSON: the same as protobuf's own mapping gives, whatever is in them."""
+"""Messages as JSON: the same as protobuf's own mapping, whatever is in them."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lavant.contract.json_text import to_json
-from lavant.v1.event_pb2 import Event
+from lavant.v1.event_pb2 import AlertChanged, Event
 from lavant.v1.event_service_pb2 import ListEventsResponse
 from lavant.v1.run_pb2 import Run
 from lavant.v1.run_service_pb2 import ListRunsResponse
@@ -121,6 +121,12 @@ def test_times(seconds: int, nanos: int, written: str) -> None:
     event = Event()
     event.event_time.seconds, event.event_time.nanos = seconds, nanos
     assert json.loads(to_json(event)) == {"event_time": written}
+
+
+@pytest.mark.parametrize("number", [-0.0, 0.0, 1.5])
+def test_a_negative_zero_is_a_value(number: float) -> None:
+    changed = AlertChanged(rule_id="r", value=number, threshold=number)
+    assert json.loads(to_json(changed)) == MessageToDict(changed, preserving_proto_field_name=True)
 
 
 @pytest.mark.parametrize("number", [-0.0, 0.1, 1e15, 1e16, 1e308, 5e-324, -(2.0**53), math.inf, -math.inf])

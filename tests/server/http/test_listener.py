@@ -1,4 +1,4 @@
-"""Connections whose peers do nothing, and an application that goes on without them."""
+"""Connections whose peers do nothing, and an application that serves others meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,9 +9,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from lavant.server.http import listener
-from lavant.server.http.connection import Connection
-from lavant.server.http.listener import Listener
-from lavant.server.http.presence import WhilePresent
+from lavant.server.http.listener import Connection, Listener
+from lavant.server.http.middleware import WhilePresent
 
 LIMIT = 20.0
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -28,7 +27,7 @@ async def listening(
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await answer(send)
 
-    serving = Listener(app, max_connections=10, stall_limit=stall_limit)
+    serving = Listener(app, max_connections=10, peer_share=0.5, stall_limit=stall_limit)
     port = serving.bind("127.0.0.1", 0)
     await serving.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
@@ -117,3 +116,23 @@ async def test_a_failure_of_the_application_is_passed_on() -> None:
 
     with pytest.raises(LookupError, match="it broke"):
         await WhilePresent(app)({"type": "http"}, receive, send)
+
+
+async def test_one_address_cannot_take_all_connections() -> None:
+    async def nothing(send: Send) -> None:
+        await send({"type": "http.response.body", "body": b""})
+
+    async with listening(nothing) as (reader, writer), asyncio.timeout(LIMIT):
+        address = writer.get_extra_info("peername")
+        silent = [await asyncio.open_connection(*address) for _ in range(4)]
+        cut, refused = await asyncio.open_connection(*address)
+        assert await cut.read() == b""
+        others, asking = await asyncio.open_connection(*address, local_addr=("127.0.0.2", 0))
+        asking.write(GET)
+        assert (await others.readline()).startswith(b"HTTP/1.1 200")
+        silent[0][1].close()
+        await silent[0][1].wait_closed()
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        for _, one in (*silent, (others, asking), (cut, refused)):
+            one.close()

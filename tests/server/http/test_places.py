@@ -21,7 +21,7 @@ RUNS, EVALUATIONS = STREAM.format(kind="runs"), STREAM.format(kind="evaluations"
 
 
 class Tab:
-    """A browser's EventSource: it comes back with its last id, until it is refused."""
+    """A browser's EventSource: it reconnects with its last id, until it is refused."""
 
     def __init__(self, web: httpx.AsyncClient, path: str = RUNS, **asked: Any) -> None:
         self._web = web
@@ -64,7 +64,7 @@ async def _run(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", [RUNS, EVALUATIONS])
-async def test_a_rival_is_told_when_to_try_again(server: Server, web: httpx.AsyncClient, path: str) -> None:
+async def test_a_rival_learns_when_to_try_again(server: Server, web: httpx.AsyncClient, path: str) -> None:
     async with Tab(web).opened():
         answer = await Tab(web, path).refused()
         error = answer.json()["error"]
@@ -95,7 +95,7 @@ async def test_a_session_may_be_named(web: httpx.AsyncClient) -> None:
         await Tab(web, session="yours").refused()
 
 
-async def test_the_id_tells_the_session_better_than_the_url(server: Server, web: httpx.AsyncClient) -> None:
+async def test_the_session_of_the_id_counts_more_than_that_of_the_url(server: Server, web: httpx.AsyncClient) -> None:
     first, second = Tab(web, session="mine"), Tab(web, session="mine")
     async with first.opened():
         pass

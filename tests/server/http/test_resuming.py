@@ -102,7 +102,7 @@ async def test_a_stream_cut_at_any_byte_is_whole_after_the_resume(
         if last_id not in rests:
             rests[last_id] = await rest(web, path, last_id, asked)
         begun = shown(seen)
-        # The status of an evaluation's end has no id of its own: it is told again, before what follows it.
+        # The status of an evaluation's end has no id of its own: it is sent again, before what follows it.
         again = begun[-1:] if begun and path == EVALUATION and rests[last_id][:1] == begun[-1:] else []
         assert begun[: len(begun) - len(again)] + rests[last_id] == whole, body[max(0, cut - 80) : cut]
     assert len(rests) > 3
@@ -159,13 +159,13 @@ async def refused(web: httpx.AsyncClient, last_id: str | bytes, status: int = 40
 
 async def test_an_id_with_any_bit_flipped_is_refused(server: Server, web: httpx.AsyncClient) -> None:
     await recorded(server)
-    token, _, session = (await some_id(web)).partition("~")
+    token, _, rest = (await some_id(web)).partition(".")
     data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     for place in range(len(data)):
         flipped = bytearray(data)
         flipped[place] ^= 1 << place % 8
         hostile = base64.urlsafe_b64encode(flipped).rstrip(b"=").decode()
-        answer = await web.get(RUN, headers={"Last-Event-ID": f"{hostile}~{session}"})
+        answer = await web.get(RUN, headers={"Last-Event-ID": f"{hostile}.{rest}"})
         assert answer.status_code == 400, place
 
 
@@ -181,6 +181,26 @@ async def test_an_id_that_was_never_issued_is_refused(
 ) -> None:
     await recorded(server)
     await refused(web, hostile)
+
+
+async def test_id_with_another_position_resumes_there(server: Server, web: httpx.AsyncClient) -> None:
+    await recorded(server)
+    whole = await read_all(web, RUN)
+    token, _, position = whole[5].last_id.partition(".")
+    session = position.partition("~")[2]
+    for index in range(1, 15):
+        assert await rest(web, RUN, f"{token}.{index}~{session}", {}) == shown(whole[index + 1 :])
+
+
+@pytest.mark.parametrize("position", ["", "-1", "+1", "01", "1.1", "1e1", " 1", "x", "\u0661", "15", "99999999999"])
+async def test_id_with_a_position_that_is_none_is_refused(
+    server: Server, web: httpx.AsyncClient, position: str
+) -> None:
+    await recorded(server)
+    token, _, rest = (await some_id(web)).partition(".")
+    session = rest.partition("~")[2]
+    answer = await web.get(RUN, params={"last_event_id": f"{token}.{position}~{session}"})
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "RESUME_TOKEN_INVALID")
 
 
 @pytest.mark.parametrize("hostile", ["\x00", "a\x00b", "a\r\nX: y", "\n", "\r", "{token}\n", "{token}\x00", "\u2028"])
@@ -202,13 +222,30 @@ async def test_an_id_in_a_raw_header_is_refused(server: Server, web: httpx.Async
     assert status.split()[1] in (b"400", b"431"), status
 
 
-@pytest.mark.parametrize("session", ["<b>", "a b", "é", "..", "x" * 129, "a/b", "'", "*", ">"])
-async def test_a_session_that_is_none_is_refused(server: Server, web: httpx.AsyncClient, session: str) -> None:
+@pytest.mark.parametrize("session", ["x" * 129, "a\nb", "\x7f", "é\x00"])
+async def test_a_session_with_control_characters_or_too_long_is_refused(
+    server: Server, web: httpx.AsyncClient, session: str
+) -> None:
     await recorded(server)
     token, _, _ = (await some_id(web)).partition("~")
     for asked in ({"last_event_id": f"{token}~{session}"}, {"session": session}):
         answer = await web.get(RUN, params=asked)
         assert (answer.status_code, answer.json()["error"]["fields"][0]["path"]) == (400, "session_id")
+
+
+@pytest.mark.parametrize("session", ["<b>", "a b", "é", "..", "a/b", "~over", "%41", "alice@example.org"])
+async def test_a_session_of_any_characters_resumes_as_the_same_reader(
+    server: Server, web: httpx.AsyncClient, session: str
+) -> None:
+    await create(server.stubs)
+    await append(server.stubs, [run_started()])
+    asked = {"consumer": "ui", "session": session}
+    async with web.stream("GET", RUN, params=asked) as response:
+        events = read(response)
+        while (event := await anext(events)).name != "run_started":
+            pass
+        async with web.stream("GET", RUN, params={"consumer": "ui"}, headers={"Last-Event-ID": event.last_id}) as again:
+            assert again.status_code == 200
 
 
 async def test_an_id_of_another_run_is_refused(server: Server, web: httpx.AsyncClient) -> None:

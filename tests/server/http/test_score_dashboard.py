@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from lavant.client import Alert
 from server.http.browser import ACTIVE, HOSTILE, Site, a_site, needs_chromium
-from server.http.scored import DAY, NOW, TO, WHY, ago, keep, legend, told
+from server.http.scored import DAY, NOW, TO, WHY, ago, get_json, keep, legend
 from support.scores import record, recorded, score
 from support.server import connected
 
@@ -17,20 +17,20 @@ pytestmark = needs_chromium
 async def test_a_point_leads_to_the_runs_behind_it(scored: Site) -> None:
     page = await scored.open("scores?name=correct", NOW)
     await page.locator(".dot[data-errors]").first.click()
-    asked = (await page.locator(".judged h2").inner_text()).split(" · ")
+    asked = (await page.locator(".evaluated h2").inner_text()).split(" · ")
     assert asked[:2] == ["correct", "v2"]
-    rows = page.locator(".judged tbody tr")
+    rows = page.locator(".evaluated tbody tr")
     await expect(rows).to_have_count(5)
-    failed = page.locator(".judged tr[data-failed]")
+    failed = page.locator(".evaluated tr[data-failed]")
     await expect(failed).to_contain_text("ValueError")
     await expect(failed).to_contain_text("it broke")
-    await expect(page.locator(".judged .why", has_text="It says warm")).to_have_text(WHY)
+    await expect(page.locator(".evaluated .why", has_text="It says warm")).to_have_text(WHY)
     await expect(rows.first).to_contain_text("judge v2")
     await expect(rows.first).to_contain_text("rule rule")
     # Whoever is sent the address sees the same.
     other = await scored.open(page.url.partition("#/")[2], NOW)
-    await expect(other.locator(".judged tbody tr")).to_have_count(5)
-    assert await other.locator(".judged").inner_text() == await page.locator(".judged").inner_text()
+    await expect(other.locator(".evaluated tbody tr")).to_have_count(5)
+    assert await other.locator(".evaluated").inner_text() == await page.locator(".evaluated").inner_text()
     await expect(other.locator(".dot[aria-pressed=true]")).to_have_count(1)
     name = await rows.first.locator("a").inner_text()
     await rows.first.locator("a").click()
@@ -40,10 +40,10 @@ async def test_a_point_leads_to_the_runs_behind_it(scored: Site) -> None:
 async def test_a_bar_leads_to_all_scores_of_its_time(scored: Site) -> None:
     page = await scored.open("scores", NOW)
     await page.locator(".counted").last.click()
-    await expect(page.locator(".judged h2")).to_have_text(f"All scores · 4 May 11:30 {TO} 12:00")
-    await expect(page.locator(".judged tbody tr")).to_have_count(10)
+    await expect(page.locator(".evaluated h2")).to_have_text(f"All scores · 4 May 11:30 {TO} 12:00")
+    await expect(page.locator(".evaluated tbody tr")).to_have_count(10)
     await page.get_by_role("button", name="Close").click()
-    await expect(page.locator(".judged")).to_be_hidden()
+    await expect(page.locator(".evaluated")).to_be_hidden()
     await expect(page).to_have_url(f"{scored.url}/#/scores")
 
 
@@ -55,14 +55,17 @@ async def test_the_address_says_what_is_shown(scored: Site) -> None:
         "version=": {"version": ""},
         "run_name=agent+1": {"run_name": "agent 1"},
         "label=team%3Da": {"label": "team=a"},
-        "range=6h": {"start_time": "2026-05-04T06:00:00Z"},
-        "range=1h": {"start_time": "2026-05-04T11:00:00Z"},
-        "range=90d": {"start_time": "2026-02-01T00:00:00Z"},
-        "until=2026-05-03T12:00:00Z": {"start_time": "2026-05-02T12:00:00Z", "end_time": "2026-05-03T12:00:00Z"},
+        "range=6h": {"subject_ended_after": "2026-05-04T06:00:00Z"},
+        "range=1h": {"subject_ended_after": "2026-05-04T11:00:00Z"},
+        "range=90d": {"subject_ended_after": "2026-02-01T00:00:00Z"},
+        "until=2026-05-03T12:00:00Z": {
+            "subject_ended_after": "2026-05-02T12:00:00Z",
+            "subject_ended_before": "2026-05-03T12:00:00Z",
+        },
     }
     page = await scored.open("runs", NOW)
     for query, asked in shown.items():
-        (whole,) = (await told(scored, "/summary", **{**DAY, **asked}))["groups"]
+        (whole,) = (await get_json(scored, "/summary", **{**DAY, **asked}))["groups"]
         await page.goto(f"{scored.url}/#/scores?{query}")
         await expect(page.locator(".legend tbody tr").first).to_be_visible()
         assert sum(int(cells[1].replace(",", "")) for cells in (await legend(page)).values()) == int(whole["count"])
@@ -96,7 +99,7 @@ async def test_filters_are_chosen_from_what_there_is(scored: Site) -> None:
     await expect(page.get_by_label("agent", exact=True)).to_have_value("=agent 1")
     await page.get_by_label("label", exact=True).fill("team=none")
     await page.get_by_label("label", exact=True).press("Enter")
-    await expect(page.locator(".told")).to_contain_text("No scores here")
+    await expect(page.locator(".plot-status")).to_contain_text("No scores here")
     scored.check_quiet()
 
 
@@ -104,7 +107,7 @@ async def test_a_window_is_checked_against_the_one_before(scored: Site) -> None:
     page = await scored.open("scores", NOW)
     rows = page.locator(".check tbody tr")
     await expect(rows).to_have_count(3)
-    assert await page.locator(".check [data-verdict] b").all_inner_texts() == ["regressed", "unchanged", "too few"]
+    assert await page.locator(".check [data-trend] b").all_inner_texts() == ["regressed", "unchanged", "too few"]
     await expect(rows.first).to_contain_text("-0.3")
     await expect(rows.first).to_contain_text("of 234")
     await expect(rows.nth(2)).to_contain_text("neither numbers nor verdicts")
@@ -132,7 +135,7 @@ async def test_versions_are_not_mixed_up(tmp_path: Path) -> None:
         await page.get_by_label("version", exact=True).select_option(label="9 (40)")
         await expect(page.locator(".warning")).to_have_count(0)
         await page.get_by_label("compare with").select_option("10")
-        await expect(page.locator(".check [data-verdict] b")).to_have_text("regressed")
+        await expect(page.locator(".check [data-trend] b")).to_have_text("regressed")
         await expect(page).to_have_url(f"{site.url}/#/scores?version=9&against=10")
 
 
@@ -149,12 +152,12 @@ async def test_hostile_scores_stay_text(tmp_path: Path) -> None:
     async with a_site(tmp_path) as site:
         page = await site.open("scores?lines=run_name", NOW)
         await page.locator(".dot").first.press("Enter")
-        await expect(page.locator(".judged tbody tr")).to_have_count(3)
+        await expect(page.locator(".evaluated tbody tr")).to_have_count(3)
         await page.get_by_text("As a table").click()
         await page.locator(".dot").first.hover()
         for part in (
-            ".judged .why",
-            ".judged .fault",
+            ".evaluated .why",
+            ".evaluated .fault",
             ".readout",
             ".numbers td",
             ".legend tbody th",
@@ -187,24 +190,24 @@ async def test_a_run_shows_what_was_said_of_it(scored: Site) -> None:
 
 async def test_without_scores_the_page_says_so(site: Site) -> None:
     page = await site.open("scores")
-    await expect(page.locator(".told")).to_contain_text("No scores here")
+    await expect(page.locator(".plot-status")).to_contain_text("No scores here")
     await expect(page.locator(".rules")).to_contain_text("No rules yet")
     await expect(page.locator(".check")).to_contain_text("There is nothing to compare.")
     await expect(page.locator(".chart")).to_be_hidden()
     site.check_quiet()
 
 
-async def test_a_failure_is_told_and_can_be_overcome(scored: Site) -> None:
+async def test_a_failure_is_shown_and_can_be_overcome(scored: Site) -> None:
     page = await scored.open("scores", NOW)
     await expect(page.locator(".dot").first).to_be_visible()
     await scored.process.kill()
     await page.get_by_label("range").select_option("7d")
-    await expect(page.locator(".told .fault")).to_be_visible()
+    await expect(page.locator(".plot-status .fault")).to_be_visible()
     await expect(page.locator(".chart")).to_be_hidden()
     await scored.start()
     await page.get_by_role("button", name="Try again").click()
     await expect(page.locator(".counted")).to_have_count(12)
-    await expect(page.locator(".told .fault")).to_have_count(0)
+    await expect(page.locator(".plot-status .fault")).to_have_count(0)
 
 
 async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path) ->
         row = page.locator(".check tbody tr")
         await expect(row.locator(".errors")).to_have_text("75 % failed")
         await expect(row.locator(".more-errors")).to_have_text("more failures, and not by chance")
-        await expect(row.locator("[data-verdict] b")).to_have_text("too few")
+        await expect(row.locator("[data-trend] b")).to_have_text("too few")
         site.check_quiet()
 
 

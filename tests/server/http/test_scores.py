@@ -26,11 +26,11 @@ def some_scores() -> list[ScoreRecorded]:
     for number in range(80):
         hours = 7.95 - number / 10
         worse = 0.0 if hours > 4 else 0.3
-        told: dict[str, Any] = {"run": f"r{number}", "time_ns": ago(hours), "labels": {"team": "ab"[number % 2]}}
+        fields: dict[str, Any] = {"run": f"r{number}", "time_ns": ago(hours), "labels": {"team": "ab"[number % 2]}}
         version = "1" if hours > 2 else "2"
         value = None if number == 79 else 0.9 - worse + number % 3 / 100
-        scores.append(recorded("correct", value, evaluator="judge", version=version, **told))
-        scores.append(recorded("kept", number % 4 > 0, rule_id="other", agent=f"agent {number % 2}", **told))
+        scores.append(recorded("correct", value, evaluator="judge", version=version, **fields))
+        scores.append(recorded("kept", number % 4 > 0, rule_id="other", agent=f"agent {number % 2}", **fields))
     return scores
 
 
@@ -47,7 +47,7 @@ def timestamp(text: str) -> Timestamp:
     return time
 
 
-async def told(web: httpx.AsyncClient, path: str, **asked: Any) -> Any:
+async def get_json(web: httpx.AsyncClient, path: str, **asked: Any) -> Any:
     return (await web.get(path, params=asked)).raise_for_status().json()
 
 
@@ -64,12 +64,12 @@ async def test_pages_of_scores(web: httpx.AsyncClient, server: Server) -> None:
         ({"version": ""}, 80),
         ({"rule_id": ""}, 0),
         ({"subject_run_id": "r7"}, 2),
-        ({"start_time": FIRST, "end_time": LAST, "name": "correct"}, 40),
-        ({"start_time": LAST}, 0),
+        ({"subject_ended_after": FIRST, "subject_ended_before": LAST, "name": "correct"}, 40),
+        ({"subject_ended_after": LAST}, 0),
     ):
         assert len(await listed(web, "/api/v1/scores", "scores", **asked)) == count, asked
     page = await server.stubs.scores.ListScores(pb.ListScoresRequest(page_size=3))
-    assert await told(web, "/api/v1/scores", page_size=3) == MessageToDict(page, preserving_proto_field_name=True)
+    assert await get_json(web, "/api/v1/scores", page_size=3) == MessageToDict(page, preserving_proto_field_name=True)
 
 
 async def test_feedback_is_found_with_the_run_and_without_a_rule(web: httpx.AsyncClient, server: Server) -> None:
@@ -85,18 +85,18 @@ async def test_feedback_is_found_with_the_run_and_without_a_rule(web: httpx.Asyn
 
 
 async def test_scores_are_added_up(web: httpx.AsyncClient, server: Server) -> None:
-    summary = await told(
+    summary = await get_json(
         web,
         "/api/v1/scores/summary",
         group_by=["name", "version"],
         group_by_label="team",
         bucket="2h",
         percentile=["50", "99.5"],
-        start_time=FIRST,
-        end_time=LAST,
+        subject_ended_after=FIRST,
+        subject_ended_before=LAST,
     )
     request = pb.QueryScoresRequest(
-        filter=pb.ScoreFilter(start_time=timestamp(FIRST), end_time=timestamp(LAST)),
+        filter=pb.ScoreFilter(subject_ended_after=timestamp(FIRST), subject_ended_before=timestamp(LAST)),
         group_by=[pb.SCORE_DIMENSION_NAME, pb.SCORE_DIMENSION_VERSION],
         group_by_labels=["team"],
         bucket=Duration(seconds=7_200),
@@ -108,85 +108,93 @@ async def test_scores_are_added_up(web: httpx.AsyncClient, server: Server) -> No
     assert (last["name"], last["pass_rate"], last["start_time"]) == ("kept", 1, "2026-05-04T10:00:00Z")
     assert summary["groups"][-2]["pass_rate"] == 0.5
     assert sum(int(group.get("error_count", 0)) for group in summary["groups"]) == 1
-    (whole,) = (await told(web, "/api/v1/scores/summary"))["groups"]
+    (whole,) = (await get_json(web, "/api/v1/scores/summary"))["groups"]
     assert (whole["count"], len(whole["percentiles"])) == ("160", 4)
 
 
 @pytest.mark.parametrize("bucket", ["60", "60.0", "60s", "1m"])
 async def test_a_bucket_is_said_in_many_ways(web: httpx.AsyncClient, bucket: str) -> None:
-    asked = {"name": "kept", "start_time": FIRST}
-    groups = (await told(web, "/api/v1/scores/summary", bucket=bucket, **asked))["groups"]
+    asked = {"name": "kept", "subject_ended_after": FIRST}
+    groups = (await get_json(web, "/api/v1/scores/summary", bucket=bucket, **asked))["groups"]
     assert [group["count"] for group in groups] == ["1"] * 40
 
 
 async def test_a_time_is_compared_with_another(web: httpx.AsyncClient, server: Server) -> None:
-    asked = {"name": "correct", "start_time": FIRST, "end_time": LAST}
-    before = {"baseline_start_time": "2026-05-04T04:00:00Z", "baseline_end_time": FIRST}
-    (change,) = (await told(web, "/api/v1/scores/comparison", **asked, **before))["changes"]
-    assert change["verdict"] == "SCORE_VERDICT_REGRESSED"
+    asked = {"name": "correct", "subject_ended_after": FIRST, "subject_ended_before": LAST}
+    before = {"baseline_ended_after": "2026-05-04T04:00:00Z", "baseline_ended_before": FIRST}
+    (change,) = (await get_json(web, "/api/v1/scores/comparison", **asked, **before))["changes"]
+    assert change["trend"] == "SCORE_TREND_REGRESSED"
     assert (change["baseline_count"], change["candidate_count"]) == ("40", "39")
     assert change["difference_low"] < change["difference"] < change["difference_high"] < -0.2
-    (few,) = (await told(web, "/api/v1/scores/comparison", **asked, **before, min_count=40))["changes"]
-    assert few["verdict"] == "SCORE_VERDICT_TOO_FEW"
+    (few,) = (await get_json(web, "/api/v1/scores/comparison", **asked, **before, min_count=40))["changes"]
+    assert few["trend"] == "SCORE_TREND_TOO_FEW"
     request = pb.CompareScoresRequest(
         baseline=pb.ScoreFilter(
-            names=["correct"], start_time=timestamp("2026-05-04T04:00:00Z"), end_time=timestamp(FIRST)
+            names=["correct"],
+            subject_ended_after=timestamp("2026-05-04T04:00:00Z"),
+            subject_ended_before=timestamp(FIRST),
         ),
-        candidate=pb.ScoreFilter(names=["correct"], start_time=timestamp(FIRST), end_time=timestamp(LAST)),
+        candidate=pb.ScoreFilter(
+            names=["correct"], subject_ended_after=timestamp(FIRST), subject_ended_before=timestamp(LAST)
+        ),
         confidence=0.999,
     )
     response = await server.stubs.scores.CompareScores(request)
-    sure = await told(web, "/api/v1/scores/comparison", **asked, **before, confidence="0.999")
+    sure = await get_json(web, "/api/v1/scores/comparison", **asked, **before, confidence="0.999")
     assert sure == MessageToDict(response, preserving_proto_field_name=True)
 
 
 async def test_a_version_is_compared_with_another(web: httpx.AsyncClient) -> None:
     asked = {"name": "correct", "version": "2", "baseline_version": "1"}
-    (change,) = (await told(web, "/api/v1/scores/comparison", **asked, min_count=10))["changes"]
+    (change,) = (await get_json(web, "/api/v1/scores/comparison", **asked, min_count=10))["changes"]
     assert (change["baseline_count"], change["candidate_count"]) == ("60", "19")
-    assert change["verdict"] == "SCORE_VERDICT_REGRESSED"
+    assert change["trend"] == "SCORE_TREND_REGRESSED"
 
 
 async def test_without_alerts_there_are_none(web: httpx.AsyncClient) -> None:
-    assert await told(web, "/api/v1/alerts", page_size=1) == {}
+    assert await get_json(web, "/api/v1/alerts", page_size=1) == {}
 
 
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        ("/api/v1/scores?kind=agent", 400, "kind: is no parameter of this; there are end_time, evaluator"),
-        ("/api/v1/scores?page_size=1001", 400, "page_size: must be 0 to 1000"),
+        ("/api/v1/scores?kind=agent", 400, "kind: is not a parameter of this path; use one of evaluator"),
+        ("/api/v1/scores?page_size=1001", 400, "page_size: must be less than or equal to 1000"),
         ("/api/v1/scores?page_token=x", 400, "page_token: was not issued by this list"),
         ("/api/v1/scores?subject_run_id=a&subject_run_id=a", 400, "subject_run_id: may be given once"),
         ("/api/v1/scores?label=a", 400, "label: must be NAME=VALUE"),
-        ("/api/v1/scores?label=a=1&label=a=2", 400, "label: asks for two values of a"),
-        ("/api/v1/scores?start_time=now", 400, "start_time: must be a time as RFC 3339 has it"),
+        ("/api/v1/scores?label=a=1&label=a=2", 400, "label: has two values of a"),
+        ("/api/v1/scores?subject_ended_after=now", 400, "subject_ended_after: must be a time in RFC 3339 format"),
         ("/api/v1/scores?name=%00", 400, "filter.names[0]: must not contain control characters"),
-        ("/api/v1/scores/summary?page_size=1", 400, "page_size: is no parameter of this"),
+        ("/api/v1/scores/summary?page_size=1", 400, "page_size: is not a parameter of this path"),
         (
             "/api/v1/scores/summary?group_by=day",
             400,
             "group_by: must be one of rule, name, evaluator, version, run_name",
         ),
         ("/api/v1/scores/summary?group_by_label=a&group_by_label=%00", 400, "group_by_labels[1]: must not contain"),
-        ("/api/v1/scores/summary?bucket=1w", 400, "bucket: must be a number of seconds, or of m, h or d: 15m"),
+        ("/api/v1/scores/summary?bucket=1w", 400, "bucket: must be a number of seconds, or of m, h or d, such as 15m"),
         ("/api/v1/scores/summary?bucket=999999999d", 400, "bucket: must be a number of seconds, or of m, h or d"),
-        ("/api/v1/scores/summary?bucket=59", 400, "bucket: must be at least 1 min"),
+        ("/api/v1/scores/summary?bucket=59", 400, "bucket: must be 60 s to"),
         ("/api/v1/scores/summary?bucket=1h&bucket=1h", 400, "bucket: may be given once"),
         ("/api/v1/scores/summary?percentile=100", 400, "percentiles[0]: must be above 0 and below 100"),
-        ("/api/v1/scores/summary?percentile=nan", 400, "percentile: must be a number"),
-        ("/api/v1/scores/comparison", 400, "baseline_start_time: or another is needed: baseline_end_time"),
-        ("/api/v1/scores/comparison?baseline_version=1&bucket=1h", 400, "bucket: is no parameter of this"),
+        ("/api/v1/scores/summary?percentile=nan", 400, "percentile: must be a finite number"),
+        ("/api/v1/scores/comparison", 400, "baseline_ended_after: is missing; set one of baseline_ended_after"),
+        ("/api/v1/scores/comparison?baseline_version=1&bucket=1h", 400, "bucket: is not a parameter of this path"),
         ("/api/v1/scores/comparison?baseline_version=1&confidence=1", 400, "confidence: must be above 0.5"),
-        ("/api/v1/scores/comparison?baseline_version=1&confidence=1e9", 400, "confidence: must be a number"),
-        ("/api/v1/scores/comparison?baseline_version=1&min_count=-1", 400, "min_count: must be a whole number"),
+        ("/api/v1/scores/comparison?baseline_version=1&confidence=x", 400, "confidence: must be a valid number"),
+        (
+            "/api/v1/scores/comparison?baseline_version=1&min_count=-1",
+            400,
+            "min_count: must be at least 2",
+        ),
         ("/api/v1/scores/else", 404, "there is nothing at this path"),
-        ("/api/v1/runs/r/scores?subject_run_id=r", 400, "subject_run_id: is no parameter of this"),
-        ("/api/v1/alerts?rule_id=r", 400, "rule_id: is no parameter of this; there are page_size, page_token"),
-        ("/api/v1/alerts?page_size=1001", 400, "page_size: must be 0 to 1000"),
+        ("/api/v1/runs/r/scores?subject_run_id=r", 400, "subject_run_id: is not a parameter of this path"),
+        ("/api/v1/alerts?rule_id=r", 400, "rule_id: is not a parameter of this path; use one of page_size, page_token"),
+        ("/api/v1/alerts?page_size=1001", 400, "page_size: must be less than or equal to 1000"),
     ],
 )
-async def test_what_is_wrong_is_told(web: httpx.AsyncClient, path: str, status: int, said: str) -> None:
+async def test_what_is_wrong_is_named(web: httpx.AsyncClient, path: str, status: int, said: str) -> None:
     answer = await web.get(path)
     assert (answer.status_code, set(answer.json())) == (status, {"error"})
     assert answer.json()["error"]["message"].startswith(said)

@@ -1,9 +1,10 @@
-"""What goes wrong while a stream is on: who reads it is told, or comes back without a gap."""
+"""What goes wrong while a stream is on: its reader gets an error, or resumes without a gap."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from grpc import aio
 from structlog.testing import capture_logs
 
 from lavant.server.store.sqlite import SQLiteEngine
-from lavant.server.streaming.places import Places
+from lavant.server.streaming.leases import ConsumerLeases
 from server.http.reading import Sent, read, read_all
 from support.calls import append, create, until
 from support.clock import ManualClock
-from support.events import a_run_of, custom, message_started, run_finished, run_started, text_delta
+from support.events import custom, message_started, run_finished, run_started, text_delta
 from support.server import Server, ServerProcess, connected, free_address, serving
 from support.streams import delete, publish, recorded
 
@@ -55,7 +56,7 @@ async def fail(*_: object, **__: object) -> None:
 def check_incident(message: str, logs: list[Any]) -> None:
     """Whoever called knows the number under which the log has the rest, and nothing else."""
     (entry,) = [entry for entry in logs if entry["event"] == "call_failed"]
-    assert message == f"internal error; the server's log has it as {entry['incident']}"
+    assert message == f"internal error; the server's log has details under incident {entry['incident']}"
     assert str(entry["exc_info"]) == SECRET
 
 
@@ -73,7 +74,7 @@ async def test_what_nobody_foresaw_is_an_incident(
 
 
 @pytest.mark.parametrize(
-    ("path", "broken"), [(RUN, (Places, "take")), ("/api/v1/watch", (SQLiteEngine, "list_changes"))]
+    ("path", "broken"), [(RUN, (ConsumerLeases, "acquire")), ("/api/v1/watch", (SQLiteEngine, "list_changes"))]
 )
 async def test_so_it_is_before_a_stream_has_begun(
     server: Server, web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, broken: tuple[type, str]
@@ -89,16 +90,24 @@ async def test_so_it_is_before_a_stream_has_begun(
 async def test_so_it_is_in_the_middle_of_a_stream(
     server: Server, web: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    deltas = [text_delta("x" * 100_000) for _ in range(5)]  # more than a frame
     await create(server.stubs)
-    await append(server.stubs, a_run_of(5))
-    monkeypatch.setattr(SQLiteEngine, "read", fail)
+    await publish(server.stubs, [run_started(), message_started(), *deltas], batch_size=1)
+    read_log, reads = SQLiteEngine.read, count(1)
+
+    async def fail_later(*asked: Any) -> Any:
+        await fail() if next(reads) > 1 else None
+        return await read_log(*asked)
+
+    monkeypatch.setattr(SQLiteEngine, "read", fail_later)
     with capture_logs() as logs:
-        opened, ended = await read_all(web, RUN)
+        *sent, ended = await read_all(web, RUN, stop="head")
     told = json.loads(ended.data)
-    assert (ended.name, told["reason"], told["reconnect"], ended.last_id) == ("end", "INTERNAL", True, opened.last_id)
+    assert (ended.name, told["reason"], told["reconnect"], ended.last_id) == ("end", "INTERNAL", True, sent[-1].last_id)
     check_incident(told["message"], logs)
     monkeypatch.undo()
-    assert len(await read_all(web, RUN, ended.last_id)) == 3 + 5
+    rest = await read_all(web, RUN, ended.last_id, stop="head")
+    assert len(sent) - len(["opened"]) + len(rest) - len(["opened", "caught_up", "end"]) == 7
 
 
 async def test_a_run_that_is_deleted_ends_its_streams(server: Server, web: httpx.AsyncClient) -> None:
@@ -114,7 +123,7 @@ async def test_a_run_that_is_deleted_ends_its_streams(server: Server, web: httpx
     assert (await web.get(RUN, headers={"Last-Event-ID": opened.last_id})).status_code == 404
 
 
-async def test_silence_ends_a_stream_and_heartbeats_tell_where_it_is(tmp_path: Path) -> None:
+async def test_silence_ends_a_stream_and_heartbeats_show_where_it_is(tmp_path: Path) -> None:
     clock = ManualClock()
     async with (
         serving(tmp_path, clock=clock, http="127.0.0.1:0") as server,
@@ -137,7 +146,7 @@ async def test_silence_ends_a_stream_and_heartbeats_tell_where_it_is(tmp_path: P
             await clock.awaited(1)
             clock.advance(1)
             rest = [line async for line in lines]
-            assert 'data: {"reason": "IDLE", "reconnect": true}' in rest
+            assert 'data: {"reason": "IDLE", "reconnect": false}' in rest
         await append(server.stubs, [text_delta("now"), run_finished()], first=3)
         deltas = [event.data for event in await read_all(web, RUN, last_id) if event.name == "text_delta"]
         assert [json.loads(delta)["sequence"] for delta in deltas] == ["3"]
@@ -158,7 +167,7 @@ class Site:
     """A server in a process of its own that serves both, on addresses that survive it."""
 
     def __init__(self, folder: Path) -> None:
-        self.process = ServerProcess(folder)
+        self.process = ServerProcess(folder, admin="127.0.0.1:0")
         self.address = free_address()
 
     async def start(self, *flags: str) -> None:
@@ -194,13 +203,13 @@ async def test_a_reader_that_never_reads_costs_a_bounded_memory_and_then_its_pla
         async with asyncio.timeout(LIMIT):
             while not await is_free(web):
                 pass
-        metrics = (await web.get("/metrics")).text
-        assert 'lavant_streams_ended_total{face="http",reason="SLOW_CONSUMER"} 1.0' in metrics
+        metrics = (await web.get(f"http://{site.process.admin}/metrics")).text
+        assert 'lavant_streams_ended_total{protocol="http",reason="SLOW_CONSUMER"} 1.0' in metrics
         writer.transport.abort()
 
 
 async def is_free(web: httpx.AsyncClient) -> bool:
-    """Whether the consumer's place can be had."""
+    """Return whether the consumer's lease is free."""
     async with web.stream("GET", f"{RUN}?consumer=ui") as answer:
         assert answer.status_code in (200, 409)
         return answer.status_code == 200
@@ -222,7 +231,7 @@ async def test_sigterm_drains_and_ends_with_0(site: Site, reads: bool) -> None:
                     await publish(stubs, [custom("acme.note", json.dumps("x" * 900_000))], first=2 + number)
             ending = asyncio.create_task(site.process.terminate())
             assert await last_of(events) == {"reason": "DRAINING", "reconnect": True}
-            assert (await last_of(runs))["reason"] == "UNAVAILABLE"
+            assert await last_of(runs) == {"reason": "DRAINING", "reconnect": True}
         async with asyncio.timeout(LIMIT):
             assert await ending == 0
         if writer is not None:
@@ -264,7 +273,7 @@ async def test_a_server_that_is_killed_again_and_again_leaves_no_gap(site: Site,
         async with connected(site.process.target) as stubs, httpx.AsyncClient(base_url=f"http://{site.address}") as web:
             mine = [text_delta(word) for word in words[life * 100 : (life + 1) * 100]]
             reading = asyncio.create_task(reader.read(web, life * 100 + 60, then_kill=site.process))
-            with suppress(aio.AioRpcError):  # What of the last batches was stored, is told by the log alone.
+            with suppress(aio.AioRpcError):  # Only the log shows what of the last batches was stored.
                 await publish(stubs, mine, batch_size=7, first=3 + life * 100)
             with suppress(httpx.HTTPError):
                 await reading
@@ -276,3 +285,19 @@ async def test_a_server_that_is_killed_again_and_again_leaves_no_gap(site: Site,
         await append(stubs, [run_finished()], first=3 + len(words))
         await reader.read(web)
     assert reader.text == "".join(words)
+
+
+@pytest.mark.parametrize("length", ["0", "5", ""], ids=["and no length", "and a length", "alone"])
+async def test_a_request_of_doubtful_length_ends_its_connection(tmp_path: Path, length: str) -> None:
+    smuggled = b"5\r\nGET /\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    head += f"Content-Length: {length}\r\n" if length else ""
+    async with serving(tmp_path, http="127.0.0.1:0") as server, asyncio.timeout(LIMIT):
+        host, port = server.app.http_address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head.encode() + b"\r\n" + smuggled)
+        answer = await reader.read()  # to the end of the connection
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer.lower()

@@ -51,7 +51,7 @@ async def test_an_idle_end_is_not_to_be_reopened_but_can_be_read_on_from(
     await append(server.stubs, events[:2])
     async with asyncio.timeout(20), web.stream("GET", STREAM, params={"idle_timeout": "1"}) as response:
         *_, end = [event async for event in read(response)]
-    assert json.loads(end.data) == {"reason": "IDLE", "reconnect": True}
+    assert json.loads(end.data) == {"reason": "IDLE", "reconnect": False}
     await append(server.stubs, events[2:], first=3)
     automatic = await web.get(STREAM, params={"idle_timeout": "1"}, headers={"last-event-id": end.last_id})
     assert automatic.status_code == 204

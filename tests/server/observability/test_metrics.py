@@ -39,15 +39,17 @@ async def test_what_is_published_and_what_every_reader_is_sent(server: Server) -
     after = scrape(server)
 
     assert during("store_events_total") == 40
-    assert during("stream_events_total", face="grpc") == 40 * READERS
-    assert during("stream_delivery_seconds_count", face="grpc") == 0, "a replay is not live"
+    assert during("stream_events_total", protocol="grpc") == 40 * READERS
+    assert during("stream_delivery_seconds_count", protocol="grpc") == 0, "a replay is not live"
     assert after("store_events_total") == 42
     assert after("store_event_bytes_total") == pb.EventBatch(events=read[0].events).ByteSize()
-    assert after("stream_events_total", face="grpc") == 42 * READERS
-    assert after("stream_events_total", face="http") == 0
-    assert after("stream_bytes_total", face="grpc") == sum(frame.ByteSize() for one in read for frame in one.all)
-    assert after("stream_delivery_seconds_count", face="grpc") == READERS
-    assert after("streams_opened_total", face="grpc") == after("streams_caught_up_total", face="grpc") == READERS
+    assert after("stream_events_total", protocol="grpc") == 42 * READERS
+    assert after("stream_events_total", protocol="http") == 0
+    assert after("stream_bytes_total", protocol="grpc") == sum(call.size for call in calls)
+    assert after("stream_delivery_seconds_count", protocol="grpc") == READERS
+    assert (
+        after("streams_opened_total", protocol="grpc") == after("streams_caught_up_total", protocol="grpc") == READERS
+    )
     assert after.by("reason", "streams_ended_total") == {"RUN_FINISHED": READERS}
     assert after.by("outcome", "append_batches_total") == {"appended": 2}
     assert after("append_seconds_count") == 2
@@ -58,8 +60,8 @@ async def test_what_is_published_and_what_every_reader_is_sent(server: Server) -
 async def test_what_is_held_while_readers_are_there(server: Server) -> None:
     def held() -> list[float]:
         now = scrape(server)
-        gauges = ("places_held", "runs_tailed", "calls_open")
-        return [now("streams_open", face="grpc"), *map(now, gauges)]
+        gauges = ("leases_held", "runs_tailed", "calls_open")
+        return [now("streams_open", protocol="grpc"), *map(now, gauges)]
 
     await create(server.stubs)
     await create(server.stubs, "other")
@@ -86,8 +88,8 @@ async def test_what_a_latecomer_is_sent_from_memory_was_not_delayed(server: Serv
     await read_until(early, "events")
     late = await streamed(server.stubs, consumer_id="late", stop=pb.STOP_POSITION_HEAD)
     assert len(late.events) == 4
-    await until(lambda: scrape(server)("stream_events_total", face="grpc") == 8)
-    assert scrape(server)("stream_delivery_seconds_count", face="grpc") == 1
+    await until(lambda: scrape(server)("stream_events_total", protocol="grpc") == 8)
+    assert scrape(server)("stream_delivery_seconds_count", protocol="grpc") == 1
     early.cancel()
 
 
@@ -97,7 +99,7 @@ async def test_events_that_a_filter_leaves_out_are_not_sent(server: Server) -> N
     some = await streamed(server.stubs, types=kinds)
     merged = await streamed(server.stubs, deltas=pb.DELTA_MODE_MERGED)
     assert (len(some.events), len(merged.events)) == (3, 5)
-    assert scrape(server)("stream_events_total", face="grpc") == 8
+    assert scrape(server)("stream_events_total", protocol="grpc") == 8
 
 
 async def test_a_reader_that_does_not_read_lags(server: Server) -> None:
@@ -108,16 +110,16 @@ async def test_a_reader_that_does_not_read_lags(server: Server) -> None:
         for number in range(2, 34):
             await append(server.stubs, [custom(value_json='"' + "x" * 500_000 + '"')], first=number)
         now = scrape(server)
-        lag = now("stream_lag_events", face="grpc")
-        assert 0 < lag == 33 - now("stream_events_total", face="grpc")
+        lag = now("stream_lag_events", protocol="grpc")
+        assert 0 < lag == 33 - now("stream_events_total", protocol="grpc")
         await streamed(server.stubs, consumer_id="quick", stop=pb.STOP_POSITION_HEAD)
         quick = await opened(server.stubs, consumer_id="quick", start=pb.START_POSITION_NOW)
         now = scrape(server)
-        assert now("streams_open", face="grpc") == 2
-        assert now("stream_lag_events", face="grpc") == now("stream_lag_events_max", face="grpc") > 0
+        assert now("streams_open", protocol="grpc") == 2
+        assert now("stream_lag_events", protocol="grpc") == now("stream_lag_events_max", protocol="grpc") > 0
         stalled.cancel()
-        await until(lambda: scrape(server)("streams_open", face="grpc") == 1)
-        assert scrape(server)("stream_lag_events", face="grpc") == 0
+        await until(lambda: scrape(server)("streams_open", protocol="grpc") == 1)
+        assert scrape(server)("stream_lag_events", protocol="grpc") == 0
         assert endings(server) == {"CANCELLED": 1, "HEAD_REACHED": 1}, "left within a write, and no fault"
         quick.cancel()
 
@@ -141,7 +143,7 @@ async def test_endings_by_reason(tmp_path: Path) -> None:
         await stopping
         reasons = "HEAD_REACHED", "DEADLINE", "RUN_NOT_FOUND", "CONSUMER_BUSY", "STREAM_DISPLACED", "DRAINING"
         assert endings(server) == dict.fromkeys(reasons, 1)
-        assert scrape(server)("streams_opened_total", face="grpc") == 4
+        assert scrape(server)("streams_opened_total", protocol="grpc") == 4
 
 
 async def test_a_slow_reader(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ async def test_batches_that_wait_together_are_committed_together(server: Server)
     before = scrape(server)
     async with publishing(server.stubs) as call:
         for number in range(8):
-            await call.write(pb.PublishEventsRequest(batch=batch_of(a_run_of(4), run_id=f"run-{number}")))
+            await call.write(pb.PublishEventsRequest(batches=[batch_of(a_run_of(4), run_id=f"run-{number}")]))
         for _ in range(8):
             await answer(call)
     after = scrape(server)
@@ -208,7 +210,7 @@ async def test_a_draining_server_says_so(tmp_path: Path) -> None:
         await stopping
 
 
-async def test_a_restart_counts_anew_and_servers_do_not_mix(tmp_path: Path) -> None:
+async def test_a_restart_counts_from_zero_and_servers_do_not_mix(tmp_path: Path) -> None:
     async with serving(tmp_path / "a") as one, serving(tmp_path / "b") as two:
         await ended_run(one.stubs, size=4)
         await streamed(one.stubs)
@@ -219,7 +221,7 @@ async def test_a_restart_counts_anew_and_servers_do_not_mix(tmp_path: Path) -> N
         assert endings(again) == {}
 
 
-async def test_labels_are_few_and_name_no_run_tenant_or_consumer(server: Server) -> None:
+async def test_labels_are_few_and_name_no_run_or_consumer(server: Server) -> None:
     await ended_run(server.stubs, "run-of-mine", size=4)
     await streamed(server.stubs, run_id="run-of-mine", consumer_id="reader-of-mine")
     with refused("RUN_NOT_FOUND"):
@@ -227,12 +229,12 @@ async def test_labels_are_few_and_name_no_run_tenant_or_consumer(server: Server)
     families = [family for family in scrape(server).families if family.name.startswith("lavant_")]
     labels = [sample.labels for family in families for sample in family.samples]
     assert {name for one in labels for name in one} == {
-        *("face", "grpc", "le", "outcome", "python", "reason", "source", "version")
+        *("protocol", "grpc", "le", "outcome", "python", "quota", "reason", "source", "tenant", "version")
     }
-    assert not [value for one in labels for value in one.values() if "mine" in value or value == "default"]
+    assert not [value for one in labels for value in one.values() if "mine" in value]
     assert all(family.documentation for family in families)
 
 
 @pytest.mark.parametrize("name", ["process_cpu_seconds_total", "process_resident_memory_bytes"])
-async def test_the_process_is_told_of(server: Server, name: str) -> None:
+async def test_the_process_is_described(server: Server, name: str) -> None:
     assert scrape(server)(name) > 0

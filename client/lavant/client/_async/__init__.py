@@ -1,1 +1,1 @@
-"""The client, in asyncio. Everything but `concurrency` reads the same in both flavours."""
+"""Implementation of the client, for asyncio."""

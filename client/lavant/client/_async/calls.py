@@ -1,4 +1,4 @@
-"""Calls of gRPC's asyncio API, in the one form in which the client uses either of gRPC's APIs."""
+"""Calls through gRPC's asyncio API, behind the interface that `calls` of the blocking client has too."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 
 from lavant.client._async.concurrency import Clock, is_being_cancelled
-from lavant.client._status import from_rpc_error
-from lavant.client._target import ChannelOption
+from lavant.client._wire.status import from_rpc_error
+from lavant.client._wire.target import ChannelOption
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -19,7 +19,7 @@ SentMetadata = tuple[tuple[str, str], ...]
 Channel = grpc.aio.Channel
 
 if TYPE_CHECKING:
-    from lavant.client._async.channels import Lane
+    from lavant.client._async.transport import ServiceStubs
 
     UnaryMethod = grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]
     StreamMethod = grpc.aio.UnaryStreamMultiCallable[_Request, _Response]
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     ReadableCall = grpc.aio.UnaryStreamCall[_Request, _Response] | grpc.aio.StreamStreamCall[_Request, _Response]
 
 
-class HungUp(Exception):
+class CallEnded(Exception):
     """This side ended the call: it was cancelled, or the client was closed."""
 
 
 def open_channel(
     target: str, credentials: grpc.ChannelCredentials | None, options: Sequence[ChannelOption]
 ) -> grpc.aio.Channel:
-    """Make a channel; nothing is dialled before the first call."""
+    """Return a channel. The first call connects it."""
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=options)
     return grpc.aio.secure_channel(target, credentials, options=options)
@@ -43,40 +43,43 @@ def open_channel(
 async def invoke(
     method: "UnaryMethod[_Request, _Response]", request: _Request, timeout: float, metadata: SentMetadata
 ) -> _Response:
-    """Make a single call. Raises LavantError as it fails, HungUp once the client is closed."""
+    """Make a unary call. Raises LavantError if it fails, CallEnded if the client is closed."""
     try:
         return await method(request, timeout=timeout, metadata=metadata)
     except grpc.RpcError as failure:
         raise from_rpc_error(failure) from None
     except grpc.aio.UsageError:
-        raise HungUp from None
+        raise CallEnded from None
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise
-        raise HungUp from None
+        raise CallEnded from None
 
 
 class Call(Generic[_Response]):
-    """Messages that the server sends over one call, whose place on its lane is given back once, when it is over.
+    """Messages that the server sends over one call. Releases its slot on the channel when it ends.
 
     One reader at a time; anyone may cancel.
     """
 
-    def __init__(self, start: "Callable[[], ReadableCall[_Request, _Response]]", clock: Clock, lane: "Lane") -> None:
-        self.lane = lane
+    def __init__(
+        self, start: "Callable[[], ReadableCall[_Request, _Response]]", clock: Clock, stubs: "ServiceStubs"
+    ) -> None:
+        self.stubs = stubs
+        self.metadata: SentMetadata = ()
         self._clock = clock
-        self._on_end: Callable[[], None] | None = lane.release
+        self._on_end: Callable[[], None] | None = stubs.release
         try:
             self._rpc = start()
         except grpc.aio.UsageError:
             self._end()
-            raise HungUp from None
+            raise CallEnded from None
 
     async def read(self, timeout: float | None = None) -> _Response | None:
-        """Return the next message, or None once the call has ended with OK.
+        """Return the next message, or None after the call has ended with OK.
 
-        Raises LavantError as the call fails, and HungUp if this side ended it. After `timeout` seconds
-        the call is cancelled and TimeoutError raised.
+        Raises LavantError if the call fails, and CallEnded if this side ended it. After `timeout` seconds the call is
+        cancelled and TimeoutError raised.
         """
         try:
             async with self._clock.timeout(timeout):
@@ -91,18 +94,18 @@ class Call(Generic[_Response]):
             self.cancel()
             if is_being_cancelled():
                 raise
-            raise HungUp from None
+            raise CallEnded from None
         except grpc.aio.UsageError:
             self.cancel()
-            raise HungUp from None
+            raise CallEnded from None
         if message is grpc.aio.EOF:
             self._end()
             return None
-        self.lane.heard = True
+        self.stubs.heard = True
         return cast("_Response", message)
 
     async def finish(self, timeout: float) -> None:
-        """Read the call to its status, which frees what the server holds for it; cancel it if that takes long."""
+        """Read the call to its status, so that the server frees its resources; cancel it after `timeout` seconds."""
         try:
             while await self.read(timeout) is not None:
                 pass
@@ -128,16 +131,16 @@ class Conversation(Call[_Response], Generic[_Request, _Response]):
         method: "ConversationMethod[_Request, _Response]",
         metadata: SentMetadata,
         clock: Clock,
-        lane: "Lane",
+        stubs: "ServiceStubs",
     ) -> None:
         def start() -> "grpc.aio.StreamStreamCall[_Request, _Response]":
             self._writer = method(metadata=metadata)
             return self._writer
 
-        super().__init__(start, clock, lane)
+        super().__init__(start, clock, stubs)
 
     async def write(self, message: _Request) -> bool:
-        """Send a message; tell whether the call took it. If not, the call is over: read its status."""
+        """Send a message. Return whether the call accepted it; if not, the call has ended: read its status."""
         try:
             await self._writer.write(message)
         except (asyncio.InvalidStateError, grpc.RpcError):
@@ -145,6 +148,6 @@ class Conversation(Call[_Response], Generic[_Request, _Response]):
         return True
 
     async def end_writing(self) -> None:
-        """Tell the server that no more messages come, unless the call is over already."""
+        """Announce that no more messages follow, unless the call has ended."""
         with suppress(asyncio.InvalidStateError, grpc.RpcError):
             await self._writer.done_writing()

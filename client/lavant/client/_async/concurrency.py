@@ -1,13 +1,20 @@
-"""What depends on asyncio: time, waiting, waking, work in the background."""
+"""Primitives that depend on asyncio: clock, locks, signals, background tasks."""
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeAlias, TypeVar
 
+if TYPE_CHECKING:
+    from lavant.client._async.api.runs import AsyncRuns
+    from lavant.client._async.transport import Connection
+
+_Result = TypeVar("_Result")
+_Result_co = TypeVar("_Result_co", covariant=True)
 monotonic = time.monotonic
 # Seconds after which gRPC has reported the end of a call that was cancelled. Where the event loop is closed by then,
 # it logs an error.
@@ -15,7 +22,7 @@ _AFTERMATH = 0.05
 
 
 class Lock:
-    """Guards nothing: between two awaits nobody else runs."""
+    """Lock without effect: between two awaits no other task runs."""
 
     def __enter__(self) -> None:
         pass
@@ -25,10 +32,10 @@ class Lock:
 
 
 class Clock:
-    """Time as the client knows it. A test has one of its own."""
+    """Source of time, replaced in tests."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never decrease."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -36,12 +43,12 @@ class Clock:
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        """Return a block that is cancelled after so long, and raises TimeoutError then."""
+        """Return a block that is cancelled after `seconds`, and raises TimeoutError then."""
         return asyncio.timeout(seconds)
 
 
 class UsageHints:
-    """Base of what is asynchronous: says so to those who use it as if it were not."""
+    """Base of asynchronous objects: blocking use raises TypeError with the right form."""
 
     if not TYPE_CHECKING:  # To type checkers, it has none of these.
 
@@ -63,29 +70,73 @@ class UsageHints:
             return TypeError(f"{name} cannot be used with {wrong}: use {right}{blocking}")
 
 
+class Closing(UsageHints):
+    """Base of what is closed at the end of its `async with` block."""
+
+    async def aclose(self) -> None:
+        """Close it. May be called again."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
 def current_reader() -> int:
-    """Tell tasks apart."""
+    """Return an identifier of the current task."""
     return id(asyncio.current_task())
 
 
 def is_being_cancelled() -> bool:
-    """Tell whether it is the current task that is cancelled, not merely a call that it waits for."""
+    """Return whether the current task is being cancelled, not only the call that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 async def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:
-    """Call a handler of the user's. One that is asynchronous gets `timeout` seconds, then TimeoutError is raised."""
+    """Call a user's handler. An asynchronous one that exceeds `timeout` seconds raises TimeoutError."""
     result = handler(argument)
     if isawaitable(result):
         async with asyncio.timeout(timeout):
             await result
 
 
-class Home:
-    """The event loop that a client's channels and tasks belong to: the one that runs where this is made.
+TokenSource: TypeAlias = Callable[[], "str | Awaitable[str]"]  # returns a bearer token
+TOKEN_LIMIT = 30.0  # seconds to obtain a token
 
-    Raises RuntimeError where none runs.
+
+async def obtain(source: TokenSource) -> str:
+    """Call a user's function, which may be asynchronous, and return its result. Raises TimeoutError after 30 s."""
+    result = source()
+    if not isawaitable(result):
+        return result
+    async with asyncio.timeout(TOKEN_LIMIT):
+        return await result
+
+
+class SingleFlight:
+    """Work that all who need it at the same time wait for together; it continues if one of them is cancelled."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do the work, or wait for the one under way. Raises what it raises."""
+        task = self._task
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._task = asyncio.create_task(work())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # which nobody may wait for
+        await asyncio.shield(task)
+
+
+class Home:
+    """The event loop that a client's channels and tasks belong to: the one that is running at its creation.
+
+    Raises RuntimeError without a running event loop.
     """
 
     def __init__(self) -> None:
@@ -97,11 +148,11 @@ class Home:
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing can run there any more: the loop is closed, or this process was forked since."""
+        """Whether nothing can run there: the loop is closed, or the process was forked since."""
         return self._loop.is_closed() or self._process != os.getpid()
 
     def check(self) -> None:
-        """Raise RuntimeError if this is another event loop."""
+        """Raise RuntimeError in another event loop."""
         if _running_loop() is not self._loop:
             raise RuntimeError(
                 "this AsyncClient is in use in another event loop: create one AsyncClient per event loop, "
@@ -109,14 +160,14 @@ class Home:
             )
 
     def call(self, action: Callable[[], None]) -> None:
-        """Call something in the event loop: now, if it runs in this thread."""
+        """Call `action` in the event loop: at once, if it runs in this thread."""
         if _running_loop() is self._loop:
             action()
         else:
             self._loop.call_soon_threadsafe(action)
 
     def run_at_exit(self, work: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> None:
-        """Do some work while the process exits: in this event loop, or in another one where it is closed."""
+        """Run a coroutine while the process exits: in this event loop, or in a new one if it is closed."""
         if self._loop.is_closed():
             asyncio.run(work())
         elif self._loop.is_running():
@@ -126,17 +177,17 @@ class Home:
 
 
 class Signal:
-    """Wakes those who wait for a change. `notify` may be called from any thread, the rest in one event loop."""
+    """Wakes tasks that wait for a condition. `notify` may be called from any thread, the rest in one event loop."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def renew(self) -> None:
-        """Forget who waits, in a process that was forked from theirs."""
+        """Forget the waiters, in a process that was forked from theirs."""
         self._waiters = set()
 
     def notify(self) -> None:
-        """Tell all who wait to look again. Never blocks."""
+        """Let all waiters check their conditions. Never blocks."""
         if self._waiters:
             here = _running_loop()
             for waiter in tuple(self._waiters):
@@ -145,9 +196,9 @@ class Signal:
     async def wait_for(
         self, condition: Callable[[], bool], timeout: float | None = None, *, shield: float = 0.0
     ) -> bool:
-        """Wait until a condition holds; after `timeout` seconds tell whether it does.
+        """Wait until a condition holds, up to `timeout` seconds. Return whether it holds.
 
-        Whoever is cancelled meanwhile, however often, waits `shield` seconds more before CancelledError is raised.
+        A cancellation, however often it is repeated, takes effect after another `shield` seconds at most.
         """
         deadline = None if timeout is None else monotonic() + timeout
         cancelled: asyncio.CancelledError | None = None
@@ -167,19 +218,23 @@ class Signal:
         return condition()
 
     async def _wait(self, timeout: float | None) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
+        timer = None if timeout is None else loop.call_later(timeout, _resolve, waiter)
         try:
-            await asyncio.wait((waiter,), timeout=timeout)
+            await waiter
         finally:
             self._waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
 
 
 class Background:
-    """Work that goes on beside its owner, until it is done or stopped.
+    """Work in a task of its own, until it is done or stopped.
 
-    `stop` ends it. Where somebody else cancels its task, as a closing event loop does with all tasks, the work is
-    begun once more, for as many seconds as `persistence` returns then.
+    If somebody else cancels the task, as an event loop that closes does with all tasks, the work is started once more,
+    for as many seconds as `persistence` returns then.
     """
 
     def __init__(
@@ -196,11 +251,11 @@ class Background:
         return self.task.done() or self.task.get_loop().is_closed()
 
     async def join(self) -> None:
-        """Wait for its end; raises what it raised."""
+        """Wait for its end. Raises what it raised."""
         await self.task
 
     async def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
-        """Give it `grace` seconds to end by itself, then hang up on it and cancel it; return when it has ended."""
+        """Wait `grace` seconds for its end, then call `hang_up` and cancel it. Returns after its end."""
         try:
             await asyncio.wait((self.task,), timeout=grace)
         finally:
@@ -232,8 +287,26 @@ class Background:
 
 
 async def shielded(work: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
-    """Do some work that goes on even if whoever waits for it is cancelled; at the event loop's end, so many seconds."""
+    """Run a coroutine that continues if its caller is cancelled, and for `seconds` when the event loop closes."""
     await asyncio.shield(Background(work, lambda: seconds).task)
+
+
+class EvaluatorWork(Protocol[_Result_co]):
+    """Work that needs pydantic-evals, and with it an event loop."""
+
+    async def run(self, connection: "Connection", runs: "AsyncRuns") -> _Result_co:
+        """Do the work; return its result."""
+        ...
+
+
+async def run_evaluators(
+    work: EvaluatorWork[_Result],
+    connection: "Connection",
+    runs: "AsyncRuns",
+    client_arguments: Mapping[str, Any],  # noqa: ARG001
+) -> _Result:
+    """Do work that needs pydantic-evals, in the client's own event loop. Returns its result."""
+    return await work.run(connection, runs)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -257,7 +330,7 @@ def _resolve(waiter: "asyncio.Future[None]") -> None:
 
 
 def _forget_cancellation() -> None:
-    """Let the calls that the task makes from now on see that it is not being cancelled."""
+    """Uncancel the current task, so that the calls it makes from now on are not cut short."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()

@@ -1,21 +1,20 @@
-"""A run's events, one after the other, and the position in them."""
+"""Events of one run, in order, and the position in them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from operator import length_hint
-from types import TracebackType
+from time import time_ns
 from typing import Self
 from weakref import ref
 
-from lavant.client._async.concurrency import UsageHints, call_handler, current_reader
-from lavant.client._async.limits import Limits
-from lavant.client._async.subscription import Subscription
-from lavant.client._errors import LavantError, StreamInUse
-from lavant.client._events import Event, views
-from lavant.client._last_event_id import LastEventId
-from lavant.client._models import Run
-from lavant.client._plan import Handler, split_token
+from lavant.client._async.concurrency import Closing, call_handler, current_reader
+from lavant.client._async.subscription import Limits, Streams, Subscription
+from lavant.client._reading.plan import Handler, LastEventId, StreamPlan, split_token
+from lavant.client.errors import LavantError, StreamInUse
+from lavant.client.events import Event, views
+from lavant.client.models import Run
 from lavant.v1 import event_pb2
 from lavant.v1.event_service_pb2 import EventBatch, StreamEventsResponse
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED, RunFinished
@@ -26,7 +25,7 @@ _VIEWS_AT_ONCE = 100
 
 
 class _Loop(AsyncIterator[Event]):
-    """One loop over a stream. It is gone as soon as the loop is left: while it is there, the loop goes on."""
+    """One loop over a stream. The stream refers to it weakly: when the loop is left, another one may begin."""
 
     __slots__ = ("__weakref__", "_stream", "reader")
 
@@ -50,62 +49,67 @@ class _Loop(AsyncIterator[Event]):
             await stream._fill()
 
 
-class EventStream(UsageHints, AsyncIterator[Event]):
-    """Hands out events from a position on, and knows behind which one it is. No events are kept.
+class EventStream(Closing, AsyncIterator[Event]):
+    """Base of streams of a run's events, and of their position. Keeps no events.
 
-    A loop over a stream that has come to its end reads the same events once more, from the server.
+    A loop after the end reads the same events again, from the server.
     """
 
     def __init__(
         self,
-        new_subscription: Callable[[str, str], Subscription[StreamEventsResponse]],
-        get_run: Callable[[float | None], Awaitable[Run]],
-        limits: Limits,
+        streams: Streams,
+        plan: StreamPlan,
         *,
         resume_token: str,
-        handlers: Sequence[Handler],
-        handler_timeout: float,
+        limits: Limits,
+        reconnect_timeout: float | None,
+        handlers: Sequence[Handler] = (),
+        handler_timeout: float = 30.0,
     ) -> None:
         self.caught_up = False
         self.is_at_end = False
         # Whether the state of a run that has not ended is an event of its own whenever the stream is opened.
         self.reports_state = False
-        self._get_run = get_run
+        self._streams = streams
+        self._plan = plan
+        self._session = streams.sessions.begin(plan.run_id, plan.consumer_id, take_over=plan.take_over)
         self._found: Run | None = None
         self._loop: ref[_Loop] | None = None
         self._is_filling = False
         self._limits = limits
+        self._reconnect_timeout = reconnect_timeout
         self._handlers = handlers
         self._handler_timeout = handler_timeout
-        self._token, self._skipped = split_token(resume_token)  # before the frame at hand
-        self._frame_token = self._token  # behind it
-        self._begin = resume_token  # before all that is handed out
+        self._token, self._skipped = split_token(resume_token)  # before the present frame
+        self._frame_token = self._token  # after it
+        self._begin = resume_token  # before all events returned
         self._begin_sequence = self._last_sequence = self._skipped
-        self._new_subscription = new_subscription
-        self._subscription = new_subscription(self._token, "")
+        self._subscription = self._subscribe(self._token)
         self._frame: Sequence[event_pb2.Event] = ()
         self._unread: Iterator[event_pb2.Event] = iter(())
         self._views: Iterator[Event] = iter(())
+        self._rest: StreamEventsResponse | None = None  # of the present frame, after a state that it opened with
+        self._catches_up = False
         self._finished: RunFinished | None = None
+        self._texts: dict[bool, str] = {}
 
     @property
     def run(self) -> Run | None:
-        """The run as it stood when the stream was opened last; one that was waited for, as of its first events.
+        """The run when the stream was opened last; None before.
 
-        None before that.
+        If the stream waited for the run, it is the run after its first events.
         """
         frame = self._subscription.opened
         return Run.from_proto(frame.opened.run) if frame is not None and self._is_run_known else self._found
 
     @property
     def resume_token(self) -> str:
-        """Where a new stream continues: exactly behind the last event handed out; empty before the first frame.
+        """Position after the last event returned, where a new stream continues; empty before the first frame.
 
-        Events come in frames, and the server's tokens with frames: while a frame is handed out only in
-        part, this is the token before it, with `~` and the last sequence handed out. Only a stream of
-        this client can be opened with such a token. With deltas="merged" the new stream may merge
-        other deltas: an event that reaches beyond that sequence is given whole, text that was handed
-        out included.
+        The server sends a token per frame of events. Between events of one frame this is the token before the frame,
+        `~` and the sequence of the last event returned; only streams of this client accept that form. With
+        `deltas="merged"`, a new stream may merge other deltas: a delta that extends beyond the position is returned
+        whole, including text that was returned before.
 
         Example:
             async with client.runs.stream(run_id, consumer="ui") as stream:
@@ -123,18 +127,18 @@ class EventStream(UsageHints, AsyncIterator[Event]):
 
     @property
     def last_sequence(self) -> int:
-        """The sequence of the last event received, handed out or not."""
+        """Sequence of the last event received, returned or not."""
         return self._last_sequence
 
     @property
     def last_event_id(self) -> str:
-        """The same for server-sent events: with the stream's session, by which its reader is known when it is back."""
+        """Position as the id of a server-sent event: includes the session, so that a returning reader continues it."""
         token, _, sequence = self.resume_token.partition("~")
         return f"{token}~{sequence or 0}~{self._subscription.session_id}" if token else ""
 
     @property
     def run_proto(self) -> RunProto | None:
-        """The run as it stood when the stream was opened last, as the contract has it."""
+        """The contract's Run when the stream was opened last."""
         frame = self._subscription.opened
         return frame.opened.run if frame is not None and self._is_run_known else None
 
@@ -144,9 +148,9 @@ class EventStream(UsageHints, AsyncIterator[Event]):
         return self._finished is not None
 
     async def open(self, last: LastEventId | None = None) -> None:
-        """Open the stream now, without reading an event: raises what the server refuses with.
+        """Open the stream without reading an event. Raises what the server refuses it with.
 
-        `last` is where to begin instead, of a stream that was not opened yet.
+        `last` replaces the position of a stream that was not opened yet.
 
         Example:
             stream = client.runs.stream(run_id)
@@ -155,16 +159,19 @@ class EventStream(UsageHints, AsyncIterator[Event]):
         """
         if last is not None and last.token:
             if self._subscription.opened is not None:
-                raise StreamInUse("this stream was read already: give a stream that nothing was read of")
+                raise StreamInUse("this stream was read before: pass a new one")
             self._token = self._frame_token = self._begin = last.token
             self._begin_sequence = self._last_sequence = self._skipped = last.sequence
-            self._subscription = self._new_subscription(last.token, last.session_id)
+            if last.session_id and self._plan.consumer_id:
+                # Its earlier attempts may be another process's: of attempts by the clock, the later one is the newer.
+                self._session.id, self._session.attempt = last.session_id, time_ns()
+            self._subscription = self._subscribe(last.token)
         self._limits.start()
         while self._subscription.opened is None and (frame := await self._subscription.next()) is not None:
             self._accept(frame)
 
     async def has_next(self) -> bool:
-        """Wait for the next event without handing it out; return whether there is one: False at the end."""
+        """Wait for the next event without returning it. Return False at the end."""
         if not length_hint(self._views):
             try:
                 await self._fill()
@@ -173,20 +180,12 @@ class EventStream(UsageHints, AsyncIterator[Event]):
         return True
 
     async def aclose(self) -> None:
-        """End the stream: cancels the call at once. May be called again."""
+        """Close the stream: cancels the call at once. May be called again."""
         self._subscription.close()
 
     def __del__(self) -> None:
         with suppress(RuntimeError, AttributeError):  # The event loop is closed, or __init__ raised.
             self._subscription.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._replay() if self.is_at_end else _Loop(self)
@@ -205,12 +204,26 @@ class EventStream(UsageHints, AsyncIterator[Event]):
         frame = self._subscription.opened
         return frame is not None and frame.opened.HasField("run")
 
-    def _replay(self) -> AsyncIterator[Event]:
-        """Read once more what was handed out, by a stream of its own."""
-        raise NotImplementedError
+    async def _replay(self) -> AsyncIterator[Event]:
+        """Yield the events of the ended stream again, read by another stream."""
+        again = replace(self._plan, consumer_id="", deltas="none" if self._plan.deltas == "none" else "all")
+        async with EventStream(
+            self._streams,
+            again,
+            resume_token=self._begin,
+            limits=self._limits,
+            reconnect_timeout=self._reconnect_timeout,
+        ) as stream:
+            async for event in stream:
+                if event.sequence > self._last_sequence:
+                    break
+                yield event
+
+    def _subscribe(self, token: str) -> Subscription[StreamEventsResponse]:
+        return self._streams.subscribe(self._plan, self._session, token, self._limits, self._reconnect_timeout)
 
     def _check_unread(self) -> None:
-        """Raise StreamInUse if somebody else is in the middle of reading."""
+        """Raise StreamInUse while somebody else reads."""
         other = None if self._loop is None else self._loop()
         if self._is_filling or (other is not None and other.reader != current_reader()):
             raise StreamInUse("this stream is being read already: open one stream per reader with client.runs.stream()")
@@ -231,31 +244,46 @@ class EventStream(UsageHints, AsyncIterator[Event]):
     async def _read_frames(self) -> None:
         self._limits.start()
         while not length_hint(self._unread):
+            if self._rest is not None:
+                rest, self._rest = self._rest, None
+                self._accept_rest(rest)
+                continue
+            self.caught_up = self._catches_up  # all events of the frame that caught up were returned
             frame = await self._subscription.next()
             if frame is None:
                 self.is_at_end = True
                 raise StopAsyncIteration
             self._accept(frame)
         if self._found is None and not self._is_run_known:
-            # It was waited for: the stream was opened before it, and its events tell no more than that it exists.
+            # The stream was opened before the run was created, so no frame has the run.
             with suppress(LavantError):
-                self._found = await self._get_run(self._limits.left())
+                self._found = await self._streams.get_run(self._plan.run_id, self._limits.left())
         self._views = iter(views(islice(self._unread, _VIEWS_AT_ONCE), self._token))
 
     def _accept(self, frame: StreamEventsResponse) -> None:
-        """Take a frame, once all of the last one is handed out."""
-        self._token, self._frame_token = self._frame_token, frame.resume_token
-        self._begin = self._begin or frame.resume_token
+        """Take a frame, after all events of the last one were returned."""
+        if frame.HasField("opened"):
+            start = frame.opened.start_token
+            self._move_to(start)
+            self._begin = self._begin or start
+            if self.reports_state and 0 < frame.opened.run.state < RUN_STATE_SUCCEEDED:
+                # Numbered like the next event, so that a token before it and one after it both lead to that event.
+                state = event_pb2.RunStateChanged(state=frame.opened.run.state)
+                self._token = start
+                self._frame = [event_pb2.Event(sequence=self._last_sequence + 1, run_state_changed=state)]
+                self._unread = iter(self._frame)
+                self._rest = frame
+                return
+        self._accept_rest(frame)
+
+    def _accept_rest(self, frame: StreamEventsResponse) -> None:
+        self._move_to(frame.resume_token)
+        self._catches_up = self._catches_up or frame.HasField("caught_up")
         if frame.HasField("events"):
             self._accept_events(frame.events)
-        elif frame.HasField("caught_up"):
-            self.caught_up = True
-        elif self.reports_state and frame.HasField("opened") and 0 < frame.opened.run.state < RUN_STATE_SUCCEEDED:
-            # In the place of the next event, so that a token before it and one behind it both lead to that one.
-            state = event_pb2.RunStateChanged(state=frame.opened.run.state)
-            self._token = frame.resume_token
-            self._frame = [event_pb2.Event(sequence=self._last_sequence + 1, run_state_changed=state)]
-            self._unread = iter(self._frame)
+
+    def _move_to(self, token: str) -> None:
+        self._token, self._frame_token = self._frame_token, token
 
     def _accept_events(self, batch: EventBatch) -> None:
         self._frame = batch.events

@@ -1,56 +1,59 @@
-"""Publishing a run's events."""
+"""A run that this process executes, and the methods that publish its events."""
 
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lavant.client import _payloads, _scope
-from lavant.client._arguments import check_optional_seconds, choose, step_kind
 from lavant.client._async.backlog import LAST_SECONDS
-from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock
+from lavant.client._async.blocks import AsyncMessageBlock, AsyncStepBlock, AsyncToolBlock, OpenMessages
 from lavant.client._async.concurrency import UsageHints
-from lavant.client._async.connection import Connection
-from lavant.client._async.messages import Messages
 from lavant.client._async.publisher import Publisher
-from lavant.client._errors import RunCancelled
-from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft
-from lavant.client._models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
-from lavant.client._options import OnError, ProducerOptions
-from lavant.client._outbox import Kind
-from lavant.client._states import RunState
+from lavant.client._async.transport import Connection
+from lavant.client._publishing import payloads as _payloads
+from lavant.client._publishing import scope as _scope
+from lavant.client._publishing.outbox import Kind
+from lavant.client._publishing.payloads import MessageDraft
+from lavant.client._wire.arguments import check_optional_seconds, choose, step_kind
+from lavant.client._wire.ids import new_id
+from lavant.client.errors import RunCancelled
+from lavant.client.models import ErrorInfo, EvaluationSummary, Receipt, RunResult, Usage
+from lavant.client.options import OnError, ProducerOptions
+from lavant.client.states import Role, RunState
 from lavant.contract.text import to_id
-from lavant.v1.event_pb2 import Event, Role, StepKind
+from lavant.v1.event_pb2 import ROLE_ASSISTANT, STEP_KIND_WORKFLOW, Event
 from lavant.v1.run_pb2 import RUN_STATE_FAILED, Error
 from lavant.v1.run_service_pb2 import CreateRunRequest
 
 _Made = TypeVar("_Made")
-_ROLES = {name.removeprefix("ROLE_").lower(): number for name, number in Role.items() if number}
 
 
 class AsyncRunProducer(UsageHints):
     """A run that this process executes: `async with client.runs.start(...) as run`.
 
-    Leaving the block ends the run: SUCCEEDED with `output`; FAILED with the error if the block raised; CANCELLED if
-    it was cancelled. Whoever cannot use a block calls `begin` and `end`, which never wait. Events are queued and sent
-    by a task of the client's own, the creation of the run first: a run that has begun ends, also if its task is
-    cancelled, however often. One that nobody has ended is ended as CANCELLED when the client is closed, the event
-    loop ends or the process exits; no handler runs when a process is killed: `producer_timeout` is for that.
+    Leaving the block ends the run: SUCCEEDED with `output`, FAILED with the error if the block raised, CANCELLED if it
+    was cancelled. Code without a block calls `begin` and `end`, which never wait. Events are queued and sent in the
+    background; the first batch creates the run, and a run that ends at once is one call. A run that was not ended is
+    ended as CANCELLED when the client is closed, or the event loop or the process ends. For a process that is killed
+    there is `producer_timeout`.
 
-    With `on_error="log"`, the default, no method raises for what cannot be recorded, and entering does not wait. What
-    the server would not store is recorded as far as it can be, logged once, and costs neither later events nor the
-    run's outcome. Leaving waits until all is durable, for 2 seconds at most. While the server is out of reach nothing
-    waits: events are kept, up to `queue_bytes` per run, and sent when it is back, also after the block was left, as
-    long as the client is open; events for which there is no room are dropped and counted.
+    With `on_error="log"`, the default, no method raises for what cannot be recorded, and entering the block does not
+    wait. Values that the server would refuse are changed to the closest ones that it accepts, or an event with a note
+    replaces them; the first is logged. Leaving the block waits up to 2 seconds until all events are durable. While the
+    server cannot be reached nothing waits: up to `queue_bytes` per run are kept and sent later, also after the block,
+    while the client is open; further events are dropped and counted.
 
-    With `on_error="raise"`, entering waits until the run is created, methods raise InvalidField, ValueError or
-    TypeError for what cannot be recorded, ProducerOverloaded when the queue was full for `block_timeout`, and what
-    the server has refused for good; leaving raises what is not durable after `close_timeout`, and the run FAILED if
-    its `output` or `usage` cannot be recorded.
+    With `on_error="raise"`, entering the block waits until the run is created, and raises RunExists if a run with other
+    settings has the id. Methods raise InvalidField, ValueError
+    or TypeError for values that cannot be recorded, ProducerOverloaded when the queue was full for `block_timeout`, and
+    errors of the server that a retry cannot solve. Leaving the block raises if events are not durable within
+    `close_timeout`; if `output` or `usage` cannot be recorded, the run ends as FAILED.
 
-    An event is stored exactly once, also over reconnects, but a process that dies takes with it what had no receipt
-    yet. For one event loop; not thread-safe.
+    Each event is stored exactly once, also over reconnects; a process that dies loses events without a receipt. Set
+    `output`, `usage` and `summary` to report them at the end; set `duration` in seconds for work that is recorded after
+    it was done.
+
+    For one event loop; not thread-safe.
 
     Example:
         async with client.runs.start("weather-agent") as run:
@@ -78,37 +81,37 @@ class AsyncRunProducer(UsageHints):
         self.summary: EvaluationSummary | None = None
         self._started = started
         self._publisher = Publisher(connection, create, options, on_error)
-        self._messages = Messages(self, self._publisher, started.run_started.model)
+        self._messages = OpenMessages(self, self._publisher, started.run_started.model)
         self._raises = on_error == "raise"
         self._timeout = connection.timeout
 
     @property
     def last_receipt(self) -> Receipt | None:
-        """Where the last batch ended up, None before the first receipt."""
+        """Receipt of the last stored batch; None before the first."""
         return self._publisher.last_receipt
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked the run to stop."""
+        """Whether somebody has asked the run to stop."""
         return self._publisher.cancel_reason is not None
 
     @property
     def cancel_reason(self) -> str:
-        """Why it should stop, for people."""
+        """Reason for the cancellation, for people; empty if there is none."""
         return self._publisher.cancel_reason or ""
 
     def raise_if_cancelled(self) -> None:
-        """Raise RunCancelled if somebody asked the run to stop: let it leave the block."""
+        """Raise RunCancelled if somebody has asked the run to stop. Let the exception leave the block."""
         if self.cancelled:
             reason = ErrorInfo(message=self.cancel_reason or "cancelled")
             raise RunCancelled(RunResult(run_id=self.id, state=RunState.CANCELLED, error=reason))
 
     async def wait_cancelled(self) -> None:
         """Wait until somebody asks the run to stop."""
-        await self._publisher.changed.wait_for(lambda: self.cancelled)
+        await self._publisher.cancellation.wait_for(lambda: self.cancelled)
 
     async def text(self, chunk: str) -> None:
-        """Say more, in the assistant's message that is open in this step, or a new one.
+        """Append text to the assistant's message that is open in this step; start one if none is open.
 
         Example:
             async with client.runs.start("weather-agent") as run:
@@ -119,13 +122,13 @@ class AsyncRunProducer(UsageHints):
         await self._messages.say("text", chunk)
 
     async def reasoning(self, chunk: str) -> None:
-        """Reason more, in the assistant's message that is open in this step, or a new one."""
+        """Append reasoning to the assistant's message that is open in this step; start one if none is open."""
         await self._messages.say("reasoning", chunk)
 
     def message(self, role: str = "assistant", model: str = "") -> AsyncMessageBlock:
-        """Open a message, for the length of a block. Roles are the contract's: assistant, user, system, tool.
+        """Return a block that is a message of `role`: "assistant", "user", "system" or "tool".
 
-        Only what assistants say is a run's text.
+        Only messages of assistants are part of the run's text.
 
         Example:
             async with client.runs.start("weather-agent") as run:
@@ -134,7 +137,7 @@ class AsyncRunProducer(UsageHints):
                 await run.text("Cold.")
             assert await client.runs.stream(run.id).text() == "Cold."
         """
-        number = self._made(choose, "role", role, _ROLES) or Role.ROLE_ASSISTANT
+        number = self._made(choose, "role", role, Role.numbers()) or ROLE_ASSISTANT
         return AsyncMessageBlock(self, self._messages, MessageDraft(new_id(), number, model))
 
     def step(
@@ -146,10 +149,11 @@ class AsyncRunProducer(UsageHints):
         attempt: int = 1,
         step_id: str | None = None,
     ) -> AsyncStepBlock:
-        """Open a step, for the length of a block. Kinds are the contract's: agent, tool, retrieval ...
+        """Return a block that is a step.
 
-        With the `step_id` of an earlier one and the next `attempt`, it replaces that one: readers forget what the
-        earlier attempt did. Without, it is a step of its own.
+        `kind` is one of StepKind: "agent", "model_request", "tool", "workflow", "retrieval", "guardrail", "evaluator".
+        With the `step_id` of an earlier step and the next `attempt`, the step replaces that one: readers drop what the
+        earlier attempt published. Otherwise it is a new step.
 
         Example:
             async with client.runs.start("weather-agent") as run:
@@ -162,11 +166,11 @@ class AsyncRunProducer(UsageHints):
             [step] = (await client.runs.stream(run.id).collect()).steps
             assert (step.attempt, step.output) == (2, "cold")
         """
-        number = self._made(step_kind, kind) or StepKind.STEP_KIND_WORKFLOW
+        number = self._made(step_kind, kind) or STEP_KIND_WORKFLOW
         return AsyncStepBlock(self, name, number, input, attempt, new_id() if step_id is None else step_id)
 
     def tool(self, name: str, arguments: object = None, *, tool_call_id: str | None = None) -> AsyncToolBlock:
-        """Call a tool, for the length of a block. `tool_call_id` is the model's own, if it gave one.
+        """Return a block that is a tool call. `tool_call_id` is the model's own id, if it has one.
 
         Example:
             async with client.runs.start("weather-agent") as run:
@@ -185,20 +189,20 @@ class AsyncRunProducer(UsageHints):
         iteration: int = 0,
         usage: Usage | None = None,
     ) -> None:
-        """Tell how far the run is."""
+        """Report the progress of the run or of this step. `total` is None if it is not known."""
         await self._publish_made(_payloads.progress, label, completed, total, iteration, usage)
 
     async def error(self, error: BaseException | str) -> None:
-        """Tell what went wrong without ending the run."""
+        """Report an error that does not end the run."""
         described = self._made(_payloads.error_said if isinstance(error, str) else _payloads.error_of, error)
         await self._publish_made(_payloads.error_reported, described)
 
     async def state(self, value: object, name: str = "") -> None:
-        """Publish the whole of a state that readers may rebuild."""
+        """Publish a whole state, from which readers continue. `name` distinguishes several states."""
         await self._publish_made(_payloads.state_snapshot, name, value)
 
     async def custom(self, name: str, value: object = None) -> None:
-        """Publish what no other method says, under a dotted name of your own."""
+        """Publish an event of your own, under a dotted name such as "weather.measured"."""
         await self._publish_made(_payloads.custom, name, value)
 
     async def artifact(
@@ -211,7 +215,10 @@ class AsyncRunProducer(UsageHints):
         artifact_id: str | None = None,
         append: bool = False,
     ) -> str:
-        """Publish a file by its content or its URI; return its id, to replace it or `append` to it.
+        """Publish a file by its content or its URI. Return its id.
+
+        With an `artifact_id` the earlier content is replaced, or extended with `append`. Large content becomes several
+        events.
 
         Example:
             async with client.runs.start("weather-agent") as run:
@@ -225,23 +232,26 @@ class AsyncRunProducer(UsageHints):
         return chosen
 
     async def publish(self, event: Event) -> None:
-        """Queue an event, waiting for room if need be. The event is the producer's from then on."""
+        """Queue an event of the contract, waiting while the queue is full. The caller must not change it afterwards.
+
+        Fills in the event's id and time, and the step unless one is set.
+        """
         if self._made(self._place, event):
             await self._publisher.publish(event)
 
     def _free_id(self, kind: Kind, given: object) -> str:
-        """Return the id to use for what was given one: another one than `given` while that is taken."""
+        """Return the id to use for what was given an id: the given one, or a new one while that is open."""
         allowed = to_id(given) or new_id()
         return allowed if not self._publisher.is_open(kind, allowed) else to_id(f"{given}~{new_id()}")
 
     async def _publish_made(self, make: Callable[..., Event], *arguments: object) -> None:
-        """Publish what can be made of these arguments; what cannot be made is refused like what cannot be published."""
+        """Publish the event that `make` returns; refuse arguments of which it cannot make one."""
         event = self._made(make, *arguments)
         if event is not None:
             await self.publish(event)
 
     def _enqueue_made(self, make: Callable[..., Event], *arguments: object) -> None:
-        """Queue the end of something that has begun, without waiting."""
+        """Queue an event that closes something, without waiting."""
         event = self._made(make, *arguments)
         if event is not None and self._place(event):
             self._publisher.enqueue(event, closing=True)
@@ -251,39 +261,41 @@ class AsyncRunProducer(UsageHints):
         return True
 
     def _made(self, make: Callable[..., _Made], *arguments: Any) -> _Made | None:
-        """Return what can be made of these arguments. Raises what prevents it if the run is strict, else logs it."""
-        try:
+        """Return the result of `make`. If it raises, raise that if the run is strict, else log it and return None."""
+        try:  # not `with`: this runs for every token, and entering and leaving the guard costs a microsecond
             return make(*arguments)
-        except Exception as refused:
-            self._publisher.refuse(refused)
+        except Exception as error:
+            self._publisher.guard.refuse(error)
             return None
 
     def enqueue(self, event: Event) -> None:
-        """Queue an event without ever waiting. Raises ProducerOverloaded if the queue is full.
+        """Queue an event of the contract without waiting. Raises ProducerOverloaded if the queue is full.
 
-        Fills in the id and the time, and the step unless one is set.
+        Fills in the event's id and time, and the step unless one is set.
         """
         if self._made(self._place, event):
             self._publisher.enqueue(event)
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything queued is durable; return whether it is.
+        """Wait until all queued events are durable. Return whether they are.
 
-        With `on_error="log"`, returns False after `timeout` seconds; without a timeout, as soon as the server is known
-        to be out of reach. With "raise", raises ProducerOverloaded after `timeout` seconds.
+        With `on_error="log"`, returns False after `timeout` seconds; without a timeout, when the server is known to be
+        unreachable. With "raise", raises ProducerOverloaded after `timeout` seconds.
         """
         return await self._publisher.flush(self._made(check_optional_seconds, "timeout", timeout))
 
     async def end_message(self) -> None:
-        """Finish the message that this step's text has begun, if one is open: what comes next is another one."""
+        """Finish the message that `text` or `reasoning` started in this step, if one is open."""
         self._messages.end_current()
 
     def begin(self) -> Self:
-        """Begin the run without a block and without waiting; whoever begins it ends it with `end`.
+        """Start the run without a block and without waiting. End it with `end`.
 
-        Queues the creation of the run and its RunStarted, and returns. A second call does nothing. With
-        `on_error="log"` nothing raises: a run that cannot be recorded here is logged. With "raise", what the server
-        refuses is raised by `flush` and later methods; a client of another event loop raises RuntimeError here.
+        Queues run_started, with which the server creates the run. A second call has no effect. With `on_error="log"`
+        nothing raises: a run that cannot be recorded is logged. With "raise", what the server refuses is raised by
+        `flush` and later methods.
+
+        In another event loop than the client's, raises RuntimeError with "raise".
 
         Example:
             run = client.runs.start("weather-agent").begin()
@@ -296,11 +308,11 @@ class AsyncRunProducer(UsageHints):
         return self
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the run without waiting: SUCCEEDED, or FAILED or CANCELLED as `error` says.
+        """End the run without waiting: SUCCEEDED without an `error`, else FAILED or CANCELLED.
 
-        Queues the open message's end and RunFinished with `output`, `usage` and `summary` as they are now, room or
-        not; the client's own task sends them. Only the first call counts, and none raises. What is published
-        afterwards is not recorded. Wait with `flush` where the end must be durable.
+        Queues the end of an open message and run_finished with `output`, `usage` and `summary` as they are now, even if
+        the queue is full. Only the first call has an effect, and none raises. Later events are not recorded. To wait
+        until the end is durable, call `flush`.
         """
         self._publisher.end(partial(self._last_events, error))
 
@@ -318,7 +330,7 @@ class AsyncRunProducer(UsageHints):
         await self._wait_ended(error)
 
     async def _wait_created(self) -> None:
-        """Wait until the run exists, and end it if it cannot be created; where nothing raises, go on at once."""
+        """Wait until the run exists if the run is strict; end it if it cannot be created."""
         if self._raises:
             try:
                 await self._publisher.delivery.wait_created(self._timeout)
@@ -328,7 +340,7 @@ class AsyncRunProducer(UsageHints):
                 raise
 
     async def _wait_ended(self, error: BaseException | None) -> None:
-        """Wait until the run's end is durable, as long as the options say; `error` is what the run ended with."""
+        """Wait until the end of the run is durable. `error` is the error that the run ended with."""
         try:
             await self._publisher.wait_ended()
         except Exception as failure:
@@ -337,7 +349,10 @@ class AsyncRunProducer(UsageHints):
             error.add_note(f"and run {self.id} could not be finished: {_payloads.error_of(failure).message}")
 
     def _last_events(self, error: BaseException | None, refused: Exception | None) -> list[Event]:
-        """Make the run's last events; nothing of what may have been refused if something was."""
+        """Return the last events of the run.
+
+        They leave out its values if `refused`, the error that kept earlier events from being stored.
+        """
         seconds = self._publisher.seconds if self.duration is None else self.duration
         state, described = _payloads.state_of(error), None if error is None else _described(error)
         if described is not None and self.cancelled:

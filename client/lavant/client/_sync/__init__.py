@@ -1,2 +1,2 @@
-# Made from _async/__init__.py by client/unasync.py: change that one.
-"""The client, in asyncio. Everything but `concurrency` reads the same in both flavours."""
+# Generated from _async/__init__.py by client/unasync.py: change that file instead.
+"""Implementation of the client, for blocking code."""

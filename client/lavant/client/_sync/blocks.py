@@ -1,26 +1,120 @@
-# Made from _async/blocks.py by client/unasync.py: change that one.
-"""What a producer opens and closes: steps, messages, tool calls."""
+# Generated from _async/blocks.py by client/unasync.py: change that file instead.
+"""Blocks of a producer: steps, messages and tool calls."""
 
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from lavant.client import _payloads, _scope
-from lavant.client._fitting import Fitting
-from lavant.client._ids import new_id
-from lavant.client._message import MessageDraft, pieces
-from lavant.client._models import Usage
-from lavant.client._sync.concurrency import UsageHints, monotonic
-from lavant.client._sync.messages import Messages
+from lavant.client._publishing import payloads as _payloads
+from lavant.client._publishing import scope as _scope
+from lavant.client._publishing.fitting import Fitting
+from lavant.client._publishing.payloads import MessageDraft, pieces
+from lavant.client._sync.concurrency import Lock, UsageHints, monotonic
+from lavant.client._sync.publisher import Publisher
+from lavant.client._wire.ids import new_id
+from lavant.client.models import Usage
 from lavant.v1.event_pb2 import Event, StepKind, ToolCall, ToolCallOutcome
 
 if TYPE_CHECKING:
     from lavant.client._sync.producer import RunProducer
 
 
-class _Block(UsageHints):
-    """Publishes an event when it is entered and one when it is left; the body's own error comes first.
+class OpenMessages:
+    """The open messages of a run, one per step.
 
-    Leaving never waits, so nothing can cut it short.
+    Text goes into the given message, else into the step's last open one. If none is open, one is started, which ends
+    where the next step, tool or message begins.
+    """
+
+    def __init__(self, run: "RunProducer", publisher: Publisher, model: str) -> None:
+        self._run = run
+        self._publisher = publisher
+        self._model = model
+        self._lock = Lock()
+        self._current: dict[str, MessageDraft] = {}
+        self._by_themselves: set[MessageDraft] = set()
+
+    def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
+        """Append text or reasoning; what exceeds the size of a message continues in another one."""
+        try:  # not `with`, as where events are queued: this runs for every token
+            if self._publisher.raises and not isinstance(chunk, str):
+                raise TypeError(f"text must be a str, not {type(chunk).__name__}")
+            for piece in pieces(chunk):
+                self._publisher.wait_for_room()
+                with self._lock:
+                    if self._publisher.admits():
+                        self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
+        except Exception as error:
+            self._publisher.guard.refuse(error)
+
+    def begin(self, draft: MessageDraft) -> None:
+        """Start a message."""
+        self.end_current()
+        self._publisher.wait_for_room()
+        with self._lock:
+            if self._publisher.admits():
+                self._publisher.enqueue_admitted(self._placed(draft.start()))
+                self._current[_scope.current_step(self._run)] = draft
+
+    def end(self, draft: MessageDraft, finish_reason: str = "", usage: Usage | None = None) -> None:
+        """Finish a message."""
+        with self._lock:
+            self._forget(draft)
+            if draft.is_started:
+                self._publisher.enqueue(self._placed(draft.finish(finish_reason, usage)), closing=True)
+
+    def end_current(self) -> None:
+        """Finish the message that was started by its text in this step, if it is still open."""
+        draft = self._current.get(_scope.current_step(self._run))
+        if draft is not None and draft in self._by_themselves:
+            self.end(draft)
+
+    def last(self) -> list[Event]:
+        """Return the events that finish the open messages that were started by their text."""
+        with self._lock:
+            finished = []
+            for step_id, draft in self._current.items():
+                if draft in self._by_themselves and draft.is_started:
+                    finished.append(draft.finish())
+                    finished[-1].step_id = step_id
+            return finished
+
+    def _said(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
+        events = []
+        if not draft.has_room(piece):
+            events.append(draft.finish())
+            draft.renew(new_id())
+        if not draft.is_started:
+            events.append(draft.start())
+        events.append(draft.text(piece) if kind == "text" else draft.reasoning(piece))
+        if step_id := _scope.current_step(self._run):
+            for event in events:
+                event.step_id = step_id
+        return events
+
+    def _draft(self) -> MessageDraft:
+        step_id = _scope.current_step(self._run)
+        draft = self._current.get(step_id)
+        if draft is None:
+            draft = self._current[step_id] = MessageDraft(new_id(), model=self._model)
+            self._by_themselves.add(draft)
+        return draft
+
+    def _forget(self, draft: MessageDraft) -> None:
+        self._by_themselves.discard(draft)
+        for step_id in [step for step, current in self._current.items() if current is draft]:
+            del self._current[step_id]
+
+    def _placed(self, event: Event) -> Event:
+        event.step_id = _scope.current_step(self._run)
+        return event
+
+
+class _Block(UsageHints):
+    """Base of blocks that publish an event when they are entered and one when they are left.
+
+    An exception of the body takes precedence over those of publishing. Leaving never waits, so a cancellation cannot
+    prevent the last event.
     """
 
     def __init__(self, run: "RunProducer") -> None:
@@ -29,20 +123,15 @@ class _Block(UsageHints):
 
     def __enter__(self) -> Self:
         self._began = monotonic()
-        try:
+        with self._run._publisher.guard:
             self._open()
-        except Exception as refused:
-            self._run._publisher.refuse(refused)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        with suppress(Exception) if error is not None else self._run._publisher.guard:
             self._close(error)
-        except Exception as refused:
-            if error is None:
-                self._run._publisher.refuse(refused)
 
     def _open(self) -> None:
         raise NotImplementedError
@@ -55,9 +144,9 @@ class _Block(UsageHints):
 
 
 class StepBlock(_Block):
-    """A unit of work. What is published in the block, also by tasks begun in it, belongs to it.
+    """A step: events published in the block belong to it.
 
-    Set `output` and `usage` to report them. The step fails if the block raises.
+    Set `output` and `usage` to report them. If the block raises, the step fails.
 
     Example:
         with client.runs.start("weather-agent") as run:
@@ -103,9 +192,9 @@ class StepBlock(_Block):
 
 
 class MessageBlock(_Block):
-    """A message. `run.text` within the block adds to it as well. Set `usage` and `finish_reason` to report them.
+    """A message. `run.text` within the block appends to it too. Set `usage` and `finish_reason` to report them.
 
-    One that becomes too long for an event goes on in further messages; `id` is the first one's.
+    A message that exceeds the size of an event continues in further messages; `id` is that of the first.
 
     Example:
         with client.runs.start("weather-agent") as run:
@@ -118,7 +207,7 @@ class MessageBlock(_Block):
         assert client.runs.stream(run.id).text() == "Cold, probably."
     """
 
-    def __init__(self, run: "RunProducer", messages: Messages, draft: MessageDraft) -> None:
+    def __init__(self, run: "RunProducer", messages: OpenMessages, draft: MessageDraft) -> None:
         super().__init__(run)
         self.id = draft.message_id
         self.usage: Usage | None = None
@@ -127,11 +216,11 @@ class MessageBlock(_Block):
         self._draft = draft
 
     def text(self, chunk: str) -> None:
-        """Add to its text."""
+        """Append text."""
         self._messages.say("text", chunk, self._draft)
 
     def reasoning(self, chunk: str) -> None:
-        """Add to its reasoning."""
+        """Append reasoning."""
         self._messages.say("reasoning", chunk, self._draft)
 
     def _open(self) -> None:
@@ -142,7 +231,7 @@ class MessageBlock(_Block):
 
 
 class ToolBlock(_Block):
-    """A call of a tool. Set `result` to report it; if the block raises, the call failed.
+    """A tool call. Set `result` to report it. If the block raises, the call fails.
 
     Example:
         with client.runs.start("weather-agent") as run:
@@ -159,7 +248,7 @@ class ToolBlock(_Block):
         self._call = ToolCall()
 
     def output(self, text: str) -> None:
-        """Publish more of what the tool writes while it works: in several events, if it is long."""
+        """Publish output of the tool while it runs. Long text becomes several events."""
         for piece in pieces(text):
             self._run._publish_made(_payloads.tool_output_delta, self.id, piece)
 

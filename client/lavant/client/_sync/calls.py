@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
-from lavant.client._status import from_rpc_error
 from lavant.client._sync.concurrency import Clock
-from lavant.client._target import ChannelOption
+from lavant.client._wire.status import from_rpc_error
+from lavant.client._wire.target import ChannelOption
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -19,13 +19,14 @@ Channel = grpc.Channel
 if TYPE_CHECKING:
     from grpc import _CallIterator  # what the stubs of gRPC call it
 
-    from lavant.client._sync.channels import Lane
+    from lavant.client._sync.transport import ServiceStubs
 
     UnaryMethod = grpc.UnaryUnaryMultiCallable[_Request, _Response]
+    StreamMethod = grpc.UnaryStreamMultiCallable[_Request, _Response]
     ConversationMethod = grpc.StreamStreamMultiCallable[_Request, _Response]
 
 
-class HungUp(Exception):
+class CallEnded(Exception):
     """This side ended the call: it was cancelled, or the client was closed."""
 
 
@@ -41,38 +42,39 @@ def open_channel(
 def invoke(
     method: "UnaryMethod[_Request, _Response]", request: _Request, timeout: float, metadata: SentMetadata
 ) -> _Response:
-    """Make a single call. Raises LavantError as it fails, HungUp once the client is closed."""
+    """Make a single call. Raises LavantError as it fails, CallEnded once the client is closed."""
     try:
         return method(request, timeout=timeout, metadata=metadata)
     except grpc.RpcError as failure:
         if _is_closed(failure):
-            raise HungUp from None
+            raise CallEnded from None
         raise from_rpc_error(failure) from None
     except ValueError:
-        raise HungUp from None
+        raise CallEnded from None
 
 
 class Call(Generic[_Response]):
-    """Messages that the server sends over one call, whose place on its lane is given back once, when it is over.
+    """Messages that the server sends over one call. Releases its slot on the channel when it ends.
 
     One reader at a time; anyone may cancel, from any thread.
     """
 
-    def __init__(self, start: "Callable[[], _CallIterator[_Response]]", clock: Clock, lane: "Lane") -> None:
-        self.lane = lane
+    def __init__(self, start: "Callable[[], _CallIterator[_Response]]", clock: Clock, stubs: "ServiceStubs") -> None:
+        self.stubs = stubs
+        self.metadata: SentMetadata = ()
         self._clock = clock
-        self._on_end: Callable[[], None] | None = lane.release
+        self._on_end: Callable[[], None] | None = stubs.release
         self._hung_up = self._timed_out = False
         try:
             self._rpc = start()
         except ValueError:  # The channel is closed.
             self._end()
-            raise HungUp from None
+            raise CallEnded from None
 
     def read(self, timeout: float | None = None) -> _Response | None:
         """Return the next message, or None once the call has ended with OK.
 
-        Raises LavantError as the call fails, and HungUp if this side ended it. After `timeout` seconds
+        Raises LavantError as the call fails, and CallEnded if this side ended it. After `timeout` seconds
         the call is cancelled and TimeoutError raised.
         """
         alarm = None if timeout is None else self._clock.call_in(timeout, self._time_out)
@@ -86,12 +88,12 @@ class Call(Generic[_Response]):
             if self._timed_out:
                 raise TimeoutError from None
             if self._hung_up or _is_closed(failure):
-                raise HungUp from None
+                raise CallEnded from None
             raise from_rpc_error(failure) from None
         finally:
             if alarm is not None:
                 alarm.cancel()
-        self.lane.heard = True
+        self.stubs.heard = True
         return message
 
     def finish(self, timeout: float) -> None:
@@ -126,23 +128,23 @@ class Conversation(Call[_Response], Generic[_Request, _Response]):
         method: "ConversationMethod[_Request, _Response]",
         metadata: SentMetadata,
         clock: Clock,
-        lane: "Lane",
+        stubs: "ServiceStubs",
     ) -> None:
         self._outgoing: SimpleQueue[_Request | None] = SimpleQueue()
-        super().__init__(lambda: method(iter(self._outgoing.get, None), metadata=metadata), clock, lane)
+        super().__init__(lambda: method(iter(self._outgoing.get, None), metadata=metadata), clock, stubs)
         # gRPC's thread that waits for the next message to send ends with the call.
         if not self._rpc.add_callback(self.end_writing):
             self.end_writing()
 
     def write(self, message: _Request) -> bool:
-        """Hand over a message to send; tell whether the call took it. If not, the call is over: read its status."""
+        """Queue a message to send. Return whether the call accepted it; if not, the call has ended: read its status."""
         if not self._rpc.is_active():
             return False
         self._outgoing.put(message)
         return True
 
     def end_writing(self) -> None:
-        """Tell the server that no more messages come. May be called again."""
+        """Announce that no more messages follow. May be called again."""
         self._outgoing.put(None)
 
 

@@ -1,13 +1,22 @@
 """What depends on threads: time, waiting, waking, work in the background."""
 
+import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import iscoroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
 from lavant.client._sync.alarms import Alarm, Alarms
+
+if TYPE_CHECKING:
+    from lavant.client._async.concurrency import EvaluatorWork
+    from lavant.client._sync.api.runs import Runs
+    from lavant.client._sync.transport import Connection
+
+_Result = TypeVar("_Result")
 
 monotonic = time.monotonic
 Lock = threading.RLock
@@ -50,6 +59,22 @@ class UsageHints:
             return TypeError(f"{name} cannot be used with {wrong}: use {right}, or lavant.client.AsyncClient")
 
 
+class Closing(UsageHints):
+    """Base of what is closed at the end of its `with` block."""
+
+    def close(self) -> None:
+        """Close it. May be called again."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 current_reader = threading.get_ident
 
 
@@ -59,6 +84,29 @@ def call_handler(handler: Callable[[Any], object], argument: object, timeout: fl
     if iscoroutine(result):
         result.close()
         raise TypeError(f"{handler!r} is asynchronous; give it to a stream of AsyncClient")
+
+
+TokenSource: TypeAlias = Callable[[], str]  # returns a bearer token
+
+
+def obtain(source: TokenSource) -> str:
+    """Call a function of the user's, and return its result. It takes the time that it takes."""
+    result = source()
+    if iscoroutine(result):  # which is refused, as everything that is not text
+        result.close()
+    return result
+
+
+class SingleFlight:
+    """Work that one thread does at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do the work after any other. Raises what it raises."""
+        with self._lock:
+            work()
 
 
 class Home:
@@ -145,6 +193,29 @@ class Background:
 def shielded(work: Callable[[], None], seconds: float) -> None:  # noqa: ARG001
     """Do some work: nothing but KeyboardInterrupt cuts it short."""
     work()
+
+
+def run_evaluators(
+    work: "EvaluatorWork[_Result]",
+    _connection: "Connection",
+    _runs: "Runs",
+    client_arguments: Mapping[str, Any],
+) -> _Result:
+    """Do work that needs pydantic-evals, in an event loop and over a connection of its own. Returns its result.
+
+    Raises RuntimeError in a thread whose event loop is running.
+    """
+    from lavant.client._async.client import AsyncClient
+
+    async def run() -> _Result:
+        async with AsyncClient(**client_arguments) as client:
+            return await work.run(client._connection, client.runs)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    raise RuntimeError("an event loop is running in this thread: await AsyncClient's method instead")
 
 
 # A thread cannot be cancelled, only what it waits for; it may just have begun to wait for something else.

@@ -1,17 +1,56 @@
-# Made from _async/subscription.py by client/unasync.py: change that one.
-"""A stream's frames, over as many calls as it takes."""
+# Generated from _async/subscription.py by client/unasync.py: change that file instead.
+"""Frames of a stream, over as many calls as it takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, TypeVar
 
-from lavant.client._errors import LavantError, StreamCut, Unavailable
-from lavant.client._sessions import Session, Sessions
-from lavant.client._sync.calls import Call, HungUp
-from lavant.client._sync.connection import Connection
-from lavant.client._sync.limits import Limits
-from lavant.client._sync.reconnect import Reconnect
+from lavant.client._reading.plan import Session, Sessions, StreamPlan
+from lavant.client._sync.calls import Call, CallEnded
+from lavant.client._sync.concurrency import Clock
+from lavant.client._sync.transport import Connection, Reconnect
+from lavant.client._wire.ids import new_id
+from lavant.client.errors import IdleTimeout, LavantError, StreamCut, StreamTimeout, Unavailable
+from lavant.client.models import Run
 from lavant.v1.evaluation_service_pb2 import SampleRunsResponse
-from lavant.v1.event_service_pb2 import StreamEnd, StreamEndReason, StreamEventsResponse
+from lavant.v1.event_service_pb2 import StreamEnd, StreamEventsResponse
+from lavant.v1.run_service_pb2 import GetRunRequest
+
+
+class Limits:
+    """Time limits of a stream, in seconds: for the whole, and without an event.
+
+    The whole counts from the first wait, idleness only while the reader waits.
+    """
+
+    def __init__(self, timeout: float | None, idle_timeout: float | None, clock: Clock) -> None:
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self._clock = clock
+        self._deadline: float | None = None
+        self._idle_deadline: float | None = None
+
+    def start(self) -> None:
+        """Note that the reader starts to wait for an event."""
+        now = self._clock.monotonic()
+        if self._timeout is not None and self._deadline is None:
+            self._deadline = now + self._timeout
+        if self._idle_timeout is not None:
+            self._idle_deadline = now + self._idle_timeout
+
+    def left(self) -> float | None:
+        """Return how long the reader may still wait; None without a limit."""
+        ends = [end for end in (self._deadline, self._idle_deadline) if end is not None]
+        return max(0.0, min(ends) - self._clock.monotonic()) if ends else None
+
+    def check(self) -> None:
+        """Raise StreamTimeout or IdleTimeout if a limit is exceeded."""
+        now = self._clock.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            raise StreamTimeout(f"the stream did not end within {self._timeout:g} s")
+        if self._idle_deadline is not None and now >= self._idle_deadline:
+            raise IdleTimeout(f"no event for {self._idle_timeout:g} s")
+
 
 _Frame = TypeVar("_Frame", StreamEventsResponse, SampleRunsResponse)
 MISSED_HEARTBEATS = 3
@@ -19,11 +58,11 @@ STATUS_TIMEOUT = 1.0
 
 
 class Subscription(Generic[_Frame]):
-    """Opens the stream, and again from the last frame's token after every cut and every planned end.
+    """Frames of a stream, which is opened again from the last token after each cut and each planned end.
 
-    `open_call` is given the attempt, the token, and whether the stream was open before. The server hears of each
-    reconnect as the session's next attempt, so that it takes its own place over at once. Silence for three
-    heartbeats is a cut, after which it calls over another connection.
+    `open_call` is called with the attempt, the token, and whether the stream was open before. Each reconnect is the
+    session's next attempt, so the server lets it displace the earlier one at once. Silence for three heartbeats is a
+    cut, after which another connection is used.
     """
 
     def __init__(
@@ -37,6 +76,7 @@ class Subscription(Generic[_Frame]):
         limits: Limits,
         reconnect_timeout: float | None,
         heartbeat_interval: float,
+        run_id: str = "",
     ) -> None:
         self.opened: _Frame | None = None
         self._connection = connection
@@ -47,27 +87,32 @@ class Subscription(Generic[_Frame]):
         self._limits = limits
         self._reconnect = Reconnect(connection.new_backoff(), connection.clock, patience=reconnect_timeout)
         self._heartbeat = heartbeat_interval
+        self._run_id = run_id
         self._call: Call[_Frame] | None = None
+        self._end: StreamEnd | None = None
         self._ended = self._closed = False
 
     @property
     def session_id(self) -> str:
-        """The session that its calls are of; empty for an unnamed consumer, which has no others."""
+        """Session of the calls; empty for an anonymous consumer."""
         return self._session.id if self._session.key is not None else ""
 
     def next(self) -> _Frame | None:
         """Return the next frame, or None after the last one that was asked for.
 
-        Raises StreamCut if it cannot be had in time or this side closed the stream, StreamTimeout and
-        IdleTimeout by the limits, and what the server refuses with.
+        Raises StreamCut if the stream cannot be resumed in time or this side closed it, StreamTimeout and IdleTimeout
+        by the limits, and what the server refuses with.
         """
         while not self._ended:
+            if self._end is not None and not self._closed:
+                self._finish_call(self._end)
+                continue
             cut: LavantError = Unavailable("the stream ended without saying so")
             try:
                 frame = self._read()
             except TimeoutError:
                 cut = Unavailable("the server did not answer")
-            except HungUp:
+            except CallEnded:
                 raise StreamCut("the stream or its client was closed") from None
             except LavantError as failure:
                 cut = failure
@@ -88,15 +133,15 @@ class Subscription(Generic[_Frame]):
 
     def _read(self) -> _Frame | None:
         if self._closed:
-            raise HungUp
+            raise CallEnded
         call, frame = self._call, None
         if call is None:
-            self._connection.open_runs.wait_created()
+            self._connection.open_runs.wait_created(self._run_id)
             self._session.attempt += 1
             call = self._call = self._open_call(self._session.attempt, self._token, self.opened is not None)
         try:
             if self._closed:  # since, by another thread, which did not see the call
-                raise HungUp
+                raise CallEnded
             frame = self._connection.read(call, MISSED_HEARTBEATS * self._heartbeat, self._left())
         finally:
             if frame is None:
@@ -106,24 +151,25 @@ class Subscription(Generic[_Frame]):
     def _accept(self, frame: _Frame) -> None:
         self._token = frame.resume_token
         if frame.HasField("opened"):
-            self.opened = frame
+            self.opened = type(frame)()
+            self.opened.opened.CopyFrom(frame.opened)  # without the events, which would stay in memory with it
             self._sessions.opened(self._session)
             self._heartbeat = frame.opened.heartbeat_interval.ToMilliseconds() / 1000 or self._heartbeat
-        elif frame.HasField("end"):
-            self._accept_end(frame.end)
+        if frame.HasField("end"):
+            self._end = frame.end  # for the next read: a reader that is cancelled must not lose the rest of the frame
 
-    def _accept_end(self, end: StreamEnd) -> None:
+    def _finish_call(self, end: StreamEnd) -> None:
         call, self._call = self._call, None
         if call is not None:
             left = self._limits.left()
             call.finish(STATUS_TIMEOUT if left is None else min(STATUS_TIMEOUT, left))
-        if not end.reconnect and end.reason != StreamEndReason.STREAM_END_REASON_IDLE:
+        delay = end.retry_delay.ToMilliseconds() / 1000
+        if not end.reconnect:
             self._ended = True
             self.close()
-            return
-        delay = end.retry_delay.ToMilliseconds() / 1000
-        if delay:
+        elif delay:
             self._reconnect.pause(Unavailable("draining", retry_after=delay), self._limits.left())
+        self._end = None
 
     def _drop_call(self) -> None:
         call, self._call = self._call, None
@@ -131,5 +177,42 @@ class Subscription(Generic[_Frame]):
             call.cancel()
 
     def _left(self) -> float | None:
-        """How long the next frame may be waited for: by the stream's own limits, and to resume after a cut."""
+        """Return how long to wait for the next frame: by the stream's limits, and to resume after a cut."""
         return min((left for left in (self._limits.left(), self._reconnect.left()) if left is not None), default=None)
+
+
+class Streams:
+    """Opens the streams of a client, and continues the sessions of those that were closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.sessions = Sessions()
+        self.clock = connection.clock
+        self._connection = connection
+
+    def subscribe(
+        self, plan: StreamPlan, session: Session, token: str, limits: Limits, reconnect_timeout: float | None
+    ) -> Subscription[StreamEventsResponse]:
+        """Return the frames of a stream after `token`; a plan without a consumer gets an anonymous one."""
+        own = replace(plan, consumer_id=plan.consumer_id or f"anonymous-{new_id()}", session_id=session.id)
+
+        def open_call(attempt: int, token: str, opened: bool) -> Call[StreamEventsResponse]:
+            request = own.request(attempt, token, opened=opened)
+            return self._connection.open(lambda stubs: stubs.events.StreamEvents, request)
+
+        return Subscription(
+            self._connection,
+            open_call,
+            session,
+            self.sessions,
+            resume_token=token,
+            limits=limits,
+            reconnect_timeout=reconnect_timeout,
+            heartbeat_interval=plan.heartbeat_interval,
+            run_id=plan.run_id,
+        )
+
+    def get_run(self, run_id: str, timeout: float | None) -> Run:
+        """Return a run, within `timeout` seconds and the client's own timeout."""
+        limit = self._connection.timeout if timeout is None else min(timeout, self._connection.timeout)
+        request = GetRunRequest(run_id=run_id)
+        return Run.from_proto((self._connection.call(lambda stubs: stubs.runs.GetRun, request, limit)).run)

@@ -1,16 +1,30 @@
 """The command `lavant`."""
 
+import os
 import sys
 
 
 def main() -> None:
-    """Run the command; says what to install if its parts are missing."""
+    """Run the command; without its dependencies, print what to install."""
+    # gRPC would write lines of its own about failed connections; it reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        from lavant.client.cli._app import run
-        from lavant.client.cli._lines import accept_any_text
+        from lavant.client.cli.app import run
     except ModuleNotFoundError as error:
-        sys.exit(f"lavant: {error.name} is missing: pip install 'lavant[cli]'")
+        sys.exit(missing(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    accept_any_text()
+    _accept_any_text()
     sys.exit(run(sys.argv[1:]))
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """Return what to install for a module that the command needs."""
+    return f"lavant: {error.name} is missing: pip install 'lavant[cli]'"
+
+
+def _accept_any_text() -> None:
+    """Make stdout and stderr replace characters that their encoding lacks, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="replace")

@@ -9,8 +9,9 @@ from typing import Any
 
 from typing_extensions import override
 
-from lavant.client import _json, _scope
-from lavant.client.integrations._extras import extra
+from lavant.client._publishing import scope as _scope
+from lavant.client._wire import json_text as _json
+from lavant.client.integrations.extras import extra
 
 with extra("pydantic-deep"):
     from pydantic_ai import AgentRunResult, RunContext
@@ -27,10 +28,10 @@ from lavant.client.integrations.pydantic_ai import LavantCapability
 class DeepAgentCapability(LavantCapability[Any]):
     """Publishes each run of a deep agent as LavantCapability does; besides, its subagents and its todo list.
 
-    A subagent that is given a task is a step within the tool that gave it; or, in the background, beside that
-    tool, if it begins later. One that records itself is left alone. Whenever a tool has changed the todo list,
-    the whole of it is published as the state "todos", a subagent's own list as "todos/NAME". Of subagents that
-    the tool `delegate` makes up, only that tool is recorded.
+    A subagent is a step within the tool that starts it; or, in the background, beside that tool if it starts later.
+    One that records itself is left alone. Whenever a tool has changed the todo list, the whole of it is published as
+    the state "todos", a subagent's own list as "todos/NAME". Of subagents that the tool `delegate` makes up, only that
+    tool is recorded. Like LavantCapability, it never changes what the agents do.
 
     Example:
         agent = create_deep_agent(model, name="planner", capabilities=[DeepAgentCapability(client)], **offline)
@@ -58,7 +59,7 @@ class DeepAgentCapability(LavantCapability[Any]):
         args: ValidatedToolArgs,
         handler: WrapToolExecuteHandler,
     ) -> Any:
-        """Record a tool at work, and the todo list if it has changed."""
+        """Record a tool that executes a call, and the todo list if it has changed."""
         try:
             return await super().wrap_tool_execute(ctx, call=call, tool_def=tool_def, args=args, handler=handler)
         finally:
@@ -76,20 +77,21 @@ class DeepAgentCapability(LavantCapability[Any]):
             self.publish_state(self._todos_name, todos)
 
     def _record_subagents(self, ctx: RunContext[Any]) -> None:
-        """Put this capability around the subagents, which are built before it is and cannot be given it."""
+        """Put this capability around the subagents, which are built before it is."""
         for subagent in _subagents(ctx.agent):
             agent = subagent.agent
             if isinstance(agent, AbstractAgent) and not _records_itself(agent):
                 subagent.agent = _RecordedSubagent(agent, self._of_subagent(subagent.name))
 
     def _of_subagent(self, name: str) -> "DeepAgentCapability":
-        capability = DeepAgentCapability(self._client, name=name, on_error=self._on_error, options=self._options)
+        options = self._options["options"]
+        capability = DeepAgentCapability(self._client, name=name, on_error=self._on_error, options=options)
         capability._todos_name = f"todos/{name}"
         return capability
 
 
 class _RecordedSubagent(WrapperAgent[Any, Any]):
-    """A subagent that is recorded wherever it is run."""
+    """A subagent that is recorded wherever it runs."""
 
     def __init__(self, wrapped: AbstractAgent[Any, Any], capability: DeepAgentCapability) -> None:
         super().__init__(wrapped)
@@ -97,7 +99,7 @@ class _RecordedSubagent(WrapperAgent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any], None]:
-        """Run it with the capability, if the agent that gives it the task is recorded: it may be run without."""
+        """Run it with the capability, if the agent that starts it is recorded: it may be run without."""
         if _scope.current_run() is not None:
             kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), self._capability]
         async with self.wrapped.iter(*args, **kwargs) as run:

@@ -1,12 +1,11 @@
-"""Which finished runs a rule wants: pure decisions, but for the input, which the run's log holds."""
+"""Decisions on which finished runs a rule evaluates. No I/O: callers read a run's input from its log."""
 
 import re
 from collections.abc import Callable
 from hashlib import sha256
 
-from google.protobuf.duration_pb2 import Duration
-
 from lavant.contract.limits import OWN_RUNS
+from lavant.contract.values import seconds_of
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 
@@ -14,10 +13,10 @@ _HASHES = 1 << 64
 
 
 class Matcher:
-    """Tells what becomes of a finished run, by a rule as it stands.
+    """Decides whether a rule evaluates a finished run, by the rule's settings.
 
-    `looks_at` is whether it counts as seen at all; `wants` all that the run itself tells; `wants_input` the rest,
-    where `needs_input` says so.
+    `examines` is whether the run counts as examined at all; `wants` covers all settings that the run itself answers;
+    `wants_input` covers the rest, if `needs_input` is true.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -27,8 +26,8 @@ class Matcher:
         self._names = [_like(name) for name in wanted.names]
         self._labels = [(key, _like(value)) for key, value in wanted.labels.items()]
         self._states = frozenset(wanted.states)
-        self._shortest = _seconds(wanted.min_duration) if wanted.HasField("min_duration") else float("-inf")
-        self._longest = _seconds(wanted.max_duration) if wanted.HasField("max_duration") else float("inf")
+        self._shortest = seconds_of(wanted.min_duration) if wanted.HasField("min_duration") else float("-inf")
+        self._longest = seconds_of(wanted.max_duration) if wanted.HasField("max_duration") else float("inf")
         self._counts_tokens = wanted.HasField("min_tokens") or wanted.HasField("max_tokens")
         self._times_runs = wanted.HasField("min_duration") or wanted.HasField("max_duration")
         self._output = wanted.output_contains.casefold()
@@ -38,15 +37,15 @@ class Matcher:
 
     @property
     def needs_input(self) -> bool:
-        """Whether it depends on the run's input."""
+        """Whether the decision depends on the run's input."""
         return bool(self._input)
 
-    def looks_at(self, run: Run) -> bool:
-        """Tell whether a finished run is the rule's to decide on: never the server's own."""
+    def examines(self, run: Run) -> bool:
+        """Return whether a finished run counts as examined: never a system run."""
         return not run.run_id.startswith(OWN_RUNS)
 
     def wants(self, run: Run) -> bool:
-        """Tell whether a finished run is to be judged, as far as the run tells."""
+        """Return whether a finished run is to be evaluated, as far as the run itself shows."""
         wanted, result = self._filter, run.result
         if not self._samples(run.run_id):
             return False
@@ -65,7 +64,7 @@ class Matcher:
         return not self._output or self._output in result.output_json.casefold()
 
     def wants_input(self, input_json: str) -> bool:
-        """Tell whether the run's input is one that is wanted."""
+        """Return whether the run's input matches."""
         return self._input in input_json.casefold()
 
     def _samples(self, run_id: str) -> bool:
@@ -81,24 +80,20 @@ class Matcher:
 
 
 def duration_of(run: Run) -> float:
-    """How long a run took, in seconds: by its result, or from its creation to its end."""
+    """Return how long a run took, in seconds: by its result, or from its creation to its end."""
     if run.result.HasField("duration"):
-        return _seconds(run.result.duration)
+        return seconds_of(run.result.duration)
     return (run.end_time.ToNanoseconds() - run.create_time.ToNanoseconds()) / 1e9
 
 
 def _like(pattern: str) -> Callable[[str], object]:
-    """What tells whether a text is like a pattern, in which * stands for any text and ? for any character.
+    """Return a predicate that matches texts with a pattern, in which * stands for any text and ? for any character.
 
-    Whatever the pattern, it takes no longer than the product of their lengths: what lies between two * is found
-    where it comes first, and never looked for again further on.
+    It takes at most time proportional to the product of their lengths, whatever the pattern: the text between two * is
+    matched at its first occurrence, without backtracking.
     """
     first, *others = ["".join("." if part == "?" else re.escape(part) for part in some) for some in pattern.split("*")]
     if not others:
         return re.compile(first, re.DOTALL).fullmatch
     middle = "".join(f"(?>.*?{part})" for part in others[:-1] if part)
     return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL).fullmatch
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9

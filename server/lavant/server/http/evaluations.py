@@ -27,7 +27,7 @@ def state(run: Run) -> Named:
 
 
 def render(event: Event) -> Named:
-    """Return the names and the JSON of what an event tells a dashboard; of most events nothing.
+    """Return the names and the JSON of an event for a dashboard; empty for most events.
 
     `status` {"status": queued, running, completed, failed or cancelled, "state": the run's own};
     `progress` {"rows_complete", "rows_total", "label"}; `row_complete` {"row": {"id", "iteration", "score": the mean of

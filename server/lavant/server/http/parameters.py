@@ -1,142 +1,135 @@
-"""A URL's parameters. One that is not known, or not as it must be, is refused by its name."""
+"""Query parameters: the types of their values, and the base of their models."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_origin
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 from starlette.datastructures import QueryParams
 
 from lavant.server.errors import invalid_field
 
 _Value = TypeVar("_Value")
-
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_Message = TypeVar("_Message", bound=Message)
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST = 1e9  # seconds
 
 
-class Parameters:
-    """Reads them. An empty one is taken as not given, but for those of `values`."""
+class Query(BaseModel):
+    """Base of the parameters of a path. An unknown one is refused; an empty one counts as absent."""
 
-    def __init__(self, query: QueryParams, known: Collection[str]) -> None:
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, query: QueryParams) -> Self:
+        """Read the parameters of a URL. Raises INVALID_FIELD with the name of the first that is not valid."""
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        values: dict[str, str | list[str]] = {}
         for name in query:
-            if name not in known:
-                raise invalid_field(name, f"is no parameter of this; there are {', '.join(sorted(known))}")
-        self._query = query
-
-    def text(self, name: str) -> str:
-        """What may be given once."""
-        return text(self._query, name)
-
-    def texts(self, name: str) -> list[str]:
-        """What may be given many times."""
-        return [value for value in self._query.getlist(name) if value]
-
-    def values(self, name: str) -> list[str]:
-        """The same, where an empty one asks for what has none."""
-        return self._query.getlist(name)
-
-    def number(self, name: str) -> int:
-        """A whole number; 0: not given."""
-        value = self.text(name)
-        if value and not _NUMBER.fullmatch(value):
-            raise invalid_field(name, "must be a whole number")
-        return int(value or 0)
-
-    def decimal(self, name: str) -> float:
-        """A number; 0: not given."""
-        return _decimal(name, self.text(name) or "0")
-
-    def decimals(self, name: str) -> list[float]:
-        """Numbers."""
-        return [_decimal(name, value) for value in self.texts(name)]
-
-    def duration(self, name: str) -> Duration | None:
-        """A number of seconds."""
-        value = self.text(name)
-        if value and not _DECIMAL.fullmatch(value):
-            raise invalid_field(name, "must be a number of seconds")
-        return _duration(float(value)) if value else None
-
-    def span(self, name: str) -> Duration | None:
-        """A number of seconds, or of m, h or d."""
-        value = self.text(name)
-        found = _SPAN.fullmatch(value)
-        seconds = float(found[1]) * _SECONDS[found[2]] if found else 0
-        if value and (not found or seconds >= _LONGEST):
-            raise invalid_field(name, "must be a number of seconds, or of m, h or d: 15m")
-        return _duration(seconds) if found else None
-
-    def time(self, name: str) -> Timestamp | None:
-        """A point in time."""
-        value = self.text(name)
-        if not value:
-            return None
-        result = Timestamp()
+            if name not in fields:
+                raise invalid_field(name, f"is not a parameter of this path; use one of {', '.join(sorted(fields))}")
+            given = query.getlist(name)
+            if get_origin(fields[name].annotation) in (list, dict):
+                values[name] = given
+            elif len(given) > 1:
+                raise invalid_field(name, "may be given once")
+            elif given[0]:
+                values[name] = given[0]
         try:
-            if datetime.fromisoformat(value).tzinfo is None:
-                raise ValueError(value)
-            result.FromJsonString(value)
-        except ValueError:
-            raise invalid_field(name, "must be a time as RFC 3339 has it, such as 2026-05-04T10:00:00Z") from None
-        return result
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+            raise invalid_field(str(problem["loc"][0]), message) from None
 
-    def labels(self, name: str) -> dict[str, str]:
-        """Labels, each a name and its value."""
-        found: dict[str, str] = {}
-        for label in self.texts(name):
-            key, equals, value = label.partition("=")
-            if not equals or not key:
-                raise invalid_field(name, "must be NAME=VALUE")
-            if found.setdefault(key, value) != value:
-                raise invalid_field(name, f"asks for two values of {key}; there is but one")
-        return found
-
-    def choice(self, name: str, known: Mapping[str, _Value]) -> _Value:
-        """One of some words."""
-        value = self.text(name)
-        if value not in known:
-            raise invalid_field(name, f"must be one of {', '.join(filter(None, known))}")
-        return known[value]
-
-    def enum(self, name: str, items: Iterable[tuple[str, Any]], prefix: str) -> Any:
-        """An enum's value; 0: not given."""
-        return self.choice(name, {"": 0, **_words(items, prefix)})
-
-    def enums(self, name: str, items: Iterable[tuple[str, Any]], prefix: str) -> list[Any]:
-        """An enum's values."""
-        words = _words(items, prefix)
-        for value in self.texts(name):
-            if value not in words:
-                raise invalid_field(name, f"must be one of {', '.join(words)}")
-        return [words[value] for value in self.texts(name)]
+    def message(self, kind: type[_Message], **more: Any) -> _Message:
+        """Return a message of the contract with the parameters that are fields of it, and `more`."""
+        fields = kind.DESCRIPTOR.fields_by_name
+        values = {name: getattr(self, name) for name in type(self).model_fields if name in fields}
+        return kind(**{name: value for name, value in values.items() if value is not None}, **more)
 
 
-def text(query: QueryParams, name: str) -> str:
-    """Read one parameter, whatever others there are."""
-    values = query.getlist(name)
-    if len(values) > 1:
-        raise invalid_field(name, "may be given once")
-    return values[0] if values else ""
+class Words:
+    """Annotation of an enum whose values are written as words: RUN_STATE_TIMED_OUT is timed_out."""
+
+    def __init__(self, enum: Any, prefix: str) -> None:
+        self._values: dict[str, int] = {
+            name.removeprefix(prefix).lower(): number for name, number in enum.items() if number
+        }
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._parse)
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self._values)}
+
+    def _parse(self, word: str) -> int:
+        if word not in self._values:
+            raise ValueError(f"must be one of {', '.join(self._values)}")
+        return self._values[word]
 
 
-def _decimal(name: str, value: str) -> float:
-    if not _DECIMAL.fullmatch(value):
-        raise invalid_field(name, "must be a number")
-    return float(value)
+def _without_empty(values: list[str]) -> list[str]:
+    return [value for value in values if value]
 
 
-def _duration(seconds: float) -> Duration:
+def _seconds(value: str) -> Duration:
+    if not value[-1:].isdecimal():
+        raise ValueError("must be a number of seconds")
+    return _span(value)
+
+
+def _span(value: str) -> Duration:
+    found = _SPAN.fullmatch(value)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else _LONGEST
+    if seconds >= _LONGEST:
+        raise ValueError("must be a number of seconds, or of m, h or d, such as 15m")
     result = Duration()
     result.FromNanoseconds(round(seconds * 1e9))
     return result
 
 
-def _words(items: Iterable[tuple[str, Any]], prefix: str) -> dict[str, Any]:
-    """An enum's values by the words that people write: RUN_STATE_TIMED_OUT is timed_out."""
-    return {name.removeprefix(prefix).lower(): number for name, number in items if number}
+def _time(value: str) -> Timestamp:
+    result = Timestamp()
+    try:
+        if datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError(value)
+        result.FromJsonString(value)  # keeps nanoseconds, which datetime does not
+    except ValueError:
+        raise ValueError("must be a time in RFC 3339 format, such as 2026-05-04T10:00:00Z") from None
+    return result
+
+
+def _labels(values: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label in _without_empty(values):
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise ValueError("must be NAME=VALUE")
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"has two values of {key}; a run has one at most")
+    return found
+
+
+def _flag(value: object) -> object:
+    if value not in {True, False, "true", "false"}:
+        raise ValueError("must be true or false")
+    return value
+
+
+# Nothing else counts as true: whoever displaces a reader must say so clearly.
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Many = Annotated[list[_Value], BeforeValidator(_without_empty)]
+Seconds = Annotated[Duration, PlainValidator(_seconds), WithJsonSchema({"type": "number", "minimum": 0})]
+Span = Annotated[Duration, PlainValidator(_span), WithJsonSchema({"type": "string", "pattern": f"^{_SPAN.pattern}$"})]
+Time = Annotated[Timestamp, PlainValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+Labels = Annotated[
+    dict[str, str],
+    PlainValidator(_labels),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "^[^=]+="}}),
+]

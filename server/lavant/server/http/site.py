@@ -1,76 +1,77 @@
-"""The whole of what HTTP serves: the API, the dashboard, and what operators ask for."""
+"""The site: the API and the dashboard."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from lavant.server.errors import LavantError
+from lavant.server.auth.audit import Audit
+from lavant.server.auth.authentication import Authenticate
+from lavant.server.auth.mtls import CertificatePrincipals
+from lavant.server.auth.quotas import Quotas
+from lavant.server.errors import ServiceError, report_internal_error
+from lavant.server.http.access import RequestAdmission
 from lavant.server.http.errors import refused, to_response
-from lavant.server.http.guard import Guard
-from lavant.server.http.presence import WhilePresent
-from lavant.server.incidents import report
+from lavant.server.http.isolation import Isolation
+from lavant.server.http.middleware import Guard, WhilePresent
+from lavant.server.http.openapi import Endpoint, document
 
 _STATIC = Path(__file__).parent / "static"
 _REASONS = {404: ("NOT_FOUND", "there is nothing at this path"), 405: ("METHOD_NOT_ALLOWED", "HTTP only reads")}
 
-_log = structlog.get_logger(__name__)
-
 
 def site(
-    routes: Sequence[Route],
-    *,
-    metrics: Callable[[], tuple[bytes, str]],
-    is_draining: Callable[[], bool],
-    hosts: Collection[str],
-    origins: Collection[str],
+    endpoints: Sequence[Endpoint],
+    authenticate: Authenticate,
+    quotas: Quotas,
+    audit: Audit,
+    isolation: Isolation,
+    by_certificate: CertificatePrincipals | None = None,
 ) -> ASGIApp:
-    """Put it together; `routes` are the API's."""
+    """Return the application that serves the public HTTP address."""
+    description = cache(lambda: document(endpoints))  # made when it is first asked for, not at start-up
 
     async def page(_: Request) -> Response:
         return FileResponse(_STATIC / "index.html")
 
-    async def healthz(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(description())
 
-    async def readyz(_: Request) -> Response:
-        return PlainTextResponse("draining\n", 503) if is_draining() else PlainTextResponse("ok\n")
-
-    async def scrape(_: Request) -> Response:
-        body, kind = metrics()
-        return Response(body, headers={"Content-Type": kind})
-
-    app = Starlette(
-        routes=[
-            Route("/", page),
-            Mount("/static", StaticFiles(directory=_STATIC)),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", scrape),
-            *routes,
-        ],
-        exception_handlers={LavantError: _on_refusal, HTTPException: _on_http_refusal, Exception: _on_failure},
+    routes = [
+        Route("/", page),
+        Mount("/static", StaticFiles(directory=_STATIC)),
+        Route("/openapi.json", openapi),
+        *(endpoint.route(quotas, audit) for endpoint in endpoints),
+    ]
+    streams = [endpoint.pattern() for endpoint in endpoints if endpoint.returns is None]
+    return Guard(
+        RequestAdmission(WhilePresent(application(routes)), authenticate, streams, audit, by_certificate), isolation
     )
-    return Guard(WhilePresent(app), hosts=hosts, origins=origins)
 
 
-def _on_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, LavantError)  # noqa: S101
+def application(routes: Sequence[BaseRoute]) -> ASGIApp:
+    """Return an application whose errors are JSON without the text of exceptions."""
+    handlers = {ServiceError: _on_error, HTTPException: _on_http_error, Exception: _on_exception}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101
     return to_response(error)
 
 
-def _on_http_refusal(_: Request, error: Exception) -> Response:
+def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     reason, message = _REASONS.get(error.status_code, ("REFUSED", error.detail))
     return refused(error.status_code, reason, message)
 
 
-def _on_failure(_: Request, error: Exception) -> Response:
-    return refused(500, "INTERNAL", report(error))
+def _on_exception(_: Request, error: Exception) -> Response:
+    return refused(500, "INTERNAL", report_internal_error(error))

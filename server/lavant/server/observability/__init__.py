@@ -1,1 +1,1 @@
-"""What a server tells of itself: metrics for Prometheus, and spans for OpenTelemetry."""
+"""Observability of a server: metrics for Prometheus, spans for OpenTelemetry."""

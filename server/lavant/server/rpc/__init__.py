@@ -1,1 +1,1 @@
-"""The gRPC face: requests checked, services called, errors turned into statuses."""
+"""gRPC services: they check requests, call the engine and the other services, and turn errors into statuses."""

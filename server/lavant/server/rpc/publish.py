@@ -1,192 +1,339 @@
-"""PublishEvents: batches of many runs over one call, each acknowledged once durable."""
+"""PublishEvents and AppendEvents: batches of producers, each acknowledged once it is durable."""
 
 import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from grpc import aio
 
-from lavant.server.errors import LavantError, unavailable
-from lavant.server.measures import AppendMeasures
-from lavant.server.model import RunKey, is_terminal
-from lavant.server.rpc.appends import Appends
+from lavant.server.auth.access import check_new_run
+from lavant.server.auth.ownership import owner_of
+from lavant.server.auth.principal import Principal, unauthenticated
+from lavant.server.auth.run_quotas import RunQuotas
+from lavant.server.clock import Clock
+from lavant.server.errors import ServiceError, invalid_field, unavailable
+from lavant.server.metrics import AppendMetrics
+from lavant.server.model import RunKey
+from lavant.server.rpc.bounds import bounds_check
 from lavant.server.rpc.dispatch import Call, parse
 from lavant.server.rpc.status import to_status
+from lavant.server.rpc.validation import check_callers_run, check_settings_size
 from lavant.server.store.port import Engine, Notice, Watch
-from lavant.server.streaming.calls import Calls
-from lavant.server.streaming.outlet import Outlet
+from lavant.server.streaming.calls import Calls, OpenCall
+from lavant.server.streaming.frames import FrameWriter, StallWatch
+from lavant.server.streaming.pacing import time_to_expiry
+from lavant.v1.error_pb2 import ErrorReason, ProducerGap
 from lavant.v1.event_service_pb2 import (
     AppendEventsRequest,
+    AppendEventsResponse,
     BatchReceipt,
     CancelRequest,
+    ProducerBatch,
     PublishEventsRequest,
     PublishEventsResponse,
 )
+from lavant.v1.run_pb2 import RunSettings
 
-_MAX_UNANSWERED = 256  # batches that one call may have under way
+_check_settings = bounds_check(RunSettings, "batch.create")
+
+_MAX_UNANSWERED = 256  # batches that one call reads ahead of its answers
 _MAX_UNANSWERED_BYTES = 8 << 20
+_SNAPSHOT_LIMIT = 1.0  # seconds from the last answer to the runs' snapshots
+_MAX_REJECTED = 10_000  # producers whose rejections one call remembers
+
+
+class _Producer(NamedTuple):
+    """Producer and epoch that number the events of a batch."""
+
+    run: RunKey
+    producer_id: str
+    epoch: int
+
+
+class _Batch(NamedTuple):
+    """Batch that the engine has: its producer, first number and bytes, whether it ends the run, its receipt to come."""
+
+    producer: _Producer
+    first_producer_sequence: int
+    size: int
+    ends_run: bool
+    receipt: asyncio.Future[BatchReceipt]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publisher:
-    """Serves PublishEvents calls. `stall_limit` is in seconds."""
+    """Appends batches, one per call or many over one call."""
 
     engine: Engine
     calls: Calls
-    stall_limit: float
-    measures: AppendMeasures = field(default_factory=AppendMeasures)
+    clock: Clock
+    stalls: StallWatch
+    quotas: RunQuotas
+    metrics: AppendMetrics = field(default_factory=AppendMetrics)
 
-    async def append(self, request: AppendEventsRequest, call: Call) -> BatchReceipt:
+    async def append_events(self, request: AppendEventsRequest, call: Call) -> AppendEventsResponse:
         """Append one batch; returns once it is durable."""
-        began = asyncio.get_running_loop().time()
-        return await Appends(self.engine, self.measures).append(call.tenant, request.batch, began)
+        return AppendEventsResponse(receipt=await self.append(call.principal, request.batch))
 
     async def publish_events(self, call: Call) -> None:
-        """See the contract."""
-        publication = Publication(self.engine, call, Outlet(call.write, self.stall_limit), self.measures)
-        with self.calls.entered(publication.stop):
+        """Append all batches of a call, and answer each."""
+        publication = Publication(self, call)
+        entered = self.calls.entered(publication.stop, call.peer)
+        with entered as publication.open_call, self._expiry_of(call, publication):
             await publication.run()
 
+    @contextmanager
+    def _expiry_of(self, call: Call, publication: "Publication") -> Iterator[None]:
+        """Stop a publication before the credential of its call expires."""
+        left = time_to_expiry(call.principal.expires_ns, self.clock.time_ns())
+        timer = self.clock.call_at(self.clock.monotonic() + left, publication.expire) if left < float("inf") else None
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
-class _Batch(NamedTuple):
-    """A batch that was taken in: its run, its size as sent, and its receipt once there is one."""
+    def append(
+        self, principal: Principal, batch: ProducerBatch, size: int | None = None
+    ) -> asyncio.Future[BatchReceipt]:
+        """Hand a batch to the engine, and count its outcome. All failures come with the receipt.
 
-    key: RunKey
-    size: int
-    receipt: asyncio.Future[BatchReceipt]
+        `size` is the number of the batch's bytes, if it is known.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            check_callers_run("batch.run_id", batch.run_id)
+            if batch.HasField("create"):
+                _check_settings(batch.create)
+                check_settings_size("batch.create", batch.create)
+                check_new_run(principal, batch.run_id, batch.create)
+            counted = self.quotas.admit_batch(principal, batch, size)
+        except ServiceError as error:
+            receipt: asyncio.Future[BatchReceipt] = loop.create_future()
+            receipt.set_exception(error)
+            if error.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED:
+                self._keep_alive(principal, batch)
+        else:
+            key = RunKey(principal.tenant, batch.run_id)
+            receipt = self.engine.append(key, batch, owner_of(principal), principal.restriction)
+            if counted is not None:
+                receipt.add_done_callback(counted)
+        receipt.add_done_callback(lambda done: self._count(done, began))
+        return receipt
+
+    def _keep_alive(self, principal: Principal, batch: ProducerBatch) -> None:
+        """Store that a producer is alive that has to wait: its run must not be abandoned meanwhile."""
+        alive = ProducerBatch(run_id=batch.run_id, producer_id=batch.producer_id, producer_epoch=batch.producer_epoch)
+        self.engine.append(
+            RunKey(principal.tenant, batch.run_id), alive, owner_of(principal), principal.restriction
+        ).add_done_callback(_ignore)
+
+    def _count(self, done: asyncio.Future[BatchReceipt], began: float) -> None:
+        if done.cancelled():  # the call has ended; the batch is stored all the same
+            return
+        if (error := done.exception()) is not None:
+            self.metrics.rejected(error)
+            return
+        receipt = done.result()
+        if receipt.duplicate:
+            self.metrics.answers["duplicate"] += 1
+        elif not receipt.first_sequence:
+            self.metrics.answers["empty"] += 1
+        else:
+            self.metrics.appended(done.get_loop().time() - began)
 
 
-class _CancelNotice(NamedTuple):
-    """Somebody wants a run to stop."""
-
-    key: RunKey
-    reason: str
+def _ignore(done: asyncio.Future[BatchReceipt]) -> None:
+    """Retrieve an outcome that nobody needs, which would be logged otherwise."""
+    if not done.cancelled():
+        done.exception()
 
 
 class Publication:
-    """One PublishEvents call: batches in, answers out in the order of the batches.
+    """One PublishEvents call: reads batches, and answers them in their order, all that are durable in one response.
 
     Reads ahead while earlier batches are being committed, up to a bound in number and in bytes.
-    When asked to stop, or at a message that is none, it answers all that it took in before it ends.
+    When stopped, or at a message that cannot be parsed, it answers all batches that it has read before it ends.
     """
 
-    def __init__(self, engine: Engine, call: Call, outlet: Outlet, measures: AppendMeasures | None = None) -> None:
-        self._engine = engine
-        self._appends = Appends(engine, measures)
+    def __init__(self, publisher: Publisher, call: Call) -> None:
+        self._publisher = publisher
+        self._engine = publisher.engine
         self._call = call
-        self._outlet = outlet
-        self._taken_in: asyncio.Queue[_Batch | _CancelNotice | None] = asyncio.Queue()
+        self._writer = FrameWriter(call.write, publisher.stalls, self._let_go)
+        self.open_call: OpenCall | None = None
+        self._batches: deque[_Batch] = deque()  # in the order of the answers
+        self._cancel_requests: list[CancelRequest] = []
+        self._has_read_all = False
+        self._changed = asyncio.Event()  # there is something to answer or to send, or all is read
         self._unanswered = self._unanswered_bytes = 0
-        self._room = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._rejected: dict[_Producer, None] = {}  # a dict is ordered: the oldest is removed first
         self._watches: dict[RunKey, Watch] = {}
-        self._told_to_cancel: set[RunKey] = set()
+        self._without_snapshot: set[RunKey] = set()  # watched runs
+        self._cancelled: set[RunKey] = set()
         self._reading: asyncio.Timeout | None = None
-        self._stopped = False
+        self._stopped = self._expired = False
+
+    def expire(self) -> None:
+        """Read no more batches, as the credential of the call is about to expire."""
+        self._expired = True
+        self.stop()
+
+    def _let_go(self) -> None:
+        """Read no more batches of a producer that does not read its answers."""
+        if self.open_call is not None:
+            self.open_call.stall()
+        self.stop()
 
     def stop(self) -> None:
-        """Take in no more."""
+        """Read no more batches."""
         self._stopped = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Serve the call until the client has sent all, or until asked to stop."""
+        """Serve the call until the client has sent all, or until stopped."""
         writer = asyncio.get_running_loop().create_task(self._answer_all())
         writer.add_done_callback(lambda _: self.stop())
         try:
-            failure = await self._take_in_all()
-            self._taken_in.put_nowait(None)
+            failure = await self._read_all()
+            self._has_read_all = True
+            self._changed.set()
             await writer
             if failure is not None:
                 raise failure
         finally:
             writer.cancel()
-            self._drop_unanswered()
+            for batch in self._batches:  # their receipts can no longer be sent; they are stored all the same
+                batch.receipt.cancel()
             for watch in self._watches.values():
                 watch.close()
 
-    async def _take_in_all(self) -> LavantError | None:
-        """Read to the client's end; returns what else put an end to it."""
+    async def _read_all(self) -> ServiceError | None:
+        """Read batches until the client has sent all. Return what ended the call before that."""
         try:
             async with asyncio.timeout(None) as self._reading:
                 while not self._stopped:
                     data = await self._call.read()
                     if data is aio.EOF:
                         return None
-                    self._take_in(data)
-                    await self._have_room()
-        except LavantError as error:
+                    self._append(data)
+                    while self._unanswered >= _MAX_UNANSWERED or self._unanswered_bytes >= _MAX_UNANSWERED_BYTES:
+                        self._answered.clear()
+                        await self._answered.wait()
+        except ServiceError as error:
             return error
         except TimeoutError:
             pass
         finally:
             self._reading = None
+        if self._expired:
+            return unauthenticated("the credential expires; send again with another one what is not acknowledged")
         return unavailable("the server is shutting down; send again what is not acknowledged")
 
-    def _take_in(self, data: bytes) -> None:
-        began = asyncio.get_running_loop().time()
-        batch = parse(PublishEventsRequest, data).batch
-        key = RunKey(self._call.tenant, batch.run_id)
-        receipt = self._appends.append(self._call.tenant, batch, began)
-        self._unanswered += 1
-        self._unanswered_bytes += len(data)
-        self._taken_in.put_nowait(_Batch(key, len(data), receipt))
-
-    def _drop_unanswered(self) -> None:
-        """Nobody is left for these receipts; their batches are stored all the same."""
-        while not self._taken_in.empty():
-            if isinstance(item := self._taken_in.get_nowait(), _Batch):
-                item.receipt.cancel()
-
-    async def _have_room(self) -> None:
-        while self._unanswered >= _MAX_UNANSWERED or self._unanswered_bytes >= _MAX_UNANSWERED_BYTES:
-            self._room.clear()
-            await self._room.wait()
+    def _append(self, data: bytes) -> None:
+        batches = parse(PublishEventsRequest, data).batches
+        if len(batches) > _MAX_UNANSWERED:
+            raise invalid_field("batches", f"must hold at most {_MAX_UNANSWERED} batches; send several requests")
+        principal, size = self._call.principal, len(data)
+        exact_size = size if len(batches) == 1 else None
+        for batch in batches:
+            producer = _Producer(RunKey(principal.tenant, batch.run_id), batch.producer_id, batch.producer_epoch)
+            ends_run = bool(batch.events) and batch.events[-1].HasField("run_finished")
+            first = batch.first_producer_sequence
+            receipt = self._publisher.append(principal, batch, exact_size)
+            self._batches.append(_Batch(producer, first, size, ends_run, receipt))
+            self._unanswered += 1
+            self._unanswered_bytes += size
+            size = 0  # the first batch counts for all of its request
+        self._changed.set()
 
     async def _answer_all(self) -> None:
-        while (item := await self._taken_in.get()) is not None:
-            if isinstance(item, _CancelNotice):
-                await self._tell_to_cancel(item)
+        while True:
+            response = PublishEventsResponse()
+            size = self._take_answers(response)
+            if self._cancel_requests:
+                response.cancel_requests.extend(self._cancel_requests)
+                self._cancel_requests.clear()
+            if response.answers or response.cancel_requests:
+                await self._writer.send(response.SerializeToString())
+                self._unanswered -= len(response.answers)
+                self._unanswered_bytes -= size
+                self._answered.set()
+            elif self._batches:
+                with suppress(ServiceError):
+                    await self._batches[0].receipt
+            elif not self._has_read_all:
+                self._changed.clear()
+                await self._changed.wait()
+            elif self._without_snapshot:
+                await self._wait_for_snapshots()
             else:
-                await self._answer(item)
+                return
 
-    async def _answer(self, batch: _Batch) -> None:
-        response = PublishEventsResponse(run_id=batch.key.run_id)
-        try:
-            response.receipt.CopyFrom(await batch.receipt)
-        except LavantError as error:
-            response.rejection.CopyFrom(to_status(error))
-        await self._outlet.send(response.SerializeToString())
-        self._unanswered -= 1
-        self._unanswered_bytes -= batch.size
-        self._room.set()
-        if response.HasField("receipt") and batch.key not in self._watches:
-            await self._watch_for_cancel(batch.key)
+    def _take_answers(self, response: PublishEventsResponse) -> int:
+        """Move outcomes that are known to a response, in the order of the batches; return the size of the batches."""
+        size = 0
+        while self._batches and self._batches[0].receipt.done():
+            batch = self._batches.popleft()
+            size += batch.size
+            run, producer_id, epoch = batch.producer
+            answer = response.answers.add(
+                run_id=run.run_id,
+                producer_id=producer_id,
+                producer_epoch=epoch,
+                first_producer_sequence=batch.first_producer_sequence,
+            )
+            try:
+                receipt = batch.receipt.result()
+            except ServiceError as error:
+                self._note_rejection(batch.producer, error)
+                answer.rejection.CopyFrom(to_status(error))
+                continue
+            answer.receipt.CopyFrom(receipt)
+            if self._rejected and receipt.first_sequence:
+                self._rejected.pop(batch.producer, None)
+            if run not in self._watches and not batch.ends_run:
+                self._watch_for_cancel(run)
+        return size
 
-    async def _watch_for_cancel(self, key: RunKey) -> None:
-        """Pass on a CancelRun from now on, and one that came before."""
+    def _note_rejection(self, producer: _Producer, error: ServiceError) -> None:
+        """Mark a gap that an earlier rejection on this call left: the client has to handle that one, not this."""
+        if producer in self._rejected:
+            if isinstance(error.detail, ProducerGap):
+                error.detail.follows_rejection = True
+            return
+        if len(self._rejected) >= _MAX_REJECTED:
+            del self._rejected[next(iter(self._rejected))]
+        self._rejected[producer] = None
+
+    def _watch_for_cancel(self, key: RunKey) -> None:
+        """Watch a run for CancelRun; its snapshot shows a request that came before."""
 
         def look(notice: Notice) -> None:
-            if notice.cancel_reason is not None and key not in self._told_to_cancel:
-                self._told_to_cancel.add(key)
-                self._taken_in.put_nowait(_CancelNotice(key, notice.cancel_reason))
+            self._without_snapshot.discard(key)
+            if notice.cancel_reason is not None and key not in self._cancelled:
+                self._cancelled.add(key)
+                self._cancel_requests.append(CancelRequest(run_id=key.run_id, reason=notice.cancel_reason))
             if notice.sealed or notice.deleted:
-                self._told_to_cancel.discard(key)
+                self._cancelled.discard(key)
                 self._watches.pop(key).close()
+            self._changed.set()
 
-        self._watches[key] = watch = self._engine.watch(key, look)
-        try:
-            ended = is_terminal((await self._engine.get_run(key)).state)
-            reason = await self._engine.pending_cancel(key)
-        except LavantError:  # deleted since, or damaged: that is no reason to end the other runs' call
-            ended, reason = True, None
-        if ended and self._watches.get(key) is watch:
-            self._watches.pop(key).close()
-        if reason is not None and key not in self._told_to_cancel:
-            self._told_to_cancel.add(key)
-            await self._tell_to_cancel(_CancelNotice(key, reason))
+        self._without_snapshot.add(key)
+        self._watches[key] = self._engine.watch(key, look)
 
-    async def _tell_to_cancel(self, notice: _CancelNotice) -> None:
-        request = CancelRequest(reason=notice.reason)
-        response = PublishEventsResponse(run_id=notice.key.run_id, cancel_request=request)
-        await self._outlet.send(response.SerializeToString())
+    async def _wait_for_snapshots(self) -> None:
+        """Wait for the snapshots of watched runs before the call ends, as one may show a request to cancel."""
+        with suppress(TimeoutError):  # a run that was deleted since has no snapshot
+            async with asyncio.timeout(_SNAPSHOT_LIMIT):
+                while self._without_snapshot and not self._cancel_requests:
+                    self._changed.clear()
+                    await self._changed.wait()
+                return
+        self._without_snapshot.clear()

@@ -1,103 +1,136 @@
-"""ScoreService: records scores, lists them, and tells what they add up to."""
+"""ScoreService: records, lists, aggregates and compares scores."""
 
-import grpc
-
+from lavant.server.auth.access import check_readable
+from lavant.server.auth.principal import Scope
 from lavant.server.errors import invalid_field
-from lavant.server.rpc.dispatch import Call, unary
-from lavant.server.rpc.score_filter import check_score_filter, grouping_of, percentiles_of
-from lavant.server.rpc.validation import check_id, check_labels, check_page_size, check_text, value_check
-from lavant.server.scores.comparing import compare
-from lavant.server.scores.follower import Follower
-from lavant.server.scores.index import ScoreIndex
-from lavant.server.scores.recording import Recorder
-from lavant.server.scores.totals import Grouping
+from lavant.server.model import RunKey
+from lavant.server.rpc.bounds import checked
+from lavant.server.rpc.dispatch import Call, Service, unary
+from lavant.server.rpc.validation import DEFAULT_PAGE_SIZE, check_text
+from lavant.server.scores.index.database import ScoreIndex
+from lavant.server.scores.index.follower import Follower
+from lavant.server.scores.query.aggregation import Grouping, query_scores
+from lavant.server.scores.query.comparison import compare_scores
+from lavant.server.scores.query.listing import list_scores
+from lavant.server.scores.recorder import Recorder
+from lavant.server.store.port import Engine
 from lavant.server.streaming.calls import Caller
-from lavant.server.streaming.cursors import Cursors, Listing
+from lavant.server.streaming.tokens import Listing, PageTokens
 from lavant.v1 import score_service_pb2 as pb
 from lavant.v1.event_pb2 import Score, ScoreRecorded
 
-_MAX_LABELS = 16
 _MAX_CLASS = 1_024
 _MAX_EXPLANATION = 8_192
 _MAX_SCORE_BYTES = 64 << 10
 _MAX_ANSWER_BYTES = 3 << 20  # gRPC's clients take 4 MiB
 _DEFAULT_MIN_COUNT = 30
 _DEFAULT_CONFIDENCE = 0.95
-
-_check_values = value_check(Score.DESCRIPTOR)
+_DEFAULT_PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+_DIMENSIONS = {
+    pb.SCORE_DIMENSION_RULE: "rule_id",
+    pb.SCORE_DIMENSION_NAME: "name",
+    pb.SCORE_DIMENSION_EVALUATOR: "evaluator",
+    pb.SCORE_DIMENSION_VERSION: "version",
+    pb.SCORE_DIMENSION_RUN_NAME: "run_name",
+}
 
 
 class ScoreService:
-    """Each method as its comment in the contract says."""
+    """The RPCs of ScoreService; the contract describes each."""
 
-    def __init__(self, recorder: Recorder, index: ScoreIndex, follower: Follower, cursors: Cursors) -> None:
+    def __init__(
+        self, engine: Engine, recorder: Recorder, index: ScoreIndex, follower: Follower, page_tokens: PageTokens
+    ) -> None:
+        self._engine = engine
         self._recorder = recorder
         self._index = index
         self._follower = follower
-        self._cursors = cursors
+        self._page_tokens = page_tokens
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What a gRPC server is given."""
-        return grpc.method_handlers_generic_handler(
+    def service(self) -> Service:
+        """Return the methods for a gRPC server, with the scopes that they need."""
+        return Service(
             pb.DESCRIPTOR.services_by_name["ScoreService"].full_name,
             {
-                "RecordScore": unary(pb.RecordScoreRequest, self.record_score),
-                "ListScores": unary(pb.ListScoresRequest, self.list_scores),
-                "QueryScores": unary(pb.QueryScoresRequest, self.query_scores),
-                "CompareScores": unary(pb.CompareScoresRequest, self.compare_scores),
+                "RecordScore": unary(pb.RecordScoreRequest, self.record_score, Scope.SCORES_WRITE),
+                "ListScores": unary(pb.ListScoresRequest, self.list_scores, Scope.SCORES_READ),
+                "QueryScores": unary(pb.QueryScoresRequest, self.query_scores, Scope.SCORES_READ),
+                "CompareScores": unary(pb.CompareScoresRequest, self.compare_scores, Scope.SCORES_READ),
             },
         )
 
+    @checked(pb.RecordScoreRequest)
     async def record_score(self, request: pb.RecordScoreRequest, call: Call) -> pb.RecordScoreResponse:
-        """See the contract."""
-        score_id, run_id = check_id("score_id", request.score_id), check_id("run_id", request.run_id)
+        """Record a score of a run, once per ID."""
         _check_score(request.score)
-        check_labels("labels", request.labels, at_most=_MAX_LABELS)
-        recorded = ScoreRecorded(subject_run_id=run_id, score=request.score, labels=request.labels)
-        return pb.RecordScoreResponse(duplicate=await self._recorder.record(call.tenant, score_id, recorded))
+        recorded = ScoreRecorded(subject_run_id=request.run_id, score=request.score, labels=request.labels)
+        check_readable(call.principal, request.run_id)
+        restriction = call.principal.restriction
+        is_known = await self._recorder.record(call.tenant, request.score_id, recorded, restriction)
+        return pb.RecordScoreResponse(duplicate=is_known)
 
+    @checked(pb.ListScoresRequest)
     async def list_scores(self, request: pb.ListScoresRequest, call: Caller) -> pb.ListScoresResponse:
-        """See the contract."""
-        check_score_filter("filter", request.filter)
-        limit = check_page_size("page_size", request.page_size)
-        after = None
-        if request.page_token:
-            after = self._cursors.read(Listing.SCORES, call.tenant, request.page_token, "page_token")
-        await self._follower.caught_up()
-        page = await self._index.list_scores(call.tenant, request.filter, limit, after)
-        token = ""
-        if page.next_position is not None:
-            token = self._cursors.issue(Listing.SCORES, call.tenant, page.next_position)
+        """Return a page of single scores, those of the latest runs first."""
+        limit = request.page_size or DEFAULT_PAGE_SIZE
+        after = self._page_tokens.read(Listing.SCORES, call.tenant, request.page_token, "page_token")
+        if not await self._may_list(call, request.filter.subject_run_id):
+            return pb.ListScoresResponse()
+        await self._follower.caught_up(call.tenant)
+        page = await self._index.read(list_scores, call.tenant, request.filter, limit, after)
+        token = self._page_tokens.issue(Listing.SCORES, call.tenant, page.next_position)
         return pb.ListScoresResponse(scores=page.scores, next_page_token=token)
 
+    @checked(pb.QueryScoresRequest)
     async def query_scores(self, request: pb.QueryScoresRequest, call: Caller) -> pb.QueryScoresResponse:
-        """See the contract."""
-        check_score_filter("filter", request.filter)
-        grouping, percentiles = grouping_of(request), percentiles_of(request.percentiles)
-        await self._follower.caught_up()
-        groups = await self._index.query(call.tenant, request.filter, grouping, percentiles)
+        """Return aggregates of scores by groups."""
+        call.principal.require_all_runs()
+        percentiles = request.percentiles or _DEFAULT_PERCENTILES
+        await self._follower.caught_up(call.tenant)
+        groups = await self._index.read(query_scores, call.tenant, request.filter, _grouping_of(request), percentiles)
         response = pb.QueryScoresResponse(groups=groups)
         if response.ByteSize() > _MAX_ANSWER_BYTES:
-            raise invalid_field("group_by", "must give fewer groups, for the answer to be sent; narrow the filter")
+            raise invalid_field(
+                "group_by", "must result in fewer groups, for the response to be sent; narrow the filter"
+            )
         return response
 
+    @checked(pb.CompareScoresRequest)
     async def compare_scores(self, request: pb.CompareScoresRequest, call: Caller) -> pb.CompareScoresResponse:
-        """See the contract."""
-        check_score_filter("baseline", request.baseline)
-        check_score_filter("candidate", request.candidate)
-        if request.min_count < 0:
-            raise invalid_field("min_count", "must not be negative")
-        if request.confidence and not 0.5 < request.confidence < 1:
-            raise invalid_field("confidence", "must be above 0.5 and below 1")
-        await self._follower.caught_up()
-        by_name = Grouping(("name",))
-        changes = compare(
-            await self._index.add_up(call.tenant, request.baseline, by_name),
-            await self._index.add_up(call.tenant, request.candidate, by_name),
-            min_count=request.min_count or _DEFAULT_MIN_COUNT,
-            confidence=request.confidence or _DEFAULT_CONFIDENCE,
+        """Compare the scores of two sides."""
+        call.principal.require_all_runs()
+        await self._follower.caught_up(call.tenant)
+        changes = await self._index.read(
+            compare_scores,
+            call.tenant,
+            request.baseline,
+            request.candidate,
+            min_count=request.min_count if request.HasField("min_count") else _DEFAULT_MIN_COUNT,
+            confidence=request.confidence if request.HasField("confidence") else _DEFAULT_CONFIDENCE,
         )
-        return pb.CompareScoresResponse(changes=changes)
+        response = pb.CompareScoresResponse(changes=changes)
+        if response.ByteSize() > _MAX_ANSWER_BYTES:
+            raise invalid_field(
+                "candidate", "must select scores of fewer names, for the response to be sent; name them"
+            )
+        return response
+
+    async def _may_list(self, call: Caller, run_id: str) -> bool:
+        """Return whether the caller may list the scores of a run; a restricted one lists those of single runs only."""
+        if not run_id:
+            call.principal.require_all_runs()
+        if call.principal.restriction is None:
+            return True
+        check_readable(call.principal, run_id)
+        run = await self._engine.find_run(RunKey(call.tenant, run_id))
+        return run is not None and call.principal.restriction.allows(run)
+
+
+def _grouping_of(request: pb.QueryScoresRequest) -> Grouping:
+    """Return the dimensions that a query groups by."""
+    dimensions = dict.fromkeys(_DIMENSIONS[dimension] for dimension in request.group_by)
+    bucket_ns = request.bucket.ToNanoseconds() if request.HasField("bucket") else 0
+    return Grouping(tuple(dimensions), tuple(dict.fromkeys(request.group_by_labels)), bucket_ns)
 
 
 def _check_score(score: Score) -> None:
@@ -114,4 +147,3 @@ def _check_score(score: Score) -> None:
     check_text("score.evaluator.version", score.evaluator.version)
     if score.ByteSize() > _MAX_SCORE_BYTES:
         raise invalid_field("score", f"must have at most {_MAX_SCORE_BYTES:,} bytes")
-    _check_values("score", score)

@@ -6,12 +6,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from lavant.server.errors import LavantError
+from lavant.contract.status import ERROR_DOMAIN, STATUS_DETAILS_KEY
+from lavant.server.errors import ServiceError
 from lavant.v1.error_pb2 import ErrorReason
-
-_PREFIX = "ERROR_REASON_"
-_DOMAIN = "lavant"
-_DETAILS_KEY = "grpc-status-details-bin"
 
 CODES: dict["ErrorReason.ValueType", StatusCode] = {
     ErrorReason.ERROR_REASON_INVALID_FIELD: StatusCode.INVALID_ARGUMENT,
@@ -21,7 +18,7 @@ CODES: dict["ErrorReason.ValueType", StatusCode] = {
     ErrorReason.ERROR_REASON_RUN_EXISTS: StatusCode.ALREADY_EXISTS,
     ErrorReason.ERROR_REASON_RUN_SEALED: StatusCode.FAILED_PRECONDITION,
     ErrorReason.ERROR_REASON_RUN_NOT_ENDED: StatusCode.FAILED_PRECONDITION,
-    ErrorReason.ERROR_REASON_CONSUMER_BUSY: StatusCode.ALREADY_EXISTS,
+    ErrorReason.ERROR_REASON_CONSUMER_BUSY: StatusCode.UNAVAILABLE,
     ErrorReason.ERROR_REASON_STREAM_DISPLACED: StatusCode.ABORTED,
     ErrorReason.ERROR_REASON_STALE_ATTEMPT: StatusCode.ABORTED,
     ErrorReason.ERROR_REASON_SLOW_CONSUMER: StatusCode.RESOURCE_EXHAUSTED,
@@ -38,15 +35,17 @@ CODES: dict["ErrorReason.ValueType", StatusCode] = {
     ErrorReason.ERROR_REASON_RULE_CHANGED: StatusCode.ABORTED,
     ErrorReason.ERROR_REASON_BACKFILL_UNDER_WAY: StatusCode.FAILED_PRECONDITION,
     ErrorReason.ERROR_REASON_SAMPLE_LOST: StatusCode.FAILED_PRECONDITION,
+    ErrorReason.ERROR_REASON_KEY_NOT_FOUND: StatusCode.NOT_FOUND,
 }
 _RESOURCES = {
     ErrorReason.ERROR_REASON_RUN_NOT_FOUND: "lavant.v1.Run",
     ErrorReason.ERROR_REASON_RULE_NOT_FOUND: "lavant.v1.Rule",
+    ErrorReason.ERROR_REASON_KEY_NOT_FOUND: "lavant.v1.Key",
 }
 
 
-def to_status(error: LavantError) -> status_pb2.Status:
-    """Describe an error with ErrorInfo and whatever the contract promises beside it."""
+def to_status(error: ServiceError) -> status_pb2.Status:
+    """Return the status of an error, with ErrorInfo and the further details that the contract promises."""
     code, _ = CODES[error.reason].value
     status = status_pb2.Status(code=code, message=error.message)
     for detail in _details(error):
@@ -56,14 +55,16 @@ def to_status(error: LavantError) -> status_pb2.Status:
     return status
 
 
-def to_trailers(error: LavantError) -> tuple[tuple[str, bytes]]:
-    """The same as trailing metadata, where gRPC's rich error model looks for it."""
-    return ((_DETAILS_KEY, to_status(error).SerializeToString()),)
+def to_trailers(error: ServiceError) -> tuple[tuple[str, bytes]]:
+    """Return the status as trailing metadata, where gRPC's rich error model expects it."""
+    return ((STATUS_DETAILS_KEY, to_status(error).SerializeToString()),)
 
 
-def _details(error: LavantError) -> list[Message]:
-    reason = ErrorReason.Name(error.reason).removeprefix(_PREFIX)
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN, metadata=error.metadata)]
+def _details(error: ServiceError) -> list[Message]:
+    reason = error.reason_name
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=error.metadata)]
+    if error.detail is not None:
+        details.append(error.detail)
     if error.violations:
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=violation.path, description=violation.description)

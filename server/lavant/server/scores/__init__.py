@@ -1,1 +1,1 @@
-"""Scores of runs: recorded in logs, read from there into an index of their own, added up, and watched over."""
+"""Scores of runs: recorded in logs, indexed from there, aggregated, and compared with the thresholds of alerts."""

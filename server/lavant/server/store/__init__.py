@@ -1,1 +1,1 @@
-"""The store: one small port, the rules that all engines share, and the engines."""
+"""Store of runs: the port, the rules that all engines share, and the engines."""

@@ -1,4 +1,4 @@
-"""Places at which a test may kill the process, to see that nothing is lost there."""
+"""Failpoints: named points at which a test kills the process, to verify that nothing is lost."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ _hits = count(1)
 
 
 def failpoint(name: str) -> None:
-    """Kill the process with SIGKILL if LAVANT_FAILPOINT names this place.
+    """Kill the process with SIGKILL if LAVANT_FAILPOINT names this failpoint.
 
-    `name:3` dies at the third time that the place is reached.
+    `name:3` kills it when the failpoint is reached for the third time.
     """
     if name == _name and next(_hits) >= int(_hit or 1):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Streams of events: positions, places, tails and the frames that go out."""
+"""Streams of events: live delivery, positions, leases and frames."""

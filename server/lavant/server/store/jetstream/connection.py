@@ -1,9 +1,10 @@
-"""The connection to NATS: requests with one answer or many, and messages that may get lost."""
+"""Connection to NATS: requests with one answer or many, and messages that may be lost."""
 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -13,14 +14,16 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, NoServersError
 
-REQUEST_LIMIT = 2.0  # seconds to an answer; a cluster that elects a leader gives none
-_CONNECT_LIMIT = 2  # seconds to a server; the next one is tried then
+from lavant.server.store.jetstream.location import Location
+
+REQUEST_LIMIT = 2.0  # seconds to an answer; a cluster does not answer while it elects a leader
+_CONNECT_LIMIT = 2  # seconds to connect to a server, before the next one is tried
 _PENDING_BYTES = 64 << 20
 _STATUS = "Status"
-_WHOLE = ("204", "404")  # end of a batch, and nothing found
+_WHOLE = ("204", "404")  # statuses for the end of a batch, and for nothing found
 _NO_RESPONDERS = "503"
 
-_BEGIN_LIMIT = 15.0  # seconds for a cluster that has just begun to find its servers and the streams' leaders
+_BEGIN_LIMIT = 15.0  # seconds for a starting cluster to find its servers and elect the streams' leaders
 _PAUSE = 0.2
 _Answer = TypeVar("_Answer")
 
@@ -28,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class Unanswered(Exception):
-    """NATS did not answer: whether it did what was asked is not known."""
+    """NATS did not answer: whether it executed the request is unknown."""
 
 
 async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
-    """Ask what may be asked twice, again while nobody answers: NATS may have begun just now, or made a stream."""
+    """Retry an idempotent request until it is answered: NATS may just have started, or created a stream."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + _BEGIN_LIMIT
     while True:
@@ -45,19 +48,35 @@ async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
 
 
 class Refused(Exception):
-    """NATS said no; `code` is JetStream's err_code."""
+    """NATS refused a request; `code` is JetStream's err_code."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(error.get("description", "JetStream refused"))
         self.code = int(error.get("err_code", 0))
 
 
-class Connection:
-    """A connection that comes back by itself, for as long as it is open."""
+class _TLSClient(Client):
+    """Client that sends nothing over a connection without TLS, also if the server, or who speaks for it, has none."""
 
-    def __init__(self, client: Client) -> None:
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise Error("the server has no TLS, which --nats-ca demands")
+        # nats-py starts TLS with the protocol of a plain connection, which makes asyncio warn of each end of one.
+        transport: Any = self._transport
+        protocol = transport._io_writer.transport.get_protocol()
+        if protocol is not None:  # else the server has closed the connection already
+            protocol._over_ssl = True
+        command: bytes = super()._connect_command()
+        return command
+
+
+class Connection:
+    """Connection that reconnects by itself until it is closed."""
+
+    def __init__(self, client: Client, name: str) -> None:
         self._client = client
-        self._inbox = client.new_inbox()
+        # Below a prefix of the store's own, so that permissions keep other users of NATS from reading the answers.
+        self._inbox = f"_INBOX.{name}.{secrets.token_hex(8)}"
         self._tokens = count()
         self._waiting: dict[str, Callable[[Msg], None]] = {}
         self._last_error: Exception | None = None
@@ -65,14 +84,15 @@ class Connection:
         self.on_reconnect: Callable[[], None] = lambda: None
 
     @classmethod
-    async def open(cls, servers: Sequence[str]) -> "Connection":
-        """Connect, or raise Unanswered."""
-        client = Client()
-        connection = cls(client)
+    async def open(cls, location: Location) -> "Connection":
+        """Connect to the servers of a store, or raise Unanswered; ValueError if files of its access cannot be used."""
+        options = location.access.options()
+        client = _TLSClient() if "tls" in options else Client()
+        connection = cls(client, location.name)
         try:
-            async with asyncio.timeout(_CONNECT_LIMIT * len(servers) + 1):
+            async with asyncio.timeout(_CONNECT_LIMIT * len(location.servers) + 1):
                 await client.connect(
-                    list(servers),
+                    list(location.servers),
                     name="lavant",
                     no_echo=True,
                     connect_timeout=_CONNECT_LIMIT,
@@ -83,9 +103,10 @@ class Connection:
                     error_cb=connection._failed,
                     disconnected_cb=connection._disconnected,
                     reconnected_cb=connection._reconnected,
+                    **options,
                 )
-                inbox = await client.subscribe(f"{connection._inbox}.*", cb=connection._answered)
-                inbox._pending_bytes_limit = 0  # every answer was asked for
+                # No bound on pending messages: every answer was requested.
+                await client.subscribe(f"{connection._inbox}.*", cb=connection._answered, pending_bytes_limit=0)
         except (TimeoutError, OSError, Error, NoServersError) as error:
             client.options["allow_reconnect"] = False
             await client.close()
@@ -95,19 +116,19 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """The largest message that the servers take, in bytes."""
+        """Maximum size of a message that the servers accept, in bytes."""
         return int(self._client.max_payload)
 
     @property
     def server_version(self) -> tuple[int, int]:
-        """The version of the server that is connected to."""
+        """Version of the connected server."""
         version = self._client.connected_server_version
         return version.major, version.minor
 
     async def request(
         self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None, limit: float = REQUEST_LIMIT
     ) -> Msg:
-        """Ask, and wait for the one answer; raises Unanswered."""
+        """Send a request and return its answer. Raises Unanswered."""
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
         def take(message: Msg) -> None:
@@ -120,7 +141,7 @@ class Connection:
         return message
 
     async def collect(self, subject: str, payload: bytes) -> list[Msg]:
-        """Ask, and gather all answers up to the one with a status, which is the last; raises Unanswered."""
+        """Send a request and return its answers, up to the one with a status, which is the last. Raises Unanswered."""
         answers: list[Msg] = []
         done: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
 
@@ -131,39 +152,39 @@ class Connection:
 
         await self._ask(subject, payload, None, take, done, REQUEST_LIMIT)
         status = status_of(answers[-1])
-        if status not in _WHOLE:  # a refusal, or nobody is there: no answer is no empty answer
+        if status not in _WHOLE:  # a refusal, or no responder: not the same as an empty answer
             raise Unanswered(f"{subject} answered with status {status}")
         return answers
 
     async def api(self, call: str, /, *, limit: float = REQUEST_LIMIT, **body: Any) -> dict[str, Any]:
-        """Ask JetStream's API; raises Refused or Unanswered."""
+        """Call JetStream's API. Raises Refused or Unanswered."""
         message = await self.request(f"$JS.API.{call}", json.dumps(body).encode(), limit=limit)
         answer: dict[str, Any] = json.loads(message.data)
         if error := answer.get("error"):
             raise Refused(error)
         return answer
 
-    async def tell(self, subject: str, payload: bytes) -> None:
-        """Send a message that may get lost."""
+    async def notify(self, subject: str, payload: bytes) -> None:
+        """Send a message that may be lost."""
         try:
             await self._client.publish(subject, payload)
         except Error:
             logger.debug("a message to %s was lost", subject, exc_info=True)
 
     async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Hear what is told on a subject; raises Unanswered."""
+        """Call back for each message on a subject. Raises Unanswered."""
         try:
             return await self._client.subscribe(subject, cb=callback)
         except Error as error:
             raise Unanswered(str(error)) from error
 
     async def stop_listening(self, subscription: Subscription) -> None:
-        """Hear no more."""
+        """Stop calling back for a subscription."""
         with suppress(Error):
             await subscription.unsubscribe()
 
     async def close(self) -> None:
-        """Send what is queued, and disconnect."""
+        """Send queued messages, and disconnect."""
         await self._client.close()
 
     async def _ask(
@@ -208,5 +229,5 @@ class Connection:
 
 
 def status_of(message: Msg) -> str | None:
-    """The status that ends an answer, or tells why there is none."""
+    """Return the status that ends an answer, or says why there is none; None for a message without status."""
     return message.headers.get(_STATUS) if message.headers else None

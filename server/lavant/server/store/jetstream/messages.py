@@ -1,4 +1,4 @@
-"""Stored messages: published by compare-and-swap, read from the leader to decide, from any server to deliver."""
+"""Stored messages: published by compare-and-swap, read from the leader to decide or from any server to deliver."""
 
 import asyncio
 import json
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 
-from lavant.server.errors import LavantError
+from lavant.server.errors import ServiceError
 from lavant.server.store.jetstream.connection import REQUEST_LIMIT, Connection, Refused, Unanswered, status_of
 from lavant.v1.error_pb2 import ErrorReason
 
 # JetStream's err_codes, from https://github.com/nats-io/nats-server/blob/main/server/errors.json
 _WRONG_LAST, _IN_FLIGHT = 10071, 10164
 _NOT_FOUND = 10037
-_NO_ROOM = {10023, 10047, 10054, 10077}  # of the server, of the account, too large, of the stream
+_NO_ROOM = {10023, 10047, 10054, 10077}  # limits of the server, the account, a message, the stream
 _FULL_BATCH = 1_000
-_READS_AT_ONCE = 16  # NATS cuts off who is sent more than 64 MiB and has not taken it
-_AGAIN = 0.002  # seconds until a write that is in flight may be decided
+_READS_AT_ONCE = 16  # NATS disconnects a client with more than 64 MiB of pending messages
+_AGAIN = 0.002  # seconds until a concurrent write may be decided
 
 
 class Conflict(Exception):
-    """Another message has come in between: nothing was stored."""
+    """Another message was stored first: nothing was published."""
 
 
 class Message(NamedTuple):
-    """What is stored at a sequence of a stream."""
+    """Message at a sequence of a stream."""
 
     sequence: int
     subject: str
@@ -36,7 +36,7 @@ class Message(NamedTuple):
 
 
 class Messages:
-    """Publishes and reads; everything raises Unanswered when NATS gives no answer."""
+    """Publisher and reader of messages. All methods raise Unanswered if NATS does not answer."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -52,11 +52,11 @@ class Messages:
         ttl: float | None = None,
         alone: bool = False,
     ) -> int:
-        """Store a message if the last one on its subject has a certain sequence, 0: if there is none.
+        """Store a message if the last one on its subject has a certain sequence; 0: if there is none.
 
-        `among` widens the comparison to a filter of subjects. With `ttl`, in seconds, the message vanishes; `alone`
-        takes the place of all that was on its subject. Returns its sequence. Raises Conflict; or QUOTA_EXCEEDED
-        if there is no room.
+        `among` widens the comparison to a filter of subjects. With `ttl`, in seconds, the message expires; with
+        `alone` it replaces all messages on its subject. Returns its sequence. Raises Conflict, or QUOTA_EXCEEDED
+        if the store is full.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
         if among is not None:
@@ -90,14 +90,14 @@ class Messages:
         return Message(found["seq"], found["subject"], b64decode(found.get("data", "")), _nanoseconds(found["time"]))
 
     async def next(self, stream: str, subject: str, sequence: int) -> Message | None:
-        """Read the first message on a subject at or behind a sequence, from any server: it may lag behind."""
+        """Read the first message on a subject at or after a sequence, from any server, which may lag."""
         answer = await self._connection.request(_direct(stream), _json(seq=sequence, next_by_subj=subject))
         return None if status_of(answer) else _message(answer)
 
     async def following(self, stream: str, subject: str, sequence: int, max_bytes: int) -> list[Message]:
-        """Read messages on a subject, from a sequence on, from any server: it may lag behind.
+        """Read messages on a subject, from a sequence on, from any server, which may lag.
 
-        Messages are whole, about `max_bytes` in all, at least one if there is any; none is left out.
+        Returns whole messages without gaps, of about `max_bytes` in all, at least one if there is any.
         """
         asked = _json(seq=sequence, next_by_subj=subject, batch=_FULL_BATCH, max_bytes=max_bytes)
         async with self._reads:
@@ -112,19 +112,19 @@ class Messages:
         return [_message(answer) for answer in answers[:-1]]
 
     async def latest(self, stream: str, subjects: Sequence[str]) -> list[Message]:
-        """Read the last message on each of some subjects, from any server: it may lag behind."""
+        """Read the last message on each of some subjects, from any server, which may lag."""
         answers = await self._connection.collect(_direct(stream), _json(multi_last=list(subjects)))
         return [_message(answer) for answer in answers[:-1]]
 
     async def advance(self, stream: str, sequence: int) -> None:
-        """Delete all messages before a sequence, which no later one has then, also if the stream is empty."""
+        """Delete all messages before a sequence. Later ones get that sequence or higher, even in an empty stream."""
         try:
             await self._connection.api(f"STREAM.PURGE.{stream}", seq=sequence)
         except Refused as refusal:
             raise Unanswered(str(refusal)) from refusal
 
     async def purge(self, stream: str, subject: str, before: int) -> None:
-        """Delete the messages on a subject that are before a sequence; harmless when repeated."""
+        """Delete the messages on a subject that are before a sequence. May be called repeatedly."""
         try:
             await self._connection.api(f"STREAM.PURGE.{stream}", filter=subject, seq=before)
         except Refused as refusal:
@@ -136,7 +136,7 @@ def _refusal(error: dict[str, Any]) -> Exception:
     if code == _WRONG_LAST:
         return Conflict()
     if code in _NO_ROOM:
-        return LavantError(
+        return ServiceError(
             ErrorReason.ERROR_REASON_QUOTA_EXCEEDED, "the store has no room left; try again later", retry_after=5.0
         )
     return Unanswered(f"JetStream answered {error.get('description')} ({code})")
@@ -162,6 +162,6 @@ def _header(answer: Msg, name: str) -> str:
 
 
 def _nanoseconds(time: str) -> int:
-    """A time as JetStream writes it, with up to nine digits of a second."""
+    """Parse a time as JetStream formats it, with up to nine digits of a second."""
     whole, _, fraction = time.rstrip("Z").partition(".")
     return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0"))

@@ -1,14 +1,15 @@
-"""Reading logs back: from any server what is delivered, from the leader what is decided."""
+"""Reader of logs: from any server for delivery, from the leader for decisions."""
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from lavant.server.errors import data_loss, run_not_found, unavailable
 from lavant.server.model import RunKey
+from lavant.server.slices import in_slices
 from lavant.server.store.appending import Repeated, answer_repeated
 from lavant.server.store.chunk import Chunk
 from lavant.server.store.jetstream.location import Location, RunSubjects
@@ -18,20 +19,21 @@ from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, EventBatch, ProducerBatch
 
 _BATCH_BYTES = 1 << 20
-_OVERHEAD = 16 << 10  # bytes of records beside their events, asked for in addition
-_LAG = 0.005  # seconds until a server that lags behind is asked again
+_OVERHEAD = 16 << 10  # bytes of records besides their events, requested in addition
+_LAG = 0.005  # seconds before the next request to a server that lags
 _LAG_LIMIT = 5.0
 _MARKED_RUNS = 4_096
 _MARKS = 64
+_FEW = 32  # messages that are decoded without a pause
 _Found = TypeVar("_Found")
 
 
 class _Lagging(Exception):
-    """A server does not have yet what the leader has."""
+    """A server does not have all messages of the leader yet."""
 
 
 class _Mark(NamedTuple):
-    """A message that was read, by the events that it holds."""
+    """Position of a message that was read, and the events that it holds."""
 
     sequence: int
     first_sequence: int
@@ -39,10 +41,10 @@ class _Mark(NamedTuple):
 
 
 class Reader:
-    """Finds events by their sequence, and batches by their producers' numbers.
+    """Reader that finds events by their sequence, and batches by their producer sequences.
 
-    Who reads on is remembered by marks. Elsewhere a message is found by halving the stream between two of its
-    sequences: JetStream gives the first message of a run behind any place of the stream.
+    Marks remember where sequential reads continue. Other messages are found by bisecting the stream: JetStream
+    returns a run's first message after any sequence of the stream.
     """
 
     def __init__(self, messages: Messages, location: Location) -> None:
@@ -51,13 +53,17 @@ class Reader:
         self._marks: OrderedDict[RunKey, deque[_Mark]] = OrderedDict()
 
     async def last(self, key: RunKey) -> Record:
-        """The last record of a run, from the leader; raises RUN_NOT_FOUND."""
+        """Read the last record of a run from the leader, or raise RUN_NOT_FOUND."""
+        if (record := await self.find_last(key)) is None:
+            raise run_not_found(key.run_id)
+        return record
+
+    async def find_last(self, key: RunKey) -> Record | None:
+        """Read the last record of a run from the leader; None if there is no such run."""
         subjects = self._location.run(key)
         message = await self._messages.last(subjects.stream, subjects.all)
         record = None if message is None else Record(message.sequence, message.data)
-        if record is None or record.deleted or record.key != key:
-            raise run_not_found(key.run_id)
-        return record
+        return None if record is None or record.deleted or record.key != key else record
 
     async def read(self, key: RunKey, after: int, max_bytes: int, created_ns: int | None) -> Sequence[Chunk]:
         """Read stored events in order, from the chunk that holds sequence `after` + 1 on."""
@@ -69,7 +75,7 @@ class Reader:
         return await self._patiently(partial(self._look_up, key, after, max_bytes, created_ns))
 
     async def find_repeated(self, key: RunKey, batch: ProducerBatch, repeated: Repeated) -> BatchReceipt:
-        """Answer a batch that is stored already, or raise PRODUCER_CONFLICT if its content is another one."""
+        """Return the first receipt of a stored batch, or raise PRODUCER_CONFLICT if its content differs."""
         stored = await self._patiently(partial(self._stored_events, key, batch, repeated))
         return answer_repeated(batch, repeated, stored)
 
@@ -88,7 +94,7 @@ class Reader:
         return chunks
 
     async def _stored_events(self, key: RunKey, batch: ProducerBatch, repeated: Repeated) -> dict[int, Event]:
-        """A producer's events by their numbers, those of a batch among them."""
+        """Return a producer's stored events by producer sequence, including those of a batch."""
         last = await self.last(key)
         wanted = (batch.producer_epoch, repeated.first_producer_sequence)
 
@@ -108,15 +114,15 @@ class Reader:
         return stored
 
     async def _start(self, key: RunKey, after: int, last: Record) -> int:
-        """Where in the stream the message is that holds the event behind `after`."""
+        """Return the stream's sequence of the message that holds the event after `after`."""
         if not after:
             return 0
         return (await self._find(self._location.run(key), last, lambda record: record.last_sequence > after)).sequence
 
     async def _find(self, subjects: RunSubjects, last: Record, holds: Callable[[Record], bool]) -> Record:
-        """The first record of a run for which something holds that holds for all later ones, up to the last.
+        """Return a run's first record for which `holds` is true; it must be true for all later ones too.
 
-        Looks near the end first, in steps that grow; then halves what is left.
+        Searches near the end first, in growing steps; then bisects.
         """
         found, low, high, step = last, 0, last.sequence, 1
         near_end = True
@@ -132,44 +138,53 @@ class Reader:
         return found
 
     async def _next(self, subjects: RunSubjects, sequence: int) -> Record:
-        """The first record at or behind a place at which the leader has one."""
+        """Return the first record at or after a sequence at which the leader has one."""
         message = await self._messages.next(subjects.stream, subjects.all, sequence)
         if message is None:
             raise _Lagging
         return Record(message.sequence, message.data)
 
     async def _chunks(self, key: RunKey, start: int, after: int, max_bytes: int, created_ns: int | None) -> list[Chunk]:
-        """Read on from a place of the stream until there are events; none: there is nothing more yet."""
+        """Read from a sequence of the stream until there are events; an empty list means that none follow yet."""
         chunks: list[Chunk] = []
-        size = 0
         while not chunks and (records := await self._records(key, start, max_bytes + _OVERHEAD)):
-            for record in records:
-                start = record.sequence + 1
-                if record.deleted:
-                    chunks.clear()
-                    continue
-                if created_ns not in (None, record.create_ns):
-                    raise run_not_found(key.run_id)
-                for _, chunk in record.batches if size < max_bytes else ():
-                    if chunk.last_sequence <= after or size >= max_bytes:
-                        continue
-                    if chunks and chunk.first_sequence != chunks[-1].last_sequence + 1:
-                        raise data_loss(f"events from {chunks[-1].last_sequence + 1} on are missing")
-                    chunks.append(chunk)
-                    size += len(chunk.data)
-                self._mark(record)
+            start = records[-1].sequence + 1
+            taken = self._take(records, chunks, after, max_bytes, created_ns)
+            await in_slices(taken) if len(records) > _FEW else deque(taken, maxlen=0)
         return chunks
+
+    def _take(
+        self, records: Sequence[Record], chunks: list[Chunk], after: int, max_bytes: int, created_ns: int | None
+    ) -> Iterator[None]:
+        """Add the chunks of records after a sequence, up to a size; the work may pause after each record."""
+        size = 0
+        for record in records:
+            yield
+            if record.deleted:
+                chunks.clear()
+                continue
+            if created_ns not in (None, record.create_ns):
+                raise run_not_found(record.key.run_id)
+            for _, chunk in record.batches if size < max_bytes else ():
+                if chunk.last_sequence <= after or size >= max_bytes:
+                    continue
+                if chunks and chunk.first_sequence != chunks[-1].last_sequence + 1:
+                    raise data_loss(f"events from {chunks[-1].last_sequence + 1} on are missing")
+                chunks.append(chunk)
+                size += len(chunk.data)
+            self._mark(record)
 
     async def _records(self, key: RunKey, start: int, max_bytes: int) -> list[Record]:
         subjects = self._location.run(key)
         found = await self._messages.following(subjects.stream, subjects.all, start, max_bytes)
-        records = [Record(message.sequence, message.data) for message in found]
+        decoded = (Record(message.sequence, message.data) for message in found)
+        records = await in_slices(decoded) if len(found) > _FEW else [*decoded]
         if any(record.key != key for record in records):
             raise data_loss("a stored record is not of the run that it is kept for")
         return records
 
     async def _patiently(self, look: Callable[[], Awaitable[_Found]]) -> _Found:
-        """Look again, from the leader on, until the servers that are read from have what it has."""
+        """Repeat `look` until the servers that it reads from have what the leader has. Raises UNAVAILABLE."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _LAG_LIMIT
         while True:

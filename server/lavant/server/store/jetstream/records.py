@@ -1,4 +1,4 @@
-"""What a message of a log holds: how the run stands after it, and the batches that it adds."""
+"""Records of a log, one per message: the state of the run after it, and the batches that it adds."""
 
 import struct
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from lavant.server.errors import data_loss
 from lavant.server.model import RunKey
 from lavant.server.store.appending import LogState, Producer
 from lavant.server.store.chunk import Chunk
+from lavant.server.store.restrictions import restricted_settings
 from lavant.v1.run_pb2 import Run
 
 _VERSION = 1
@@ -21,16 +22,16 @@ _CHECKSUM = struct.Struct("<I")
 
 
 class Batch(NamedTuple):
-    """A producer's batch, as it is stored."""
+    """Batch of a producer, as stored."""
 
     producer: Producer
     chunk: Chunk
 
 
 class Stamps(NamedTuple):
-    """When a run was created and when it last changed, by clocks that the replicas keep in step.
+    """Times at which a run was created and last changed, which order runs in lists.
 
-    Nanoseconds since 1970, higher than every stamp that the replica had seen before: they order runs in lists.
+    Nanoseconds since 1970, higher than every stamp that the replica had seen before.
     """
 
     order: int
@@ -38,10 +39,10 @@ class Stamps(NamedTuple):
 
 
 class Record:
-    """A message of a log, taken apart as far as it is asked for.
+    """Message of a log, decoded lazily.
 
-    `first_sequence` is that of its first event, or of the next one if it has none. `sequence` is its place in the
-    stream. `deleted` says that the run is gone: such a record holds names only.
+    `first_sequence` is that of its first event, or of the next event if it has none. `sequence` is its position in
+    the stream. `deleted`: whether the run is deleted; of such a one the record holds the settings only.
     """
 
     __slots__ = (
@@ -50,7 +51,7 @@ class Record:
     )  # fmt: skip
 
     def __init__(self, sequence: int, data: bytes) -> None:
-        """Raises DATA_LOSS if a single bit is not as it was written."""
+        """Decode the head of a record. Raises DATA_LOSS if a single bit differs from what was written."""
         try:
             self._take_apart(data)
         except (struct.error, ValueError):
@@ -59,7 +60,7 @@ class Record:
 
     @property
     def log(self) -> LogState:
-        """The run and what its next batch is checked against, after this record."""
+        """Return the state of the run's log after this record."""
         try:
             run = Run.FromString(self._data[self._run_at : self._log_at])
             return LogState.decode(run, self._data[self._log_at : self._batches_at])
@@ -68,12 +69,12 @@ class Record:
 
     @property
     def run(self) -> Run:
-        """The run after this record."""
+        """Return the run after this record."""
         return Run.FromString(self._data[self._run_at : self._log_at])
 
     @property
     def batches(self) -> list[Batch]:
-        """The batches that it adds; raises DATA_LOSS."""
+        """Return the batches that this record adds. Raises DATA_LOSS."""
         found = []
         at = self._batches_at
         for _ in range(self._count):
@@ -105,8 +106,9 @@ class Record:
 
 
 def encode(key: RunKey, stamps: Stamps, log: LogState, batches: Sequence[Batch]) -> bytes:
-    """Write down how a run stands, and the batches that have brought it there."""
+    """Encode the current state of a run, and the batches that led to it."""
     run, state, last = log.run.SerializeToString(), log.encode(), log.run.last_sequence
+    log.encoded_bytes = len(run) + len(state)
     first = batches[0].chunk.first_sequence if batches else last + 1
     pieces = [run, state]
     for producer, chunk in batches:
@@ -116,9 +118,10 @@ def encode(key: RunKey, stamps: Stamps, log: LogState, batches: Sequence[Batch])
     return _sealed(key, (0, *stamps, created, first, last, len(batches)), (len(run), len(state)), pieces)
 
 
-def encode_deletion(key: RunKey, stamps: Stamps) -> bytes:
-    """Write down that a run is gone."""
-    return _sealed(key, (1, *stamps, 0, 0, 0, 0), (0, 0), ())
+def encode_deletion(key: RunKey, stamps: Stamps, run: Run) -> bytes:
+    """Encode the deletion of a run, with the settings that decide who is notified of it."""
+    settings = restricted_settings(key.run_id, run).SerializeToString()
+    return _sealed(key, (1, *stamps, 0, 0, 0, 0), (len(settings), 0), (settings,))
 
 
 def _sealed(key: RunKey, numbers: Sequence[int], sizes: Sequence[int], pieces: Sequence[bytes]) -> bytes:

@@ -1,37 +1,39 @@
-"""The streams of a store: created where they are missing, and checked where they are there."""
+"""Setup of a store's streams: created where they are missing, checked where they exist."""
 
 import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from lavant.server.store import token_keys
 from lavant.server.store.jetstream.connection import Connection, Refused, Unanswered, patiently
 from lavant.server.store.jetstream.location import PARTITIONS, Location
 from lavant.server.store.jetstream.messages import Conflict, Messages
 from lavant.server.store.port import StoreIdentity
+from lavant.server.store.token_keys import TokenKey
 
-MIN_PAYLOAD = 4 << 20  # a batch of a mebibyte, as much again for its run's result, and what is open in the run
+MIN_PAYLOAD = 4 << 20  # a batch of 1 MiB, as much for its run's result, and the open parts of the run
 _VERSION = 1
-_MINIMUM_SERVER = (2, 12)  # before: no expectation over a filter of subjects while writes are in flight
-_ANSWER_LIMIT = 3.0  # seconds until a request is made again: one that meets an election is not answered at all
+_MINIMUM_SERVER = (2, 12)  # before: no compare-and-swap over a filter of subjects during concurrent writes
+_ANSWER_LIMIT = 3.0  # seconds before a request is repeated: during an election it is never answered
 _NAME_IN_USE, _NOT_FOUND, _NOT_CLUSTERED, _NO_PEERS = 10058, 10059, 10074, 10005
 
 logger = logging.getLogger(__name__)
 
 
 class StoreUnusable(Exception):
-    """NATS cannot serve as a store; the text says why and what to do."""
+    """NATS cannot serve as a store; the message says why and what to do."""
 
 
 class ServersMissing(StoreUnusable, Unanswered):
-    """A cluster does not have the servers that the store needs, or does not know of all of them yet."""
+    """The cluster has too few servers for the store, or has not found all of them yet."""
 
 
 class Limits(NamedTuple):
-    """How a store is kept. `replicas`: None: 3 in a cluster, else 1. `max_bytes` bounds the logs, all together."""
+    """Limits of a store. `replicas`: copies of each stream; None: 3 in a cluster, else 1. `max_bytes`: of all logs."""
 
     replicas: int | None = None
     max_bytes: int | None = None
@@ -40,12 +42,12 @@ class Limits(NamedTuple):
 async def prepare(
     connection: Connection, location: Location, limits: Limits, identity: StoreIdentity | None = None
 ) -> StoreIdentity:
-    """Create what is missing of a store, and check it; warns of what weakens its guarantees.
+    """Create the missing streams of a store, check them, and return the store's identity.
 
-    A new store becomes `identity`, or one of its own; returns who it is. Waits for a cluster that has just begun.
-    Raises StoreUnusable; Unanswered when NATS gives no answer.
+    A new store gets `identity`; None: a new one. Logs a warning for each weakness of its guarantees. Waits for a
+    cluster that has just started. Raises StoreUnusable, or Unanswered if NATS does not answer.
     """
-    wanted = identity or _new_identity()
+    wanted = identity or new_identity()
     return await patiently(lambda: _prepare(connection, location, limits, wanted))
 
 
@@ -65,7 +67,7 @@ async def _prepare(
 
 
 async def examine(connection: Connection, location: Location) -> list[str]:
-    """Tell what is wrong with a store, or weak, a sentence each; changes nothing. Raises Unanswered."""
+    """Return the problems and weaknesses of a store, a sentence each, without changing it. Raises Unanswered."""
     findings = []
     try:
         _check_server(connection)
@@ -82,14 +84,14 @@ async def examine(connection: Connection, location: Location) -> list[str]:
 
 
 def stream_configs(location: Location, limits: Limits) -> list[dict[str, Any]]:
-    """The streams of a store, as JetStream's API takes them."""
+    """Return the configurations of a store's streams, in the form of JetStream's API."""
     common = {
         "retention": "limits",
         "storage": "file",
         "num_replicas": limits.replicas or 3,
         "allow_direct": True,
         "allow_msg_ttl": True,
-        "duplicate_window": 1_000_000_000,  # the least that is taken: Nats-Msg-Id is not used
+        "duplicate_window": 1_000_000_000,  # nanoseconds; NATS's minimum, since Nats-Msg-Id is not used
     }
     log = {**common, "discard": "new", "allow_rollup_hdrs": True}
     if limits.max_bytes is not None:
@@ -99,7 +101,7 @@ def stream_configs(location: Location, limits: Limits) -> list[dict[str, Any]]:
         for partition, stream in enumerate(location.log_streams)
     ]
     single = {**common, "discard": "old", "max_msgs_per_subject": 1}
-    # Fences are sequences of this stream: they must grow also where it was deleted and is made again.
+    # Fences are sequences of this stream: they must grow even if it was deleted and is created again.
     leases = {"name": location.lease_stream, "subjects": [f"{location.name}.lease.*"]}
     configs.append({**single, **leases, "first_seq": time.time_ns() // 1_000})
     configs.append({**single, "name": location.meta_stream, "subjects": [location.identity]})
@@ -107,11 +109,11 @@ def stream_configs(location: Location, limits: Limits) -> list[dict[str, Any]]:
 
 
 def problems(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Tell why a stream that is there must not be used."""
+    """Yield the reasons for which an existing stream must not be used."""
     if found.get("persist_mode") == "async":
-        yield "acknowledges what is not stored yet (persist_mode: async); make it anew with the default"
+        yield "acknowledges what is not stored yet (persist_mode: async); create it again with the default"
     if found.get("storage") != "file":
-        yield "keeps its messages in memory; make it anew with storage: file"
+        yield "keeps its messages in memory; create it again with storage: file"
     if found.get("max_age"):
         yield "lets messages expire (max_age); take that away"
     for name in ("subjects", "retention", "discard", "allow_direct", "allow_msg_ttl", "allow_rollup_hdrs"):
@@ -124,7 +126,7 @@ def problems(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[st
 
 
 def weaknesses(found: Mapping[str, Any]) -> Iterator[str]:
-    """Tell what makes a stream lose its guarantees with a machine."""
+    """Yield the reasons for which a stream loses its guarantees if one machine fails."""
     replicas = found.get("num_replicas", 1)
     if replicas < 3:
         yield f"has num_replicas: {replicas}: what was acknowledged may be lost with a disk; use a cluster of 3"
@@ -146,7 +148,7 @@ async def _find(connection: Connection, name: str) -> dict[str, Any] | None:
     except Refused as refusal:
         if refusal.code == _NOT_FOUND:
             return None
-        raise StoreUnusable(f"stream {name} cannot be looked at: {refusal}") from refusal
+        raise StoreUnusable(f"stream {name} cannot be read: {refusal}") from refusal
     config: dict[str, Any] = answer["config"]
     return config
 
@@ -161,7 +163,7 @@ async def _create(connection: Connection, wanted: dict[str, Any]) -> dict[str, A
 
 
 async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refused) -> dict[str, Any]:
-    """What becomes of a stream that could not be created as wanted."""
+    """Return the stream to use instead of one that could not be created as wanted, or raise."""
     name = wanted["name"]
     if refusal.code == _NOT_CLUSTERED:
         return await _create(connection, {**wanted, "num_replicas": 1})
@@ -176,20 +178,55 @@ async def _instead(connection: Connection, wanted: dict[str, Any], refusal: Refu
 
 
 async def _identify(messages: Messages, location: Location, wanted: StoreIdentity) -> StoreIdentity:
-    """Read who the store is; the first replica to ask decides it."""
+    """Return the store's identity; the first replica to ask sets it."""
     found = await messages.last(location.meta_stream, location.identity)
     if found is None:
-        made = {"version": _VERSION, "epoch": wanted.epoch, "secret": wanted.secret.hex()}
         with suppress(Conflict):
-            await messages.publish(location.identity, json.dumps(made).encode(), expected=0)
+            await messages.publish(location.identity, _encode(wanted), expected=0)
         found = await messages.last(location.meta_stream, location.identity)
         if found is None:
             raise Unanswered("the store's identity is not there yet")
-    stored = json.loads(found.data)
+    return _decode(found.data)
+
+
+async def read_identity(messages: Messages, location: Location) -> StoreIdentity:
+    """Return the identity of a store as it is now. Raises Unanswered, or StoreUnusable if it has none."""
+    return (await _read(messages, location))[0]
+
+
+async def change_token_keys(
+    connection: Connection, location: Location, change: Callable[[Sequence[TokenKey]], Sequence[TokenKey]]
+) -> None:
+    """Replace the keys that sign tokens; servers of the store read them again every few seconds."""
+    messages = Messages(connection)
+    while True:
+        identity, sequence = await _read(messages, location)
+        changed = identity._replace(keys=tuple(change(identity.keys)))
+        with suppress(Conflict):
+            await messages.publish(location.identity, _encode(changed), expected=sequence)
+            return
+
+
+async def _read(messages: Messages, location: Location) -> tuple[StoreIdentity, int]:
+    found = await messages.last(location.meta_stream, location.identity)
+    if found is None:
+        raise StoreUnusable(f"there is no store {location}; create one with `lavant store init`")
+    return _decode(found.data), found.sequence
+
+
+def new_identity(*, own_key: bool = True) -> StoreIdentity:
+    """Return the identity of a new store, with a key that signs tokens if it is to have an `own_key`."""
+    return StoreIdentity(secrets.token_hex(8), (token_keys.first_key(),) if own_key else ())
+
+
+def _encode(identity: StoreIdentity) -> bytes:
+    stored = {"version": _VERSION, "epoch": identity.epoch, "keys": token_keys.encode(identity.keys)}
+    return json.dumps(stored).encode()
+
+
+def _decode(data: bytes) -> StoreIdentity:
+    stored = json.loads(data)
     if stored["version"] != _VERSION:
         raise StoreUnusable(f"the store was made by a newer version of lavant (schema {stored['version']}); upgrade")
-    return StoreIdentity(stored["epoch"], bytes.fromhex(stored["secret"]))
-
-
-def _new_identity() -> StoreIdentity:
-    return StoreIdentity(secrets.token_hex(8), secrets.token_bytes(32))
+    keys = stored["keys"] if "keys" in stored else bytes.fromhex(stored["secret"])
+    return StoreIdentity(stored["epoch"], token_keys.decode(keys))

@@ -1,17 +1,21 @@
-"""Backups: one consistent copy of a store, taken while a server goes on writing to it."""
+"""Backups: consistent copies of a store, taken while a server writes to it, and stores restored from them."""
 
 import os
+import shutil
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
 from lavant.server.store.failpoints import failpoint
-from lavant.server.store.sqlite.partial_file import PartialFile
+from lavant.server.store.sqlite.files import FileLock, PartialFile, sync_folder
 from lavant.server.store.sqlite.schema import (
     BUSY_TIMEOUT_MS,
     StoreDamaged,
     StoreUnusable,
+    begin_epoch,
     check_sqlite_version,
     read_meta,
 )
@@ -22,13 +26,13 @@ _BESIDE_A_STORE = ("-wal", "-shm", ".lock")
 
 
 def back_up(store: Path, destination: Path, *, force: bool = False) -> Contents:
-    """Copy a store as it stands now; `force` replaces a file that is at the destination.
+    """Copy the current content of a store; `force` replaces a file that exists at the destination.
 
-    All that was acknowledged before the call is in the copy, and nothing that came after it began. The
-    copy appears at the destination once it is complete, verified and durable; it needs no file beside it.
+    The copy contains everything that was acknowledged before the call, and nothing that was written after the copy
+    began. It appears at the destination once it is complete, verified and durable; it needs no file beside it.
 
-    The store's server reads and writes on. Its write-ahead log grows meanwhile by what it writes,
-    and shrinks when the copy is done. Raises StoreUnusable, or OSError, and changes nothing then.
+    The store's server continues to read and write. Its write-ahead log grows meanwhile, and shrinks when the copy
+    is done. Raises StoreUnusable or OSError, and then changes nothing.
     """
     check_sqlite_version()
     store, destination = store.resolve(), destination.resolve()
@@ -45,7 +49,7 @@ def back_up(store: Path, destination: Path, *, force: bool = False) -> Contents:
 
 
 def check_exists(path: Path, what: str) -> None:
-    """Raise StoreUnusable unless there is a file."""
+    """Raise StoreUnusable unless the path is a file."""
     if not path.is_file():
         raise StoreUnusable(f"there is no {what} at {path}")
 
@@ -63,7 +67,7 @@ def _check_destination(store: Path, destination: Path, force: bool) -> None:
 
 
 def _used_by_a_store(path: Path) -> bool:
-    """Tell whether a path is a store's, or that of a file beside one: neither is ever written over."""
+    """Return whether a path is that of a store, or of a file beside one: neither is ever overwritten."""
     if any(Path(f"{path}{suffix}").exists() for suffix in _BESIDE_A_STORE):
         return True
     return any(
@@ -74,7 +78,7 @@ def _used_by_a_store(path: Path) -> bool:
 def _copy(store: Path, partial: PartialFile) -> None:
     with readable(store), closing(open_source(store)) as source:
         source.execute("BEGIN")
-        read_meta(source, store)  # the view that this reads is the one that is copied
+        read_meta(source, store)  # begins the transaction whose view is copied
         try:
             _copy_pages(source, partial)
         except (apsw.FullError, apsw.IOError) as error:
@@ -83,7 +87,7 @@ def _copy(store: Path, partial: PartialFile) -> None:
 
 
 def open_source(store: Path) -> apsw.Connection:
-    """Open a store without changing anything in it, also if this is the last connection to be closed."""
+    """Open a store without ever changing it, even if this connection is the last one to be closed."""
     source = apsw.Connection(os.fspath(store), flags=apsw.SQLITE_OPEN_READWRITE)
     source.set_busy_timeout(BUSY_TIMEOUT_MS)
     source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -93,9 +97,117 @@ def open_source(store: Path) -> apsw.Connection:
 
 def _copy_pages(source: apsw.Connection, partial: PartialFile) -> None:
     with closing(apsw.Connection(os.fspath(partial.path), flags=apsw.SQLITE_OPEN_READWRITE)) as target:
-        # A copy that fails is thrown away, and one that succeeds is synced as a whole.
+        # A copy that fails is discarded, and one that succeeds is synced as a whole.
         target.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
         with target.backup("main", source, "main") as copying:
             while not copying.done:
                 copying.step(_PAGES_AT_ONCE)
                 failpoint("during_backup")
+
+
+_KEPT = ("", "-wal")  # files of a store that hold data; SQLite recreates the others
+
+
+class Restored(NamedTuple):
+    """Contents of a restored store, and the path at which the replaced store is kept; None: there was none."""
+
+    contents: Contents
+    kept_aside: Path | None
+
+
+def restore(backup: Path, store: Path, *, force: bool = False) -> Restored:
+    """Create a store from a backup; with `force`, an existing store is renamed to `.old-<time>`.
+
+    The store begins a new epoch: resume tokens of the previous one are refused with STORE_EPOCH_CHANGED.
+    The key that signs tokens stays, so that those tokens are still distinguished from forged ones. Leases end with
+    their server; fences keep growing. Producer sequences stay known: a batch that is sent again is stored once.
+
+    The store appears once it is complete, verified and durable. Raises StoreLocked while a server has
+    the store, StoreDamaged if the backup differs from what was written, StoreUnusable or OSError.
+    """
+    check_sqlite_version()
+    backup, store = backup.resolve(), store.resolve()
+    check_exists(backup, "backup")
+    _check_backup(backup, store)
+    if not force:
+        _check_free(store)
+    lock = FileLock(store)
+    try:
+        with PartialFile(store) as partial:
+            _copy_backup(backup, partial)
+            contents = _verified(partial, backup)
+            _begin_epoch(partial, _incarnation(store))
+            kept_aside = _set_aside(store)
+            failpoint("during_restore")
+            partial.keep()
+    finally:
+        lock.release()
+    return Restored(contents, kept_aside)
+
+
+def _check_backup(backup: Path, store: Path) -> None:
+    if store.exists() and backup.samefile(store):
+        raise StoreUnusable(f"{backup} is the store itself; name a backup of it")
+    if Path(f"{backup}-wal").exists():
+        raise StoreUnusable(f"{backup} is a store in use, not a backup; make one with `lavant backup`")
+
+
+def _check_free(store: Path) -> None:
+    found = next((path for path in _files(store) if path.exists()), None)
+    if found is not None:
+        raise StoreUnusable(f"{found} exists; name another store, or have it kept aside with --force")
+
+
+def _files(store: Path) -> list[Path]:
+    return [Path(f"{store}{suffix}") for suffix in _KEPT]
+
+
+def _copy_backup(backup: Path, partial: PartialFile) -> None:
+    with backup.open("rb") as source, partial.path.open("r+b") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    partial.detach_wal()
+
+
+def _verified(partial: PartialFile, backup: Path) -> Contents:
+    try:
+        return verify(partial.path)
+    except StoreDamaged as error:
+        raise StoreDamaged(backup, error.finding, "restore from another backup") from error
+
+
+def _incarnation(store: Path) -> int:
+    """Return the incarnation of the store that is replaced; 0 if there is none, or it cannot be read.
+
+    Fences of the restored store start above it. The clock ensures that too, unless it was set back.
+    """
+    if not store.exists():
+        return 0
+    try:
+        with readable(store), closing(open_source(store)) as connection:
+            return int(read_meta(connection, store)["incarnation"])
+    except StoreUnusable:
+        return 0
+
+
+def _begin_epoch(partial: PartialFile, before: int) -> None:
+    path = partial.path
+    with readable(path), closing(apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
+        with connection:
+            begin_epoch(connection, path, before=before, now_ns=time.time_ns())
+    partial.sync()
+
+
+def _set_aside(store: Path) -> Path | None:
+    """Rename the files of a store; they have both names until all of them have the new one."""
+    there = [path for path in _files(store) if path.exists()]
+    if not there:
+        return None
+    aside = Path(f"{store}.old-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    for path in there:
+        Path(f"{aside}{path.name.removeprefix(store.name)}").hardlink_to(path)
+    sync_folder(store.parent)
+    for path in (*there, Path(f"{store}-shm")):
+        path.unlink(missing_ok=True)
+    sync_folder(store.parent)
+    return aside

@@ -1,4 +1,4 @@
-"""Whether a whole file is what was written to it."""
+"""Verification of a whole file: is everything in it what was written to it?"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from lavant.server.errors import LavantError, data_loss
+from lavant.server.errors import ServiceError, data_loss
 from lavant.server.model import RunKey
 from lavant.server.store.appending import Producer
 from lavant.server.store.chunk import Chunk
-from lavant.server.store.runs import heard_ns, timeout_ns
+from lavant.server.store.runs import producer_seen_ns, timeout_ns
 from lavant.server.store.sqlite.rows import (
     BATCH_COLUMNS,
     RUN_COLUMNS,
@@ -24,14 +24,14 @@ from lavant.v1.run_pb2 import Run
 
 _COPIES = "kind, name, state, conversation_id, parent_run_id, create_ns, seen_ns, timeout_ns"
 # ruff: noqa: S608 - every value is bound; only constants of this package become part of the text
-_RUNS = f"SELECT {RUN_COLUMNS}, {_COPIES} FROM runs ORDER BY id"
+_RUNS = f"SELECT {RUN_COLUMNS}, created, {_COPIES} FROM runs ORDER BY id"
 _BATCHES = f"SELECT {BATCH_COLUMNS} FROM batches WHERE id BETWEEN ? AND ? ORDER BY id"
-_LABEL = "SELECT count(*) FROM labels WHERE tenant = ? AND key = ? AND value = ? AND run = ?"
-_DOOMED = "SELECT count(*) FROM batches WHERE id >> 32 IN (SELECT run FROM doomed)"
+_LABEL = "SELECT count(*) FROM labels WHERE tenant = ? AND key = ? AND value = ? AND created = ? AND run = ?"
+_UNPURGED = "SELECT count(*) FROM batches WHERE id >> 32 IN (SELECT run FROM unpurged)"
 
 
 class Contents(NamedTuple):
-    """What a file holds; `size` is the file's own, in bytes."""
+    """Counts of what a file holds; `size` is the size of the file, in bytes."""
 
     runs: int
     events: int
@@ -39,9 +39,9 @@ class Contents(NamedTuple):
 
 
 def verify(path: Path) -> Contents:
-    """Read all of a file that nobody writes to; raises StoreDamaged if anything is not what was written.
+    """Read all of a file that no process writes to. Raises StoreDamaged if anything is not what was written.
 
-    Takes time in proportion to the file, and little memory. Damage goes unseen only where nothing is kept.
+    Takes time in proportion to the file's size, and little memory. Damage is missed only in unused space.
     """
     with readable(path), closing(_open_still(path)) as connection, connection:
         connection.pragma("cell_size_check", True)
@@ -55,47 +55,50 @@ def verify(path: Path) -> Contents:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into StoreDamaged, or StoreUnusable where it is not the file's fault."""
+    """Translate errors of reading a file into StoreDamaged, or StoreUnusable where the file is not to blame."""
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
         raise StoreDamaged(path, str(error)) from error
-    except LavantError as error:
+    except ServiceError as error:
         raise StoreDamaged(path, error.message) from error
     except apsw.Error as error:
         raise StoreUnusable(f"{path} cannot be read: {error}") from error
 
 
 def _open_still(path: Path) -> apsw.Connection:
-    """Open a file without locking it and without files beside it: it may lie where nothing can be written."""
+    """Open a file without locking it or creating files beside it: its folder may be read-only."""
     return apsw.Connection(f"{path.as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
 
 
 def _check_rows(connection: apsw.Connection) -> tuple[int, int]:
-    runs = events = batches = labels = 0
+    runs = events = batches = labels = last_created = 0
     for values in connection.execute(_RUNS):
         row, key, log = decode_run(values[:6])
-        if tuple(values[6:]) != _copies(log.run):
-            raise data_loss(f"run {key.run_id} is not listed as it stands")
+        created, *copies = values[6:]
+        is_in_order = created > last_created and created >= log.run.create_time.ToNanoseconds()
+        last_created = created
+        if tuple(copies) != _copies(log.run) or not is_in_order:
+            raise data_loss(f"run {key.run_id} is listed with another state than its log has")
         runs += 1
         events += log.run.last_sequence
         batches += sum(1 for _ in read_log(connection, row, key, log.run.last_sequence))
-        labels += _check_labels(connection, row, key, log.run)
+        labels += _check_labels(connection, (created, row), key, log.run)
     if connection.execute("SELECT count(*) FROM labels").get != labels:
         raise data_loss("there are labels of no run")
-    if connection.execute("SELECT count(*) FROM batches").get != batches + connection.execute(_DOOMED).get:
+    if connection.execute("SELECT count(*) FROM batches").get != batches + connection.execute(_UNPURGED).get:
         raise data_loss("there are events of no run")
     return runs, events
 
 
 def _copies(run: Run) -> Sequence[Any]:
-    """What the columns of a run repeat from its record, in the order of _COPIES."""
+    """Return the values that a run's columns repeat from its record, in the order of _COPIES."""
     names = (run.kind, run.name, run.state, run.conversation_id, run.parent_run_id)
-    return *names, run.create_time.ToNanoseconds(), heard_ns(run), timeout_ns(run)
+    return *names, run.create_time.ToNanoseconds(), producer_seen_ns(run), timeout_ns(run)
 
 
 def read_log(connection: apsw.Connection, row: int, key: RunKey, head: int) -> Iterator[tuple[Producer, Chunk]]:
-    """Read a run's batches in their order, up to its head; raises DATA_LOSS if one is missing or damaged."""
+    """Yield a run's batches in order, up to its head. Raises DATA_LOSS if one is missing or damaged."""
     last = 0
     for values in connection.execute(_BATCHES, (row << 32, row << 32 | SEQUENCE_MASK)):
         producer, chunk = decode_batch(key, values)
@@ -107,8 +110,8 @@ def read_log(connection: apsw.Connection, row: int, key: RunKey, head: int) -> I
         raise data_loss(f"run {key.run_id} lacks events from {last + 1} on")
 
 
-def _check_labels(connection: apsw.Connection, row: int, key: RunKey, run: Run) -> int:
+def _check_labels(connection: apsw.Connection, place: tuple[int, int], key: RunKey, run: Run) -> int:
     for name, value in run.labels.items():
-        if not connection.execute(_LABEL, (key.tenant, name, value, row)).get:
+        if not connection.execute(_LABEL, (key.tenant, name, value, *place)).get:
             raise data_loss(f"run {key.run_id} cannot be found by its label {name}")
     return len(run.labels)

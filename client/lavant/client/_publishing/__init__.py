@@ -1,0 +1,1 @@
+"""Building, checking and queueing of a producer's events."""

@@ -1,0 +1,1 @@
+"""Values that are derived from a run's events."""

@@ -1,0 +1,1 @@
+"""Conversion between the contract and Python."""

@@ -1,0 +1,1 @@
+"""The worker that evaluates the samples of a rule."""

@@ -1,0 +1,1 @@
+"""A server process: settings, logs, composition, lifecycle and maintenance."""

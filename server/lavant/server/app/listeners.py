@@ -1,0 +1,80 @@
+"""The HTTP listeners of a server: the public one, and the one for operators."""
+
+from collections.abc import Callable, Sequence
+
+from lavant.server.app.certificates import Certificates
+from lavant.server.app.settings import OFF, Settings, host_of, is_loopback
+from lavant.server.auth.audit import Audit
+from lavant.server.auth.authentication import Authenticate, open_to_all
+from lavant.server.auth.mtls import CertificatePrincipals
+from lavant.server.auth.quotas import Quotas
+from lavant.server.http.admin import admin_site
+from lavant.server.http.isolation import Isolation
+from lavant.server.http.listener import Listener
+from lavant.server.http.openapi import Endpoint
+from lavant.server.http.site import site
+
+_SLOW_READER_GRACE = 5.0  # seconds to report SLOW_CONSUMER to an HTTP reader before its connection is cut
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_ADMIN_CONNECTIONS = 100  # some probes and scrapers, each with a few connections
+
+
+def http_listener(
+    settings: Settings,
+    endpoints: Sequence[Endpoint],
+    authenticate: Authenticate,
+    quotas: Quotas,
+    audit: Audit,
+    certificates: Certificates | None,
+    by_certificate: CertificatePrincipals | None = None,
+) -> Listener | None:
+    """Return the listener of the API and the dashboard; None if HTTP is off."""
+    if settings.http == OFF:
+        return None
+    hosts = {*_LOCAL_NAMES, host_of(settings.http), *settings.http_hosts}
+    return Listener(
+        site(
+            endpoints,
+            authenticate,
+            quotas,
+            audit,
+            Isolation(hosts=hosts, origins=settings.http_origins),
+            by_certificate,
+        ),
+        tls=None if certificates is None else certificates.http_context(),
+        max_connections=settings.max_connections,
+        peer_share=settings.peer_share,
+        stall_limit=settings.write_timeout + _SLOW_READER_GRACE,
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
+    )
+
+
+def admin_listener(
+    settings: Settings,
+    authenticate: Authenticate,
+    *,
+    metrics: Callable[[], tuple[bytes, str]],
+    is_draining: Callable[[], bool],
+) -> Listener | None:
+    """Return the listener of health and metrics; None if it is off.
+
+    Probes and scrapers call it by an IP address, which no page of a foreign name can do. On loopback, metrics are open
+    to everyone, as the process itself is to the users of its machine. Plain HTTP: probes cannot check certificates.
+    """
+    if settings.admin == OFF:
+        return None
+    hosts = {*_LOCAL_NAMES, host_of(settings.admin), *settings.http_hosts}
+    return Listener(
+        admin_site(
+            Isolation(hosts=hosts, addresses=True),
+            open_to_all if is_loopback(host_of(settings.admin)) else authenticate,
+            metrics=metrics,
+            is_draining=is_draining,
+        ),
+        max_connections=_ADMIN_CONNECTIONS,
+        peer_share=settings.peer_share,
+        stall_limit=settings.write_timeout,
+        ping_interval=settings.ping_interval,
+        ping_timeout=settings.ping_timeout,
+    )

@@ -1,0 +1,1 @@
+"""Alerts of rules: their thresholds, the log of their changes, and webhooks."""

@@ -1,0 +1,1 @@
+"""Queries of the index: lists, aggregates and comparisons of scores."""

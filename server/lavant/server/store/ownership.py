@@ -1,0 +1,35 @@
+"""Ownership: whose a producer or a consumer's lease is, and who may take it over."""
+
+from typing import NamedTuple
+
+from lavant.server.errors import ServiceError
+from lavant.v1.error_pb2 import ErrorReason
+
+TAKE_OVER_SCOPE = "runs:take-over"
+
+
+class Owner(NamedTuple):
+    """Principal to which belongs what a call makes, by its ID, and whether it may take over what belongs to others.
+
+    What has an owner with an empty ID belongs to nobody: the server itself made it, or a caller without credentials.
+    """
+
+    id: str = ""
+    may_take_over: bool = False
+
+    def check(self, owner_id: str, name: str, field: str) -> None:
+        """Raise PERMISSION_DENIED unless this principal may use what belongs to an owner.
+
+        `name` describes it in the message, `field` is what the caller can choose differently.
+        """
+        if owner_id in ("", self.id) or self.may_take_over:
+            return
+        raise ServiceError(
+            ErrorReason.ERROR_REASON_PERMISSION_DENIED,
+            f"{name} belongs to another principal; use another {field}, "
+            f"or a credential that has the scope {TAKE_OVER_SCOPE}",
+            metadata={"scope": TAKE_OVER_SCOPE},
+        )
+
+
+NOBODY = Owner()

@@ -1,0 +1,177 @@
+"""Quotas: what a tenant may use of a server, and how it is refused more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
+
+from lavant.server.store.jetstream import Location
+from lavant.v1.event_service_pb2 import StreamEventsRequest
+from lavant.v1.run_service_pb2 import WaitRunRequest
+from server.observability.scraping import Scrape
+from support.calls import answer, append, create, get, publish, publishing, until
+from support.clock import ManualClock
+from support.events import custom, run_finished, run_started
+from support.nats import fresh_location, without_streams
+from support.server import Stubs, serving
+from support.status import Refusal, refused, rejection
+
+
+@pytest.fixture(params=["sqlite", pytest.param("jetstream", marks=pytest.mark.nats)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, Any]]:
+    """Settings of a store."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    location: Location = fresh_location([request.getfixturevalue("nats")])
+    async with without_streams(location):
+        yield {"store": str(location)}
+
+
+def check(refusal: Refusal, quota: str, *, subject: str = "tenant/default") -> float:
+    """Check the details of a refusal, and return after how many seconds to retry."""
+    assert refusal.metadata["quota"] == quota
+    (violation,) = refusal.detail(QuotaFailure).violations
+    assert (violation.subject, violation.description) == (subject, refusal.status.message)
+    seconds: float = refusal.detail(RetryInfo).retry_delay.ToNanoseconds() / 1e9
+    assert seconds > 0
+    return seconds
+
+
+@asynccontextmanager
+async def waiting(stubs: Stubs, run_id: str = "run") -> AsyncIterator[None]:
+    """A WaitRun call in progress."""
+    call = asyncio.ensure_future(stubs.runs.WaitRun(WaitRunRequest(run_id=run_id, timeout=Duration(seconds=25))))
+    yield
+    call.cancel()
+
+
+async def test_streams_beyond_the_quota_are_refused_until_one_ends(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenant_streams=1) as server:
+        await create(server.stubs)
+        first = server.stubs.events.StreamEvents(StreamEventsRequest(run_id="run", consumer_id="a"), timeout=30)
+        await first.read()
+        request = StreamEventsRequest(run_id="run", consumer_id="b")
+        with refused("QUOTA_EXCEEDED") as refusal:
+            await server.stubs.events.StreamEvents(request, timeout=30).read()
+        check(refusal, "streams")
+        assert "tenant default has 1 streams on this server" in refusal.status.message
+        first.cancel()
+        await until(lambda: not len(server.app.calls))
+        assert await server.stubs.events.StreamEvents(request, timeout=30).read()
+        assert Scrape(server.app.metrics)("quota_refusals_total", quota="streams") == 1
+
+
+async def test_calls_beyond_the_quota_are_refused_over_grpc_and_http(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenant_calls=1, http="127.0.0.1:0") as server:
+        await create(server.stubs)
+        async with httpx.AsyncClient(base_url=f"http://{server.app.http_address}") as web:
+            async with waiting(server.stubs):
+                await until(lambda: len(server.app.calls) == 1)
+                with refused("QUOTA_EXCEEDED") as refusal:
+                    await get(server.stubs)
+                check(refusal, "calls")
+                response = await web.get("/api/v1/runs")
+                assert response.status_code == 429
+                assert response.headers["retry-after"] == "1"
+                assert response.json()["error"]["reason"] == "QUOTA_EXCEEDED"
+            await until(lambda: not len(server.app.calls))
+            await get(server.stubs)
+            assert (await web.get("/api/v1/runs")).status_code == 200
+
+
+@pytest.mark.parametrize("quota", ["events_per_second", "bytes_per_second"])
+async def test_a_batch_beyond_a_rate_is_refused_and_the_call_goes_on(
+    tmp_path: Path, clock: ManualClock, quota: str
+) -> None:
+    limit = 10 if quota == "events_per_second" else 1_024
+    async with serving(tmp_path, clock=clock, **{f"tenant_{quota}": limit}) as server:
+        await create(server.stubs)
+        await create(server.stubs, "other")
+        async with publishing(server.stubs) as call:
+            await publish(call, [run_started(), *(custom() for _ in range(49))])
+            assert (await answer(call)).receipt.last_sequence == 50
+            await publish(call, [custom()], first=51)
+            seconds = check(rejection((await answer(call)).rejection, "QUOTA_EXCEEDED"), quota)
+            await publish(call, [run_started()], run_id="other")  # the quota is that of the tenant
+            check(rejection((await answer(call)).rejection, "QUOTA_EXCEEDED"), quota)
+            clock.advance(seconds)
+            await publish(call, [custom()], first=51)
+            assert (await answer(call)).receipt.last_sequence == 51
+        with refused("QUOTA_EXCEEDED") as refusal:
+            for first in range(52, 80):
+                await append(server.stubs, [custom()], first=first)
+        check(refusal, quota)
+
+
+async def test_a_batch_larger_than_a_seconds_worth_passes(tmp_path: Path, clock: ManualClock) -> None:
+    async with serving(tmp_path, clock=clock, tenant_events_per_second=10) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), *(custom() for _ in range(99))])
+        clock.advance(8.9)
+        with refused("QUOTA_EXCEEDED"):
+            await append(server.stubs, [custom()], first=101)
+        clock.advance(0.2)
+        await append(server.stubs, [custom()], first=101)
+
+
+async def test_empty_batches_are_admitted_whatever_the_rate(tmp_path: Path, clock: ManualClock) -> None:
+    async with serving(tmp_path, clock=clock, tenant_events_per_second=1) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), *(custom() for _ in range(99))])
+        for _ in range(3):
+            await append(server.stubs, [])
+
+
+async def test_a_refused_batch_keeps_its_run_alive(tmp_path: Path, clock: ManualClock) -> None:
+    async with serving(tmp_path, clock=clock, tenant_events_per_second=1) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), *(custom() for _ in range(99))])
+        clock.advance(30)
+        with refused("QUOTA_EXCEEDED"):
+            await append(server.stubs, [custom()], first=101)
+
+        async def is_seen() -> bool:
+            return (await get(server.stubs)).producer_seen_time.ToNanoseconds() == clock.time_ns()
+
+        await until(is_seen)
+
+
+async def test_runs_beyond_the_rate_are_refused(tmp_path: Path, clock: ManualClock) -> None:
+    async with serving(tmp_path, clock=clock, tenant_runs_per_second=0.1) as server:
+        await create(server.stubs)
+        with refused("QUOTA_EXCEEDED") as refusal:
+            await create(server.stubs, "other")
+        clock.advance(check(refusal, "runs_per_second"))
+        await create(server.stubs, "other")
+
+
+async def test_open_runs_are_counted_in_the_store(tmp_path: Path, store: dict[str, Any]) -> None:
+    async with serving(tmp_path, **store) as server:
+        for run_id in ("a", "b"):
+            await create(server.stubs, run_id)
+    async with serving(tmp_path, tenant_open_runs=3, **store) as server:
+        await create(server.stubs, "c")  # from now on the server counts
+        with refused("QUOTA_EXCEEDED") as refusal:
+            for number in range(1_000):
+                await create(server.stubs, f"more-{number}")
+                await append(server.stubs, [run_started(), run_finished()], run_id=f"more-{number}")
+        check(refusal, "open_runs")
+        await append(server.stubs, [run_started(), run_finished()], run_id="a")
+        await create(server.stubs, "d")
+        with refused("QUOTA_EXCEEDED"):
+            await create(server.stubs, "e")
+
+
+async def test_a_tenants_own_quotas_take_the_place_of_those_of_all(tmp_path: Path, clock: ManualClock) -> None:
+    quotas = {"default": {"events_per_second": 1000}, "acme": {"events_per_second": 1}}
+    async with serving(tmp_path, clock=clock, tenant_events_per_second=1, tenant_quotas=quotas) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), *(custom() for _ in range(99))])
+        await append(server.stubs, [custom()], first=101)
