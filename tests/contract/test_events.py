@@ -349,13 +349,13 @@ def test_what_is_open_is_bounded() -> None:
 
 def test_the_ids_of_what_is_open_are_bounded_in_bytes() -> None:
     content = LogContent(RunState.RUN_STATE_RUNNING)
-    ids = [f"{number:03}{'é' * 62}x" for number in range(512)]  # of 128 bytes each
+    ids = [f"{number:04}{'é' * 62}" for number in range(1_024)]  # of 128 bytes each
     event_rules.apply(content, [message_started(one) for one in ids[:400]])
     event_rules.apply(content, [step_started(one) for one in ids[400:]])
     content.mark()
     with pytest.raises(TooManyOpen) as caught:
         event_rules.apply(content, [message_finished(ids[0]), tool_call_started("c"), tool_call_started("x" * 128)])
-    assert (caught.value.kind, caught.value.limit, caught.value.path) == ("id_bytes", 65_536, "batch.events[2]")
+    assert (caught.value.kind, caught.value.limit, caught.value.path) == ("id_bytes", 131_072, "batch.events[2]")
     content.undo()
     with pytest.raises(TooManyOpen):
         event_rules.apply(content, [tool_call_started("c")])

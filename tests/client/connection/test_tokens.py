@@ -11,7 +11,7 @@ import pytest
 from client.connection.test_security import token
 from lavant.client import AsyncClient, Client, Unauthenticated, Unavailable
 from lavant.server.auth.principal import unauthenticated
-from lavant.server.rpc import access
+from lavant.server.rpc import admission
 from support.server import Server, serving
 
 
@@ -32,14 +32,14 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """A gate before all servers of the test."""
-    gate, intercept = Gate(), access.CallAdmission.intercept_service
+    gate, intercept = Gate(), admission.CallAdmission.intercept_service
 
     async def intercepted(self: Any, continuation: Any, details: Any) -> Any:
         if gate.admits(details.invocation_metadata):
             return await intercept(self, continuation, details)
-        return access._refusal(unauthenticated("the token has expired"), lambda _: None)
+        return admission._refusal(unauthenticated("the token has expired"), lambda _: None)
 
-    monkeypatch.setattr(access.CallAdmission, "intercept_service", intercepted)
+    monkeypatch.setattr(admission.CallAdmission, "intercept_service", intercepted)
     return gate
 
 

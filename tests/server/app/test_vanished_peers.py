@@ -6,7 +6,7 @@ from random import Random
 from typing import cast
 
 from lavant.client._wire.target import CHANNEL_OPTIONS
-from lavant.server.app.startup import _server_options
+from lavant.server.app.services import server_options
 from lavant.server.http.listener import Listener
 from lavant.v1.event_service_pb2 import StreamEventsResponse
 from support.calls import create, publish, publishing, until
@@ -40,7 +40,7 @@ async def test_a_reader_and_a_producer_that_vanish_are_noticed(tmp_path: Path) -
 
 def test_by_default_a_silent_peer_is_noticed_within_40_seconds(tmp_path: Path) -> None:
     """A ping is answered in time or the connection is closed; gRPC itself would wait for 60 s."""
-    for options in (dict(_server_options(settings_for(tmp_path))), cast("dict[str, int]", dict(CHANNEL_OPTIONS))):
+    for options in (dict(server_options(settings_for(tmp_path))), cast("dict[str, int]", dict(CHANNEL_OPTIONS))):
         assert options["grpc.keepalive_time_ms"] + options[PING] <= 40_000
         assert options["grpc.keepalive_timeout_ms"] <= options[PING]
 

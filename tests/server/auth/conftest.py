@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lavant.server.app import credentials
+from lavant.server.app import access
 from lavant.server.auth.principal import ALL_SCOPES, Principal
 from support.clock import ManualClock
 from support.principals import a_principal, calling_as, knowing
@@ -37,7 +37,7 @@ async def principals_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Server]:
     """A server that knows them; it lives by the `clock` fixture."""
-    monkeypatch.setattr(credentials, "open_to_all", knowing(*principals))
+    monkeypatch.setattr(access, "open_to_all", knowing(*principals))
     async with serving(tmp_path, clock=clock, http="127.0.0.1:0", **overrides) as server:
         yield server
 

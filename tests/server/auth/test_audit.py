@@ -10,7 +10,7 @@ import httpx
 import pytest
 from grpc import aio
 
-from lavant.server.app import credentials
+from lavant.server.app import access
 from lavant.server.auth import audit_log
 from lavant.server.auth.audit_log import AUDIT_RUN
 from lavant.server.auth.principal import Principal, Scope
@@ -142,7 +142,7 @@ async def test_a_flood_of_denials_is_summarized_and_adds_up(as_: As, clock: Manu
 async def test_what_is_left_is_recorded_at_the_end(
     tmp_path: Path, overrides: dict[str, Any], principals: list[Principal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credentials, "open_to_all", knowing(*principals))
+    monkeypatch.setattr(access, "open_to_all", knowing(*principals))
     clock = ManualClock()
     async with serving(tmp_path, clock=clock, **overrides) as server, calling_as(server.target, "admin") as stubs:
         for number in range(20):

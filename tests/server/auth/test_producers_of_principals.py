@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lavant.server.app import credentials
+from lavant.server.app import access
 from lavant.server.auth.principal import Principal
 from lavant.v1.event_pb2 import Event
 from server.auth.conftest import As
@@ -94,7 +94,7 @@ async def test_producers_from_before_credentials_belong_to_nobody(as_: As, princ
 async def test_a_producers_owner_survives_a_restart(
     tmp_path: Path, overrides: dict[str, Any], principals: list[Principal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credentials, "open_to_all", knowing(*principals))
+    monkeypatch.setattr(access, "open_to_all", knowing(*principals))
     async with serving(tmp_path, **overrides) as server, calling_as(server.target, "alice") as alice:
         await started(alice)
     async with (

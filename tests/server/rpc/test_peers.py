@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
-from lavant.server.app import startup
+from lavant.server.app import services
 from lavant.server.rpc import limits, receiving
 from lavant.v1.event_service_pb2 import ListEventsRequest
 from lavant.v1.run_service_pb2 import GetRunRequest
@@ -48,7 +48,7 @@ async def check_health(server: Server) -> None:
 async def test_half_open_calls_of_one_address_keep_out_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(startup, "_MAX_UNARY_CALLS", 10)
+    monkeypatch.setattr(services, "_MAX_UNARY_CALLS", 10)
     async with serving(tmp_path, max_streams=10, peer_share=0.5) as server, asyncio.timeout(LIMIT):
         await create(server.stubs)
         async with connected(server.target) as flood:

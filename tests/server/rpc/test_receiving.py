@@ -33,12 +33,13 @@ class Calls:
         await settled()
 
     async def _receive(self, name: str) -> None:
-        async with self._turns.turn(name[0]):
-            self.receiving.append(name)
-            try:
-                await self._arrived[name].wait()
-            finally:
-                self.receiving.remove(name)
+        await self._turns.acquire(name[0])
+        self.receiving.append(name)
+        try:
+            await self._arrived[name].wait()
+        finally:
+            self.receiving.remove(name)
+            self._turns.release(name[0])
 
 
 async def settled() -> None:

@@ -63,7 +63,7 @@ class BrokenEngine(DeafEngine):
 @pytest.fixture
 async def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     """A server with a broken engine."""
-    monkeypatch.setattr("lavant.server.app.startup.SQLiteEngine", BrokenEngine)
+    monkeypatch.setattr("lavant.server.app.stores.SQLiteEngine", BrokenEngine)
     async with serving(tmp_path) as server:
         yield server
 
@@ -117,7 +117,7 @@ async def test_logs_hold_no_payloads_and_no_tokens(tmp_path: Path) -> None:
 async def test_a_failed_look_for_silent_producers_is_logged_and_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lavant.server.app.startup.SQLiteEngine", DeafEngine)
+    monkeypatch.setattr("lavant.server.app.stores.SQLiteEngine", DeafEngine)
     clock = ManualClock()
     with capture_logs() as logs:
         async with serving(tmp_path, clock=clock):

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from lavant.server.app.access import Access
 from lavant.server.app.certificates import Certificates
 from lavant.server.app.settings import OFF, Settings, host_of, is_loopback
-from lavant.server.auth.audit import Audit
-from lavant.server.auth.authentication import Authenticate, open_to_all
-from lavant.server.auth.mtls import CertificatePrincipals
-from lavant.server.auth.quotas import Quotas
+from lavant.server.auth.authentication import open_to_all
 from lavant.server.http.admin import admin_site
 from lavant.server.http.isolation import Isolation
 from lavant.server.http.listener import Listener
@@ -22,11 +20,8 @@ _ADMIN_CONNECTIONS = 100  # some probes and scrapers, each with a few connection
 def http_listener(
     settings: Settings,
     endpoints: Sequence[Endpoint],
-    authenticate: Authenticate,
-    quotas: Quotas,
-    audit: Audit,
+    access: Access,
     certificates: Certificates | None,
-    by_certificate: CertificatePrincipals | None = None,
 ) -> Listener | None:
     """Return the listener of the API and the dashboard; None if HTTP is off."""
     if settings.http == OFF:
@@ -35,11 +30,11 @@ def http_listener(
     return Listener(
         site(
             endpoints,
-            authenticate,
-            quotas,
-            audit,
+            access.authenticate,
+            access.quotas,
+            access.audit,
             Isolation(hosts=hosts, origins=settings.http_origins),
-            by_certificate,
+            access.by_certificate,
         ),
         tls=None if certificates is None else certificates.http_context(),
         max_connections=settings.max_connections,
@@ -52,7 +47,7 @@ def http_listener(
 
 def admin_listener(
     settings: Settings,
-    authenticate: Authenticate,
+    access: Access,
     *,
     metrics: Callable[[], tuple[bytes, str]],
     is_draining: Callable[[], bool],
@@ -68,7 +63,7 @@ def admin_listener(
     return Listener(
         admin_site(
             Isolation(hosts=hosts, addresses=True),
-            open_to_all if is_loopback(host_of(settings.admin)) else authenticate,
+            open_to_all if is_loopback(host_of(settings.admin)) else access.authenticate,
             metrics=metrics,
             is_draining=is_draining,
         ),

@@ -1,7 +1,7 @@
 """API keys in a store without a server: how the first one is made."""
 
 from lavant.client.cli.session import CommandError
-from lavant.server.app.startup import open_engine
+from lavant.server.app.stores import open_engine
 from lavant.server.auth.keys import Keys
 from lavant.server.auth.principal import DEFAULT_TENANT, is_tenant
 from lavant.server.clock import SystemClock

@@ -21,7 +21,7 @@ from lavant.server.errors import (
     report_internal_error,
 )
 from lavant.server.rpc import receiving
-from lavant.server.rpc.receiving import received
+from lavant.server.rpc.receiving import ReceivingTurns, received
 from lavant.server.rpc.status import CODES, to_trailers
 from lavant.server.streaming.peers import PEER
 from lavant.server.turns import Origin, serve
@@ -59,11 +59,12 @@ def parse(request_type: type[RequestT], data: bytes) -> RequestT:
 
 
 class Served(NamedTuple):
-    """Surroundings that a method is served in: its full name, the quotas of its callers, and the audit."""
+    """Surroundings of a method: its full name, quotas of its callers, the audit, and turns of receiving requests."""
 
     name: str
     quotas: Quotas
     audit: Audit
+    receiving: ReceivingTurns
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,12 @@ class Service:
     name: str
     methods: Mapping[str, Method]
 
-    def handlers(self, quotas: Quotas, audit: Audit) -> grpc.GenericRpcHandler:
+    def handlers(self, quotas: Quotas, audit: Audit, receiving: ReceivingTurns) -> grpc.GenericRpcHandler:
         """Return the handlers for a gRPC server."""
         return grpc.method_handlers_generic_handler(
             self.name,
             {
-                name: method.handler(Served(f"/{self.name}/{name}", quotas, audit))
+                name: method.handler(Served(f"/{self.name}/{name}", quotas, audit, receiving))
                 for name, method in self.methods.items()
             },
         )
@@ -113,7 +114,7 @@ def unary(
 
             async def answer() -> bytes:
                 with served.quotas.using(Quota.CALLS, call.principal):
-                    request = call.request = parse(request_type, await _request(context))
+                    request = call.request = parse(request_type, await _request(context, served.receiving))
                     if audited:
                         with _audited(served, call) as resources:
                             response = await method(request, call)
@@ -142,7 +143,7 @@ def server_stream(
             call = Call(context)
 
             async def deliver() -> None:
-                request = parse(request_type, await _request(context))
+                request = parse(request_type, await _request(context, served.receiving))
                 if getattr(request, "take_over", False):
                     served.audit.done(CallSource("grpc", call.peer, served.name), call.principal, resources_of(request))
                 await method(request, call)
@@ -191,14 +192,14 @@ class _Incident(Exception):
     """An unexpected exception that is logged already, under a number."""
 
 
-async def _request(context: Context) -> bytes:
+async def _request(context: Context, turns: ReceivingTurns) -> bytes:
     """Read the one message of a request.
 
     gRPC would wait for it as long as the call lasts, and keep in memory what has arrived. So all methods are served as
     if the caller may send many messages, and the wait is bounded here. Raises INVALID_FIELD if it does not arrive.
     """
     try:
-        data = await received(context)
+        data = await received(context, turns)
     except TimeoutError:
         limit = receiving.REQUEST_LIMIT
         raise invalid_field("request", f"did not arrive whole within {limit:g} s; send it at once") from None

@@ -2,9 +2,6 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from math import ceil
 from typing import Any
 
@@ -28,17 +25,12 @@ class ReceivingTurns:
         self._receiving: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    @asynccontextmanager
-    async def turn(self, peer: str) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it for the length of the block."""
+    async def acquire(self, peer: str) -> None:
+        """Wait for a turn of an address, which is held until its release."""
         if self._fits(peer):
             self._take(peer)
         else:
             await self._wait(peer)
-        try:
-            yield
-        finally:
-            self._pass_on(peer)
 
     def _fits(self, peer: str) -> bool:
         return self._free > 0 and self._receiving[peer] < self._per_peer
@@ -54,10 +46,11 @@ class ReceivingTurns:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # the turn came, and the call was cancelled before it could use it
-                self._pass_on(peer)
+                self.release(peer)
             raise
 
-    def _pass_on(self, peer: str) -> None:
+    def release(self, peer: str) -> None:
+        """End a turn of an address: the next call that fits has it."""
         self._free += 1
         self._receiving[peer] -= 1
         if not self._receiving[peer]:
@@ -80,10 +73,12 @@ class ReceivingTurns:
         return False
 
 
-TURNS: ContextVar[ReceivingTurns] = ContextVar("receiving_turns")
-
-
-async def received(context: aio.ServicerContext[Any, Any]) -> Any:
+async def received(context: aio.ServicerContext[Any, Any], turns: ReceivingTurns) -> Any:
     """Return the one message of a request, or EOF. Raises TimeoutError if it does not arrive whole in time."""
-    async with asyncio.timeout(REQUEST_LIMIT), TURNS.get().turn(PEER.get()):
-        return await context.read()
+    peer = PEER.get()
+    async with asyncio.timeout(REQUEST_LIMIT):
+        await turns.acquire(peer)
+        try:
+            return await context.read()
+        finally:
+            turns.release(peer)
