@@ -114,9 +114,10 @@ async def test_events_are_signs_of_life(timed_server: Server, clock: ManualClock
     stubs = timed_server.stubs
     await watched(stubs, "alive", 5)
     await watched(stubs, "silent", 5)
+    await watched(stubs, "early", 2)
     clock.advance(4)
+    assert await ended(stubs, "early") == ABANDONED  # no check is under way then, in whose place none would be made
     await append(stubs, [custom()], run_id="alive", first=2)
-    await clock.awaited(1)  # the watch's next check: one that is under way would wait from the new time
     clock.advance(2.1)
     assert await ended(stubs, "silent") == ABANDONED
     assert (await get(stubs, "alive")).state == RUNNING
