@@ -6,12 +6,16 @@ Many seeds: LAVANT_CHAOS_CYCLES=200 LAVANT_CHAOS_SEED=7 pytest tests/client/read
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from random import Random
 
 import pytest
 
 from lavant.client import AsyncClient, IdleTimeout
+from lavant.client._async import transport
 from lavant.client._reading.plan import Deltas
+from lavant.client._sync import transport as sync_transport
+from lavant.client._wire.status import Backoff
 from lavant.v1.event_pb2 import Event
 from support.calls import PATIENCE, until
 from support.conversation import texts, without_deltas
@@ -26,7 +30,7 @@ SIZE = 10_000
 STEP = 100
 WINDOW = 500  # events that a producer may be ahead of the reader, so that cuts find both at work
 RESTARTS = 2
-BOTH = {"least": 1 << 13, "most_up": 1 << 19, "most_down": 1 << 19}  # bytes: two calls share a connection
+BOTH = {"least": 1 << 13, "most_up": 1 << 18, "most_down": 1 << 18}  # bytes: two calls share a connection
 CUTS = 5  # fewer prove nothing
 MOST: dict[Deltas, int] = {"all": 1 << 18, "merged": 1 << 16, "none": 1 << 14}  # bytes: modes differ in how many come
 FIRST_SEED = int(os.environ.get("LAVANT_CHAOS_SEED", "1"))
@@ -36,6 +40,14 @@ pytestmark = [
     pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: type(driver).__name__),
     pytest.mark.parametrize("seed", SEEDS),
 ]
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients try again soon: most connections are cut before a frame, and backoff would take most of the time."""
+    for connection in (transport.Connection, sync_transport.Connection):
+        defaults = connection.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "new_backoff", partial(Backoff, initial=0.01, maximum=0.1))
 
 
 class Reader:
