@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         AccessToken as AccessToken,
         APIKey as APIKey,
         CreatedKey as CreatedKey,
+        KeyLimits as KeyLimits,
         Principal as Principal,
         Restriction as Restriction,
     )
@@ -189,6 +190,7 @@ _HOMES = {
     "AccessToken": "access",
     "APIKey": "access",
     "CreatedKey": "access",
+    "KeyLimits": "access",
     "Principal": "access",
     "Restriction": "access",
     "Alert": "alerts",

@@ -52,6 +52,31 @@ class Restriction(Frozen):
         )
 
 
+class KeyLimits(Frozen):
+    """The most that calls with one key, and with the access tokens that it created, may use of one server.
+
+    `streams` are open streams, publishing calls and waits; `calls` all others in progress. None: no limit but the
+    quotas of the tenant.
+
+    Example:
+        limits = KeyLimits(calls=10, events_per_second=500)
+        key = await client.access.create_key("billing-agent", scopes=["runs:publish"], limits=limits)
+        assert key.limits == limits
+    """
+
+    _contract: ClassVar[type[Message]] = access_service_pb2.KeyLimits
+
+    streams: int | None = None
+    calls: int | None = None
+    events_per_second: float | None = None
+    bytes_per_second: float | None = None
+    runs_per_second: float | None = None
+
+    def to_proto(self) -> access_service_pb2.KeyLimits:
+        """Return the contract's KeyLimits."""
+        return access_service_pb2.KeyLimits(**self.model_dump())
+
+
 class APIKey(Frozen):
     """An API key without its secret.
 
@@ -76,6 +101,7 @@ class APIKey(Frozen):
     tenant: str
     scopes: tuple[str, ...] = ()
     restriction: Restriction | None = None
+    limits: KeyLimits | None = None
     created: datetime | None = None
     created_by: str = ""
     expires: datetime | None = None
@@ -130,6 +156,7 @@ class Principal(Frozen):
     id: str
     scopes: tuple[str, ...] = ()
     restriction: Restriction | None = None
+    limits: KeyLimits | None = None
     expires: datetime | None = None
 
 
@@ -138,6 +165,7 @@ def new_key(
     *,
     scopes: Iterable[str],
     restriction: Restriction | None = None,
+    limits: KeyLimits | None = None,
     expires: datetime | None = None,
     tenant: str = "",
 ) -> access_service_pb2.Key:
@@ -148,4 +176,5 @@ def new_key(
         tenant=tenant,
         expire_time=timestamp("expires", expires),
         restriction=None if restriction is None else restriction.to_proto(),
+        limits=None if limits is None else limits.to_proto(),
     )

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lavant.v1 import bounds_pb2 as lavant_dot_v1_dot_bounds__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elavant/v1/access_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\"\xdd\x02\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12&\n\x04name\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12:\n\x06scopes\x18\x04 \x03(\tB*\xc2\xf6\"&\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00@@2\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@\x12+\n\x0brestriction\x18\x05 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\"\xb6\x02\n\x0bRestriction\x12\x34\n\x07run_ids\x18\x01 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x32\n\x05names\x18\x02 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x64\n\x06labels\x18\x03 \x03(\x0b\x32\".lavant.v1.Restriction.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12(\n\x0f\x63onversation_id\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43reateKeyRequest\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.KeyB\x06\xc2\xf6\"\x02@\x01\"@\n\x11\x43reateKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x82\x01\n\x0fListKeysRequest\x12\x1d\n\x06tenant\x18\x01 \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00P@\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x10RevokeKeyRequest\x12(\n\x06key_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@(\x02\x12\x1d\n\x06tenant\x18\x02 \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00P@\"0\n\x11RevokeKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Key\"\xe6\x01\n\x18\x43reateAccessTokenRequest\x12\x33\n\x0brestriction\x18\x01 \x01(\x0b\x32\x16.lavant.v1.RestrictionB\x06\xc2\xf6\"\x02@\x01\x12\x31\n\x06scopes\x18\x02 \x03(\tB!\xc2\xf6\"\x1d\x11\x00\x00\x00\x00\x00\x00\x00@2\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@\x12\x43\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00 \xac@\x12\x1d\n\x04name\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\"[\n\x19\x43reateAccessTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13GetPrincipalRequest\"\xa7\x01\n\x14GetPrincipalResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12+\n\x0brestriction\x18\x04 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x95\x03\n\rAccessService\x12\x46\n\tCreateKey\x12\x1b.lavant.v1.CreateKeyRequest\x1a\x1c.lavant.v1.CreateKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.lavant.v1.ListKeysRequest\x1a\x1b.lavant.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.lavant.v1.RevokeKeyRequest\x1a\x1c.lavant.v1.RevokeKeyResponse\x12^\n\x11\x43reateAccessToken\x12#.lavant.v1.CreateAccessTokenRequest\x1a$.lavant.v1.CreateAccessTokenResponse\x12O\n\x0cGetPrincipal\x12\x1e.lavant.v1.GetPrincipalRequest\x1a\x1f.lavant.v1.GetPrincipalResponseB\x81\x01\n\rdev.lavant.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elavant/v1/access_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\"\x83\x03\n\x03Key\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12&\n\x04name\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12:\n\x06scopes\x18\x04 \x03(\tB*\xc2\xf6\"&\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00@@2\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@\x12+\n\x0brestriction\x18\x05 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\x12$\n\x06limits\x18\n \x01(\x0b\x32\x14.lavant.v1.KeyLimits\"\xb2\x02\n\tKeyLimits\x12#\n\x07streams\x18\x01 \x01(\x05\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12!\n\x05\x63\x61lls\x18\x02 \x01(\x05\x42\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12-\n\x11\x65vents_per_second\x18\x03 \x01(\x01\x42\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x02\x88\x01\x01\x12,\n\x10\x62ytes_per_second\x18\x04 \x01(\x01\x42\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x03\x88\x01\x01\x12+\n\x0fruns_per_second\x18\x05 \x01(\x01\x42\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x04\x88\x01\x01\x42\n\n\x08_streamsB\x08\n\x06_callsB\x14\n\x12_events_per_secondB\x13\n\x11_bytes_per_secondB\x12\n\x10_runs_per_second\"\xb6\x02\n\x0bRestriction\x12\x34\n\x07run_ids\x18\x01 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x32\n\x05names\x18\x02 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x64\n\x06labels\x18\x03 \x03(\x0b\x32\".lavant.v1.Restriction.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12(\n\x0f\x63onversation_id\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43reateKeyRequest\x12#\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.KeyB\x06\xc2\xf6\"\x02@\x01\"@\n\x11\x43reateKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x82\x01\n\x0fListKeysRequest\x12\x1d\n\x06tenant\x18\x01 \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00P@\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"[\n\x10RevokeKeyRequest\x12(\n\x06key_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@(\x02\x12\x1d\n\x06tenant\x18\x02 \x01(\tB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00P@\"0\n\x11RevokeKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Key\"\xe6\x01\n\x18\x43reateAccessTokenRequest\x12\x33\n\x0brestriction\x18\x01 \x01(\x0b\x32\x16.lavant.v1.RestrictionB\x06\xc2\xf6\"\x02@\x01\x12\x31\n\x06scopes\x18\x02 \x03(\tB!\xc2\xf6\"\x1d\x11\x00\x00\x00\x00\x00\x00\x00@2\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00P@\x12\x43\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00 \xac@\x12\x1d\n\x04name\x18\x04 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\"[\n\x19\x43reateAccessTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13GetPrincipalRequest\"\xcd\x01\n\x14GetPrincipalResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12+\n\x0brestriction\x18\x04 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06limits\x18\x06 \x01(\x0b\x32\x14.lavant.v1.KeyLimits2\x95\x03\n\rAccessService\x12\x46\n\tCreateKey\x12\x1b.lavant.v1.CreateKeyRequest\x1a\x1c.lavant.v1.CreateKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.lavant.v1.ListKeysRequest\x1a\x1b.lavant.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.lavant.v1.RevokeKeyRequest\x1a\x1c.lavant.v1.RevokeKeyResponse\x12^\n\x11\x43reateAccessToken\x12#.lavant.v1.CreateAccessTokenRequest\x1a$.lavant.v1.CreateAccessTokenResponse\x12O\n\x0cGetPrincipal\x12\x1e.lavant.v1.GetPrincipalRequest\x1a\x1f.lavant.v1.GetPrincipalResponseB\x81\x01\n\rdev.lavant.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY'].fields_by_name['name']._serialized_options = b'\302\366\"\024\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000`@(\002'
   _globals['_KEY'].fields_by_name['scopes']._loaded_options = None
   _globals['_KEY'].fields_by_name['scopes']._serialized_options = b'\302\366\"&\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000@@2\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000P@'
+  _globals['_KEYLIMITS'].fields_by_name['streams']._loaded_options = None
+  _globals['_KEYLIMITS'].fields_by_name['streams']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\360?'
+  _globals['_KEYLIMITS'].fields_by_name['calls']._loaded_options = None
+  _globals['_KEYLIMITS'].fields_by_name['calls']._serialized_options = b'\302\366\"\t\t\000\000\000\000\000\000\360?'
+  _globals['_KEYLIMITS'].fields_by_name['events_per_second']._loaded_options = None
+  _globals['_KEYLIMITS'].fields_by_name['events_per_second']._serialized_options = b'\302\366\"\t\t\374\251\361\322MbP?'
+  _globals['_KEYLIMITS'].fields_by_name['bytes_per_second']._loaded_options = None
+  _globals['_KEYLIMITS'].fields_by_name['bytes_per_second']._serialized_options = b'\302\366\"\t\t\374\251\361\322MbP?'
+  _globals['_KEYLIMITS'].fields_by_name['runs_per_second']._loaded_options = None
+  _globals['_KEYLIMITS'].fields_by_name['runs_per_second']._serialized_options = b'\302\366\"\t\t\374\251\361\322MbP?'
   _globals['_RESTRICTION_LABELSENTRY']._loaded_options = None
   _globals['_RESTRICTION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_RESTRICTION'].fields_by_name['run_ids']._loaded_options = None
@@ -68,31 +78,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEACCESSTOKENREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CREATEACCESSTOKENREQUEST'].fields_by_name['name']._serialized_options = b'\302\366\"\013\021\000\000\000\000\000\000`@(\002'
   _globals['_KEY']._serialized_start=135
-  _globals['_KEY']._serialized_end=484
-  _globals['_RESTRICTION']._serialized_start=487
-  _globals['_RESTRICTION']._serialized_end=797
-  _globals['_RESTRICTION_LABELSENTRY']._serialized_start=752
-  _globals['_RESTRICTION_LABELSENTRY']._serialized_end=797
-  _globals['_CREATEKEYREQUEST']._serialized_start=799
-  _globals['_CREATEKEYREQUEST']._serialized_end=854
-  _globals['_CREATEKEYRESPONSE']._serialized_start=856
-  _globals['_CREATEKEYRESPONSE']._serialized_end=920
-  _globals['_LISTKEYSREQUEST']._serialized_start=923
-  _globals['_LISTKEYSREQUEST']._serialized_end=1053
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1055
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1128
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1130
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1221
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1223
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1271
-  _globals['_CREATEACCESSTOKENREQUEST']._serialized_start=1274
-  _globals['_CREATEACCESSTOKENREQUEST']._serialized_end=1504
-  _globals['_CREATEACCESSTOKENRESPONSE']._serialized_start=1506
-  _globals['_CREATEACCESSTOKENRESPONSE']._serialized_end=1597
-  _globals['_GETPRINCIPALREQUEST']._serialized_start=1599
-  _globals['_GETPRINCIPALREQUEST']._serialized_end=1620
-  _globals['_GETPRINCIPALRESPONSE']._serialized_start=1623
-  _globals['_GETPRINCIPALRESPONSE']._serialized_end=1790
-  _globals['_ACCESSSERVICE']._serialized_start=1793
-  _globals['_ACCESSSERVICE']._serialized_end=2198
+  _globals['_KEY']._serialized_end=522
+  _globals['_KEYLIMITS']._serialized_start=525
+  _globals['_KEYLIMITS']._serialized_end=831
+  _globals['_RESTRICTION']._serialized_start=834
+  _globals['_RESTRICTION']._serialized_end=1144
+  _globals['_RESTRICTION_LABELSENTRY']._serialized_start=1099
+  _globals['_RESTRICTION_LABELSENTRY']._serialized_end=1144
+  _globals['_CREATEKEYREQUEST']._serialized_start=1146
+  _globals['_CREATEKEYREQUEST']._serialized_end=1201
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1203
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1267
+  _globals['_LISTKEYSREQUEST']._serialized_start=1270
+  _globals['_LISTKEYSREQUEST']._serialized_end=1400
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1402
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1475
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1477
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1568
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1570
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1618
+  _globals['_CREATEACCESSTOKENREQUEST']._serialized_start=1621
+  _globals['_CREATEACCESSTOKENREQUEST']._serialized_end=1851
+  _globals['_CREATEACCESSTOKENRESPONSE']._serialized_start=1853
+  _globals['_CREATEACCESSTOKENRESPONSE']._serialized_end=1944
+  _globals['_GETPRINCIPALREQUEST']._serialized_start=1946
+  _globals['_GETPRINCIPALREQUEST']._serialized_end=1967
+  _globals['_GETPRINCIPALRESPONSE']._serialized_start=1970
+  _globals['_GETPRINCIPALRESPONSE']._serialized_end=2175
+  _globals['_ACCESSSERVICE']._serialized_start=2178
+  _globals['_ACCESSSERVICE']._serialized_end=2583
 # @@protoc_insertion_point(module_scope)

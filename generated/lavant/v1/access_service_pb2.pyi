@@ -35,6 +35,7 @@ class Key(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """ID of the key: the part of its text between the underscores, which is no secret."""
     name: _builtins.str
@@ -69,6 +70,10 @@ class Key(_message.Message):
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
         """Time at which the key was revoked. Absent: it is not revoked. Set by the server."""
 
+    @_builtins.property
+    def limits(self) -> Global___KeyLimits:
+        """The most that calls with the key may use. Absent: only the quotas of its tenant apply."""
+
     def __init__(
         self,
         *,
@@ -81,14 +86,75 @@ class Key(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
+        limits: Global___KeyLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "restriction", b"restriction", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "limits", b"limits", "restriction", b"restriction", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "key_id", b"key_id", "name", b"name", "restriction", b"restriction", "revoke_time", b"revoke_time", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "key_id", b"key_id", "limits", b"limits", "name", b"name", "restriction", b"restriction", "revoke_time", b"revoke_time", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Key: _TypeAlias = Key  # noqa: Y015
+
+@_typing.final
+class KeyLimits(_message.Message):
+    """The most that calls with one key, and with the access tokens that it created, may use of one server. The quotas of the
+    tenant apply as well. What exceeds a limit fails with QUOTA_EXCEEDED, with RetryInfo and the subject
+    "principal/PRINCIPAL". A field that is absent sets no limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAMS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RUNS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    streams: _builtins.int
+    """Open streams, publishing calls and waits. 1 or more."""
+    calls: _builtins.int
+    """Other calls in progress. 1 or more."""
+    events_per_second: _builtins.float
+    """Events that are appended, per second. 0.001 or more."""
+    bytes_per_second: _builtins.float
+    """Bytes of events that are appended, per second. 0.001 or more."""
+    runs_per_second: _builtins.float
+    """Runs that are created, per second. 0.001 or more."""
+    def __init__(
+        self,
+        *,
+        streams: _builtins.int | None = ...,
+        calls: _builtins.int | None = ...,
+        events_per_second: _builtins.float | None = ...,
+        bytes_per_second: _builtins.float | None = ...,
+        runs_per_second: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_per_second", b"_bytes_per_second", "_calls", b"_calls", "_events_per_second", b"_events_per_second", "_runs_per_second", b"_runs_per_second", "_streams", b"_streams", "bytes_per_second", b"bytes_per_second", "calls", b"calls", "events_per_second", b"events_per_second", "runs_per_second", b"runs_per_second", "streams", b"streams"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_per_second", b"_bytes_per_second", "_calls", b"_calls", "_events_per_second", b"_events_per_second", "_runs_per_second", b"_runs_per_second", "_streams", b"_streams", "bytes_per_second", b"bytes_per_second", "calls", b"calls", "events_per_second", b"events_per_second", "runs_per_second", b"runs_per_second", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bytes_per_second: _TypeAlias = _typing.Literal["bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__bytes_per_second: _TypeAlias = _typing.Literal["_bytes_per_second", b"_bytes_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__calls: _TypeAlias = _typing.Literal["calls"]  # noqa: Y015
+    _WhichOneofArgType__calls: _TypeAlias = _typing.Literal["_calls", b"_calls"]  # noqa: Y015
+    _WhichOneofReturnType__events_per_second: _TypeAlias = _typing.Literal["events_per_second"]  # noqa: Y015
+    _WhichOneofArgType__events_per_second: _TypeAlias = _typing.Literal["_events_per_second", b"_events_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__runs_per_second: _TypeAlias = _typing.Literal["runs_per_second"]  # noqa: Y015
+    _WhichOneofArgType__runs_per_second: _TypeAlias = _typing.Literal["_runs_per_second", b"_runs_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__streams: _TypeAlias = _typing.Literal["streams"]  # noqa: Y015
+    _WhichOneofArgType__streams: _TypeAlias = _typing.Literal["_streams", b"_streams"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_per_second) -> _WhichOneofReturnType__bytes_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls) -> _WhichOneofReturnType__calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__events_per_second) -> _WhichOneofReturnType__events_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__runs_per_second) -> _WhichOneofReturnType__runs_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__streams) -> _WhichOneofReturnType__streams | None: ...
+
+Global___KeyLimits: _TypeAlias = KeyLimits  # noqa: Y015
 
 @_typing.final
 class Restriction(_message.Message):
@@ -414,6 +480,7 @@ class GetPrincipalResponse(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     RESTRICTION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant whose runs the caller sees."""
     principal: _builtins.str
@@ -430,6 +497,10 @@ class GetPrincipalResponse(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Time at which the credential expires. Absent: never."""
 
+    @_builtins.property
+    def limits(self) -> Global___KeyLimits:
+        """Limits of the credential. Absent: only the quotas of its tenant apply."""
+
     def __init__(
         self,
         *,
@@ -438,10 +509,11 @@ class GetPrincipalResponse(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         restriction: Global___Restriction | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: Global___KeyLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "restriction", b"restriction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "restriction", b"restriction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,7 @@ class AccessServiceServicer(object):
         another key: revoke the one whose secret was lost.
 
         Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+        PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,6 +46,7 @@ class AccessServiceStub:
     another key: revoke the one whose secret was lost.
 
     Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+    PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
     """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListKeysRequest, _access_service_pb2.ListKeysResponse]
     """Lists API keys by the time of their creation, revoked ones included, without their secrets. Needs keys:admin, and
@@ -87,6 +88,7 @@ class AccessServiceAsyncStub(AccessServiceStub):
     another key: revoke the one whose secret was lost.
 
     Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+    PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListKeysRequest, _access_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists API keys by the time of their creation, revoked ones included, without their secrets. Needs keys:admin, and
@@ -131,6 +133,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         another key: revoke the one whose secret was lost.
 
         Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+        PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
         """
 
     @_abc_1.abstractmethod

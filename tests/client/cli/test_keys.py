@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.cli.conftest import Lavant
-from lavant.client import AsyncClient
+from lavant.client import AsyncClient, KeyLimits
 from lavant.v1.run_service_pb2 import ListRunsRequest
 from support.command import run_command
 from support.server import connected, serving
@@ -28,6 +28,14 @@ async def test_a_key_is_created_listed_and_revoked(client: AsyncClient, lavant: 
     assert (await lavant("keys", "list")).out.split("\t")[3] == "revoked"
 
 
+async def test_a_key_is_created_with_limits(client: AsyncClient, lavant: Lavant) -> None:
+    options = ("--limit", "calls=10", "--limit", "events_per_second=500.5")
+    created = await lavant("keys", "create", "agent", "--scope", "runs:read", *options, "--json")
+    [key] = [key async for key in client.access.list_keys()]
+    assert key.limits == KeyLimits(calls=10, events_per_second=500.5)
+    assert json.loads(created.out)["limits"]["calls"] == 10
+
+
 async def test_a_list_in_json_has_no_secret(client: AsyncClient, lavant: Lavant) -> None:
     created = json.loads((await lavant("keys", "create", "agent", "--scope", "runs:read", "--json")).out)
     listed = json.loads((await lavant("keys", "list", "--json")).out)
@@ -42,6 +50,9 @@ async def test_a_list_in_json_has_no_secret(client: AsyncClient, lavant: Lavant)
         ((), "name what the key allows with --scope"),
         (("--scope", "runs:write"), "--scope must be one of"),
         (("--scope", "runs:read", "--expires", "soon"), "--expires must be like"),
+        (("--scope", "runs:read", "--limit", "open_runs=1"), "--limit must be one of streams"),
+        (("--scope", "runs:read", "--limit", "calls=1.5"), "--limit calls must be a whole number"),
+        (("--scope", "runs:read", "--limit", "runs_per_second=0"), "must be a number above 0"),
     ],
 )
 async def test_a_key_that_cannot_be_is_a_usage_error(lavant: Lavant, options: tuple[str, ...], message: str) -> None:

@@ -1,5 +1,6 @@
 """`lavant keys`: API keys of a tenant."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -7,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from lavant.client import APIKey, AsyncClient, CreatedKey, Restriction
+from lavant.client import APIKey, AsyncClient, CreatedKey, KeyLimits, Restriction
 from lavant.client.access import Scope, new_key
 from lavant.client.cli.groups import examples, group
 from lavant.client.cli.options import Header, Json, labels_of, seconds_of
@@ -23,6 +24,9 @@ _Tenant = Annotated[
     ),
 ]
 _Texts = list[str] | None
+_COUNTS = ("streams", "calls")  # of which there are whole numbers
+_WHOLE = re.compile(r"\d{1,9}")
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,3})?")
 
 keys = group("keys", "Create, list and revoke API keys.")
 
@@ -32,6 +36,7 @@ keys = group("keys", "Create, list and revoke API keys.")
         "lavant keys create billing-agent --scope runs:publish --scope runs:read",
         "lavant keys create admin --all-scopes --store sqlite:////var/lib/lavant.db",
         "lavant keys create dashboard --scope runs:read --run-name 'weather-*' --expires 90d",
+        "lavant keys create batch --scope runs:publish --limit calls=10 --limit events_per_second=500",
     )
 )
 @command()
@@ -54,6 +59,14 @@ async def create(
     ] = None,
     label: Annotated[_Texts, typer.Option("--label", metavar="KEY=VALUE", help="Only runs with this label.")] = None,
     conversation: Annotated[str, typer.Option("--conversation", metavar="ID", help="Only runs of this one.")] = "",
+    limit: Annotated[
+        _Texts,
+        typer.Option(
+            "--limit",
+            metavar="KIND=NUMBER",
+            help=f"The most that its calls may use of a server; may be repeated: {', '.join(KeyLimits.model_fields)}.",
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +90,7 @@ async def create(
         name,
         scopes=wanted_scopes(scope, all_scopes=all_scopes),
         restriction=None if restriction == Restriction() else restriction,
+        limits=limits_of(limit),
         expires=None if expires is None else datetime.now(UTC) + timedelta(seconds=seconds_of(expires, "--expires")),
         tenant=tenant,
     )
@@ -109,6 +123,18 @@ def wanted_scopes(scopes: Iterable[str] | None, *, all_scopes: bool) -> tuple[st
         if scope not in _SCOPES:
             raise typer.BadParameter(f"--scope must be one of {', '.join(_SCOPES)}, not {scope!r}")
     return chosen
+
+
+def limits_of(pairs: Iterable[str] | None) -> KeyLimits | None:
+    """Return the limits of a new key, None without any. Raises a usage error."""
+    given = labels_of(pairs, "--limit")
+    for kind, number in given.items():
+        if kind not in KeyLimits.model_fields:
+            raise typer.BadParameter(f"--limit must be one of {', '.join(KeyLimits.model_fields)}, not {kind!r}")
+        if not (_WHOLE if kind in _COUNTS else _NUMBER).fullmatch(number) or not float(number):
+            expected = "a whole number" if kind in _COUNTS else "a number"
+            raise typer.BadParameter(f"--limit {kind} must be {expected} above 0, not {number!r}")
+    return KeyLimits.model_validate(given) if given else None
 
 
 @keys.command("list", epilog=examples("lavant keys list", "lavant keys list --tenant '*' --json"))

@@ -35,6 +35,7 @@ class AccessToken(_message.Message):
     RESTRICTION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     STORE_EPOCH_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     principal: _builtins.str
     """Principal that the token stands for."""
@@ -47,6 +48,10 @@ class AccessToken(_message.Message):
     def restriction(self) -> _access_service_pb2.Restriction: ...
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limits(self) -> _access_service_pb2.KeyLimits:
+        """Limits of the credential that created the token, for whose use the token's calls count."""
+
     def __init__(
         self,
         *,
@@ -57,10 +62,11 @@ class AccessToken(_message.Message):
         restriction: _access_service_pb2.Restriction | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         store_epoch: _builtins.str = ...,
+        limits: _access_service_pb2.KeyLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "restriction", b"restriction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "restriction", b"restriction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "store_epoch", b"store_epoch", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "limits", b"limits", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "store_epoch", b"store_epoch", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from lavant.internal.v1.access_token_pb2 import AccessToken
-from lavant.server.auth.keys import restriction_of
+from lavant.server.auth.keys import limits_message, limits_of, restriction_of
 from lavant.server.auth.principal import Principal, Restriction, Scope, unauthenticated
 from lavant.server.auth.principal_cache import PrincipalCache
 from lavant.server.auth.signing import BadSignatureError, Signer
@@ -56,6 +56,7 @@ class AccessTokens:
             scopes=sorted(scopes),
             restriction=_message(narrowed(minter.restriction, wanted)),
             store_epoch=self._epoch,
+            limits=limits_message(minter.limits),
         )
         if len(token.principal) > _MAX_PRINCIPAL:
             raise invalid_field("name", f"is too long after the name of the caller, {minter.id}")
@@ -93,6 +94,7 @@ class AccessTokens:
             scopes=frozenset(Scope(scope) for scope in token.scopes) & TOKEN_SCOPES,
             restriction=restriction_of(token.restriction),
             credential_id=token.credential_id,
+            limits=limits_of(token),
             expires_ns=expires_ns,
         )
 

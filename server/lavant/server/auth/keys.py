@@ -11,12 +11,13 @@ from typing import NamedTuple, Self
 
 import structlog
 
+from lavant.internal.v1.access_token_pb2 import AccessToken
 from lavant.server.auth.key_log import KeyLog
-from lavant.server.auth.principal import Principal, Restriction, Scope, unauthenticated
+from lavant.server.auth.principal import Limits, Principal, Restriction, Scope, unauthenticated
 from lavant.server.clock import Clock, Periodic
 from lavant.server.errors import ServiceError
 from lavant.server.store.port import Engine
-from lavant.v1.access_service_pb2 import Key
+from lavant.v1.access_service_pb2 import Key, KeyLimits
 from lavant.v1.access_service_pb2 import Restriction as RestrictionMessage
 from lavant.v1.error_pb2 import ErrorReason
 
@@ -89,13 +90,15 @@ class Keys(Periodic):
         return stored.principal
 
     async def create(self, key: Key, created_by: str) -> tuple[Key, str]:
-        """Create a key with the name, tenant, scopes, restriction and expiry of `key`; return it and its text."""
+        """Create a key from the fields of `key` that callers set; return it and its text."""
         key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         text = f"{KEY_PREFIX}{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))}"
         scopes = sorted(set(key.scopes))
         made = Key(name=key.name, tenant=key.tenant, scopes=scopes, key_id=key_id, created_by=created_by)
         if key.HasField("restriction"):
             made.restriction.CopyFrom(key.restriction)
+        if key.HasField("limits"):
+            made.limits.CopyFrom(key.limits)
         if key.HasField("expire_time"):
             made.expire_time.CopyFrom(key.expire_time)
         return await self._keys.create(made, _digest(text)), text
@@ -138,6 +141,7 @@ def principal_of(key: Key) -> Principal:
         scopes=frozenset(Scope(scope) for scope in key.scopes if scope in known),
         restriction=restriction_of(key.restriction) if key.HasField("restriction") else None,
         credential_id=key.key_id,
+        limits=limits_of(key),
         expires_ns=key.expire_time.ToNanoseconds() if key.HasField("expire_time") else None,
     )
 
@@ -150,6 +154,20 @@ def restriction_of(message: RestrictionMessage) -> Restriction:
         labels=dict(message.labels),
         conversation_id=message.conversation_id,
     )
+
+
+def limits_of(credential: Key | AccessToken) -> Limits | None:
+    """Return the limits of a credential from its message. Kinds that a newer server has added are left out."""
+    if not credential.HasField("limits"):
+        return None
+    return Limits(**{kind.name: limit for kind, limit in credential.limits.ListFields()})
+
+
+def limits_message(limits: Limits | None) -> KeyLimits | None:
+    """Return the message of a credential's limits."""
+    if limits is None:
+        return None
+    return KeyLimits(**{kind: getattr(limits, kind) for kind in KeyLimits.DESCRIPTOR.fields_by_name})
 
 
 def _digest(text: str) -> bytes:

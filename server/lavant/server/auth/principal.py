@@ -64,7 +64,8 @@ class Principal:
 
     `id` stays the same when a key is replaced by another one of the same name: consumers, producers and sessions of
     workers belong to it. `credential_id` names the credential itself, without its secret. `limits` are quotas of the
-    credential alone, beside those of its tenant. `expires_ns` is when it expires, in wall time; None: never.
+    credential alone and of the access tokens that it created, beside those of its tenant. `expires_ns` is when it
+    expires, in wall time; None: never.
     """
 
     tenant: str
@@ -91,6 +92,15 @@ class Principal:
             raise ServiceError(
                 ErrorReason.ERROR_REASON_PERMISSION_DENIED,
                 "the credential is restricted to some runs, and the call is about more; use one without a restriction",
+            )
+
+    def require_no_limits(self) -> None:
+        """Raise PERMISSION_DENIED if the credential has limits of its own."""
+        if self.limits is not None:
+            raise ServiceError(
+                ErrorReason.ERROR_REASON_PERMISSION_DENIED,
+                "the credential has limits, and calls with a key that it creates would not count for them; "
+                "use one without limits",
             )
 
 

@@ -2,7 +2,7 @@
 
 from lavant.contract.values import seconds_of
 from lavant.server.auth.access_tokens import DEFAULT_TOKEN_AGE, TOKEN_SCOPES, AccessTokens
-from lavant.server.auth.keys import Keys, restriction_of
+from lavant.server.auth.keys import Keys, limits_message, restriction_of
 from lavant.server.auth.principal import Scope, is_tenant
 from lavant.server.clock import Clock
 from lavant.server.errors import invalid_field
@@ -45,6 +45,7 @@ class AccessService:
         """Create an API key, and return the only copy of its secret."""
         key, principal = request.key, call.principal
         principal.require_all_runs()
+        principal.require_no_limits()
         key.tenant = _tenant(key.tenant, call, "key.tenant")
         for index, scope in enumerate(key.scopes):
             if scope not in set(Scope):
@@ -104,7 +105,10 @@ class AccessService:
         """Return the principal of the call."""
         principal = call.principal
         response = pb.GetPrincipalResponse(
-            tenant=principal.tenant, principal=principal.id, scopes=sorted(principal.scopes)
+            tenant=principal.tenant,
+            principal=principal.id,
+            scopes=sorted(principal.scopes),
+            limits=limits_message(principal.limits),
         )
         if (restriction := principal.restriction) is not None:
             response.restriction.run_ids.extend(restriction.run_ids)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from lavant.client._async.transport import Connection
 from lavant.client._wire.arguments import check_seconds, duration, several, text_labels
-from lavant.client.access import AccessToken, APIKey, CreatedKey, Principal, Restriction, new_key
+from lavant.client.access import AccessToken, APIKey, CreatedKey, KeyLimits, Principal, Restriction, new_key
 from lavant.v1.access_service_pb2 import (
     CreateAccessTokenRequest,
     CreateKeyRequest,
@@ -36,19 +36,20 @@ class AsyncAccess:
         *,
         scopes: Iterable[str],
         restriction: Restriction | None = None,
+        limits: KeyLimits | None = None,
         expires: datetime | None = None,
         tenant: str = "",
     ) -> CreatedKey:
         """Create an API key, and return it with its secret, which nobody can read again.
 
         `name` is that of the principal: keys of one name can replace each other. Nobody can grant a scope that they
-        lack: PermissionDenied.
+        lack, and a key with limits cannot create others: PermissionDenied.
 
         Example:
             key = await client.access.create_key("ci", scopes=["runs:publish"], tenant="acme")
             assert key.tenant == "acme"
         """
-        key = new_key(name, scopes=scopes, restriction=restriction, expires=expires, tenant=tenant)
+        key = new_key(name, scopes=scopes, restriction=restriction, limits=limits, expires=expires, tenant=tenant)
         response = await self._connection.call(lambda stubs: stubs.access.CreateKey, CreateKeyRequest(key=key))
         return CreatedKey.from_proto(response.key, secret=response.secret)
 
