@@ -105,6 +105,11 @@ def custom(name: str = "acme.note", value_json: str = "1") -> Event:
     return identified(Event(custom=CustomEvent(name=name, value_json=value_json)))
 
 
+def sized(size: int) -> Event:
+    """An event of somewhat more than so many bytes."""
+    return custom(value_json=f'"{"x" * size}"')
+
+
 def a_run_of(size: int, *, finished: bool = True) -> list[Event]:
     """All events of a run that says one message: at least 2, or 4 if it finishes."""
     frame = [message_finished(), run_finished()] if finished else []

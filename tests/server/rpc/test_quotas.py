@@ -10,14 +10,15 @@ import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
+from grpc import aio
 
 from lavant.server.store.jetstream import Location
 from lavant.v1.event_service_pb2 import StreamEventsRequest
-from lavant.v1.run_service_pb2 import WaitRunRequest
+from lavant.v1.run_service_pb2 import DeleteRunRequest, WaitRunRequest
 from server.observability.scraping import Scrape
 from support.calls import answer, append, create, get, publish, publishing, until
 from support.clock import ManualClock
-from support.events import custom, run_finished, run_started
+from support.events import custom, run_finished, run_started, sized
 from support.nats import fresh_location, without_streams
 from support.server import Stubs, serving
 from support.status import Refusal, refused, rejection
@@ -159,7 +160,7 @@ async def test_open_runs_are_counted_in_the_store(tmp_path: Path, store: dict[st
     async with serving(tmp_path, tenant_open_runs=3, **store) as server:
         await create(server.stubs, "c")  # from now on the server counts
         with refused("QUOTA_EXCEEDED") as refusal:
-            for number in range(1_000):
+            for number in range(20_000):  # until the next count: the first one may have missed a run
                 await create(server.stubs, f"more-{number}")
                 await append(server.stubs, [run_started(), run_finished()], run_id=f"more-{number}")
         check(refusal, "open_runs")
@@ -175,3 +176,47 @@ async def test_a_tenants_own_quotas_take_the_place_of_those_of_all(tmp_path: Pat
         await create(server.stubs)
         await append(server.stubs, [run_started(), *(custom() for _ in range(99))])
         await append(server.stubs, [custom()], first=101)
+
+
+async def test_stored_bytes_beyond_the_quota_are_refused_until_runs_are_deleted(
+    tmp_path: Path, store: dict[str, Any]
+) -> None:
+    async with serving(tmp_path, tenant_stored_bytes=100_000, **store) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), *(sized(900) for _ in range(90))])
+        await create(server.stubs, "other")
+        async with publishing(server.stubs) as call:
+            await publish(call, [run_started(), sized(50_000)], run_id="other")
+            refusal = rejection((await answer(call)).rejection, "QUOTA_EXCEEDED")
+            assert refusal.metadata == {"quota": "stored_bytes", "limit": "100000"}
+            assert not any(detail.Is(RetryInfo.DESCRIPTOR) for detail in refusal.status.details)
+            # a producer fails at once: nobody knows when runs are deleted
+            assert "delete runs" in refusal.status.message
+            await publish(call, [run_started()], run_id="other")
+            assert (await answer(call)).receipt.last_sequence == 1
+    async with serving(tmp_path, tenant_stored_bytes=100_000, **store) as server:
+        with refused("QUOTA_EXCEEDED"):
+            await append(server.stubs, [sized(50_000)], first=2, run_id="other")
+        await append(server.stubs, [run_finished()], first=92)
+        await server.stubs.runs.DeleteRun(DeleteRunRequest(run_id="run"))
+
+        async def is_free() -> bool:
+            try:
+                await append(server.stubs, [sized(50_000)], first=2, run_id="other")
+            except aio.AioRpcError:
+                return False
+            return True
+
+        await until(is_free)
+
+
+async def test_a_run_ends_whatever_its_tenant_has_stored(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenant_stored_bytes=1_024) as server:
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), sized(500)])
+        with refused("QUOTA_EXCEEDED"):
+            await append(server.stubs, [sized(500), run_finished()], first=3)
+        await append(server.stubs, [run_finished()], first=3)
+        await server.stubs.runs.DeleteRun(DeleteRunRequest(run_id="run"))
+        await create(server.stubs)
+        await append(server.stubs, [run_started(), sized(500)])

@@ -210,6 +210,9 @@ class Settings(BaseSettings):
     tenant_open_runs: int | None = _number(
         None, "Maximum number of a tenant's runs that have not ended; none: any", "runs", ge=1
     )
+    tenant_stored_bytes: int | None = _number(
+        None, "Maximum size of the events of a tenant's runs; none: any", "bytes", ge=1024
+    )
     tenant_quotas: dict[str, dict[str, float]] = Field(
         default_factory=dict,
         description="Quotas of single tenants in place of those above, {tenant: {streams: 10, open_runs: 50}}.",

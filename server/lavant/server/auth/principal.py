@@ -56,6 +56,7 @@ class Limits:
     bytes_per_second: float | None = None
     runs_per_second: float | None = None
     open_runs: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

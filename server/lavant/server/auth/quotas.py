@@ -24,6 +24,7 @@ class Quota(StrEnum):
     BYTES = "bytes_per_second"
     RUNS = "runs_per_second"
     OPEN_RUNS = "open_runs"
+    STORED_BYTES = "stored_bytes"
 
 
 _UNLIMITED = Limits()
@@ -160,6 +161,20 @@ class Quotas:
         name = f"{name}/{principal.credential_id}"
         own = self._usages.get(name) or self._add(name, f"principal/{principal.id}", principal.limits)
         return tuple(each for each in (usage, own) if each is not None)
+
+    def check_stored(self, usages: tuple[QuotaUse, ...], stored: int, size: int) -> None:
+        """Raise QUOTA_EXCEEDED if a tenant that has stored some bytes may not store more. A retry would not help."""
+        for usage in usages:
+            limit = usage.limits.stored_bytes
+            if limit is not None and stored + size > limit:
+                self._metrics.refused[Quota.STORED_BYTES] += 1
+                raise ServiceError(
+                    ErrorReason.ERROR_REASON_QUOTA_EXCEEDED,
+                    f"{usage.subject.replace('/', ' ')} has {stored:,} bytes of events, and may store {limit:,}; "
+                    "delete runs that have ended, or set a retention",
+                    metadata={"quota": Quota.STORED_BYTES, "limit": f"{limit:g}"},
+                    resource=usage.subject,
+                )
 
     def _add(self, name: str, subject: str, limits: Limits) -> QuotaUse | None:
         if len(self._usages) >= _MOST_SUBJECTS:

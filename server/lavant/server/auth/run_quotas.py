@@ -50,17 +50,20 @@ class RunQuotas(Periodic):
     def admit_batch(self, principal: Principal, batch: ProducerBatch, size: int | None) -> _Done | None:
         """Count a batch that is about to be appended; `size` is the number of its bytes, None if that is not known.
 
-        Empty batches are always admitted: they keep a run alive. Returns what is called with the receipt. Raises
-        QUOTA_EXCEEDED.
+        Empty batches are always admitted: they keep a run alive. A run may end whatever its tenant has stored, so that
+        it can be deleted. Returns what is called with the receipt. Raises QUOTA_EXCEEDED.
         """
         usages = self._quotas.usages_of(principal)
         count = len(batch.events) if usages else 0
         if not count:
             return None
+        size = batch.ByteSize() if size is None else size
+        if count > 1 or not batch.events[0].HasField("run_finished"):
+            self._quotas.check_stored(usages, self._engine.stored_bytes(principal.tenant), size)
         creates = batch.HasField("create") and batch.first_producer_sequence == 1
         if creates:
             self._admit_run(principal.tenant, usages)
-        self._quotas.take(usages, (count, batch.ByteSize() if size is None else size, int(creates)))
+        self._quotas.take(usages, (count, size, int(creates)))
         change = creates - batch.events[-1].HasField("run_finished")
         return (lambda done: self._count_stored(usages, change, done)) if change else None
 

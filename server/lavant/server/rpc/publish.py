@@ -115,7 +115,7 @@ class Publisher:
         except ServiceError as error:
             receipt: asyncio.Future[BatchReceipt] = loop.create_future()
             receipt.set_exception(error)
-            if error.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED:
+            if error.reason == ErrorReason.ERROR_REASON_QUOTA_EXCEEDED and error.retry_after is not None:
                 self._keep_alive(principal, batch)
         else:
             key = RunKey(principal.tenant, batch.run_id)

@@ -45,10 +45,12 @@ class LogState:
         "owners",
         "producers",
         "run",
+        "stored_bytes",
     )
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.stored_bytes = 0  # of the run's events
         self.producers: dict[str, tuple[int, int]] = {}
         self.owners: dict[str, str] = {}
         self.encoded_bytes = 0  # of the state when it was last stored or read
@@ -90,7 +92,12 @@ class LogState:
 
     def encode(self) -> bytes:
         """Encode everything except the Run as compact JSON."""
-        pieces = [b'{"producers":', self._encode_producers(), b',"content":', self.content.encode()]
+        pieces = [
+            b'{"bytes":%d,"producers":' % self.stored_bytes,
+            self._encode_producers(),
+            b',"content":',
+            self.content.encode(),
+        ]
         if self.cancel_reason is not None:
             pieces += (b',"cancel_reason":', to_json(self.cancel_reason))
         return b"".join((*pieces, b"}"))
@@ -118,6 +125,7 @@ class LogState:
                 log.owners[producer_id] = owner_id
         log._producer_bytes = sum(len(producer_id.encode()) for producer_id in log.producers)
         log.encoded_bytes = len(encoded)
+        log.stored_bytes = parts.get("bytes", 0)  # runs that were stored without it do not count
         log.content = LogContent.decode(parts["content"], run.state)
         log.cancel_reason = parts.get("cancel_reason")
         return log
@@ -331,6 +339,7 @@ def _number(events: Sequence[Event], first: int, now: Timestamp) -> list[bytes]:
 
 def _advance(log: LogState, chunk: Chunk, last: Event, now: Timestamp) -> bool:
     run = log.run
+    log.stored_bytes += len(chunk.data)
     run.last_sequence = chunk.last_sequence
     run.update_time.CopyFrom(now)
     state_changed = run.state != log.content.state

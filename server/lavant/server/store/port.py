@@ -224,6 +224,12 @@ class Engine(Protocol):
     def watch_tenants(self, callback: Callable[[str], None]) -> Watch:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
 
+    def stored_bytes(self, tenant: str) -> int:
+        """Return the bytes of the events of all of a tenant's runs. Never waits, and reads nothing.
+
+        Runs that were deleted do not count. Replicas may miss up to 4 MiB of each open run that others append to.
+        """
+
     def append(
         self, key: RunKey, batch: ProducerBatch, owner: Owner = NOBODY, within: Restriction | None = None
     ) -> Future[BatchReceipt]:

@@ -24,10 +24,13 @@ class RunLog:
     """Log of a run as this replica knows it, and the queue of changes for it.
 
     If `known`, `sequence` is that of the run's last message in its stream, 0 if there is none, and `state` is the
-    state after that message. `settled_ns` is when a change was last stored, in wall time.
+    state after that message. `settled_ns` is when a change was last stored, in wall time. `listed_bytes` are those of
+    the run's events that lists know of, at least.
     """
 
-    __slots__ = ("key", "known", "order", "queue", "sequence", "settled_ns", "state", "subjects", "worker")
+    __slots__ = (
+        "key", "known", "listed_bytes", "order", "queue", "sequence", "settled_ns", "state", "subjects", "worker",
+    )  # fmt: skip
 
     def __init__(self, key: RunKey, subjects: RunSubjects) -> None:
         self.key = key
@@ -37,6 +40,7 @@ class RunLog:
         self.state: LogState | None = None
         self.order = 0
         self.settled_ns = 0
+        self.listed_bytes = 0
         self.queue: deque[Change] = deque()
         self.worker: asyncio.Task[None] | None = None
 

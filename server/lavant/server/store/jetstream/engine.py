@@ -182,6 +182,10 @@ class JetStreamEngine:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
         return self._feed.watch_all(callback)
 
+    def stored_bytes(self, tenant: str) -> int:
+        """Return the bytes of the events of all of a tenant's runs, as far as this replica knows them."""
+        return self._feed.stored_bytes.of(tenant)
+
     def append(
         self, key: RunKey, batch: ProducerBatch, owner: Owner = NOBODY, within: Restriction | None = None
     ) -> "asyncio.Future[BatchReceipt]":

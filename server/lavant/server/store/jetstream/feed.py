@@ -25,6 +25,7 @@ from lavant.server.store.port import DELETIONS_KEPT, ListedRun, RunPage, RunQuer
 from lavant.server.store.reads import ReadThreads, open_temporary
 from lavant.server.store.restrictions import Restriction, restricted_settings
 from lavant.server.store.runs import producer_seen_ns, timeout_ns
+from lavant.server.store.stored_bytes import SharedStoredBytes
 from lavant.server.store.watchers import FeedWatchers
 from lavant.v1.run_pb2 import Run
 
@@ -62,6 +63,7 @@ class Feed:
     def __init__(self, connection: Connection, messages: Messages, location: Location) -> None:
         self.clock = StampClock()
         self.projection = Projection()
+        self.stored_bytes = SharedStoredBytes()
         self._connection = connection
         self._messages = messages
         self._location = location
@@ -144,7 +146,8 @@ class Feed:
         loop = asyncio.get_running_loop()
         state = self._partitions[partition]
         if state.reached and loop.time() - state.read_at > CUT_OFF_LIMIT:
-            await self.projection.forget(partition)
+            for tenant, size in await self.projection.forget(partition):
+                self.stored_bytes.add(tenant, -size)
             state.reached = 0
         give_up_at = loop.time() + _LAG_LIMIT
         while True:
@@ -169,7 +172,9 @@ class Feed:
             if record.deleted:  # by a replica that may have died before it purged the run's messages
                 subjects = self._location.run(record.key)
                 await self._messages.purge(subjects.stream, subjects.all, record.sequence)
-        await self.projection.apply(partition, records)
+        sizes = await self.projection.apply(partition, records)
+        for record, (before, now) in zip(records, sizes, strict=True):
+            self.stored_bytes.listed(record.key, before, now)
         async with self._progress:
             state.reached = found[-1].sequence
             self._progress.notify_all()
@@ -197,6 +202,7 @@ CREATE TABLE runs(
     partition INTEGER NOT NULL,
     change INTEGER NOT NULL,     -- the message of the last change of state
     stamp INTEGER NOT NULL,      -- Stamps.stamp of that message
+    bytes INTEGER NOT NULL,      -- of the run's events at that message
     run BLOB NOT NULL,           -- lavant.v1.Run
     UNIQUE(tenant, run_id)
 );
@@ -217,8 +223,9 @@ CREATE TABLE deletions(
 ) WITHOUT ROWID;
 CREATE INDEX deletions_by_tenant ON deletions(tenant, partition, change);
 """
-_DELETE = "DELETE FROM runs WHERE tenant = ? AND run_id = ?"
-_INSERT = f"INSERT INTO runs VALUES({', '.join('?' * 16)})"
+_DELETE = "DELETE FROM runs WHERE tenant = ? AND run_id = ? RETURNING bytes"
+_BYTES_BY_TENANT = "SELECT tenant, sum(bytes) FROM runs WHERE partition = ? GROUP BY tenant"
+_INSERT = f"INSERT INTO runs VALUES({', '.join('?' * 17)})"
 _INSERT_LABEL = "INSERT INTO labels VALUES(?, ?, ?, ?, ?)"
 _INSERT_DELETION = "INSERT OR REPLACE INTO deletions VALUES(?, ?, ?, ?, ?, ?)"
 _HEARD = "UPDATE runs SET seen_ns = max(seen_ns, ?) WHERE tenant = ? AND run_id = ?"
@@ -252,18 +259,20 @@ class Projection:
             readers[:_QUICK], slow=readers[_QUICK:], name="lavant-lists", max_waiting=_LISTS_WAITING
         )
 
-    async def apply(self, partition: int, records: Sequence[Record]) -> None:
-        """Apply records of a partition's stream, in its order."""
-        await self._write(lambda: self._apply(partition, records))
+    async def apply(self, partition: int, records: Sequence[Record]) -> list[tuple[int, int]]:
+        """Apply records of a partition's stream, in its order; return the bytes of each run before and after."""
+        return await self._write(lambda: self._apply(partition, records))
 
-    async def forget(self, partition: int) -> None:
-        """Remove all runs of a partition, to read them again."""
+    async def forget(self, partition: int) -> list[tuple[str, int]]:
+        """Remove all runs of a partition, to read them again; return the bytes of each tenant's."""
 
-        def forget() -> None:
+        def forget() -> list[tuple[str, int]]:
+            sizes: Any = self._writer.execute(_BYTES_BY_TENANT, (partition,)).fetchall()
             for table in ("runs", "deletions"):
                 self._writer.execute(f"DELETE FROM {table} WHERE partition = ?", (partition,))
+            return list(sizes)
 
-        await self._write(forget)
+        return await self._write(forget)
 
     async def note_producer_seen(self, key: RunKey, at_ns: int) -> None:
         """Record when a producer last sent a batch, since batches that change no state are not in the feed."""
@@ -321,14 +330,17 @@ class Projection:
     async def _write(self, work: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _apply(self, partition: int, records: Iterable[Record]) -> None:
+    def _apply(self, partition: int, records: Iterable[Record]) -> list[tuple[int, int]]:
+        sizes = []
         with self._writer:
             for record in records:
-                self._writer.execute(_DELETE, record.key)
+                before = self._writer.execute(_DELETE, record.key).get or 0
+                sizes.append((before, record.stored_bytes))
                 if record.deleted:
                     self._insert_deletion(partition, record)
                 else:
                     self._insert(partition, record)
+        return sizes
 
     def _insert_deletion(self, partition: int, record: Record) -> None:
         stamp = record.stamps.stamp
@@ -341,7 +353,7 @@ class Projection:
         created = record.stamps.order
         columns = (run.kind, run.name, run.state, run.conversation_id, run.parent_run_id)
         times = (record.create_ns, producer_seen_ns(run), timeout_ns(run))
-        change = (partition, record.sequence, record.stamps.stamp)
+        change = (partition, record.sequence, record.stamps.stamp, record.stored_bytes)
         values = (None, *record.key, created, *columns, *times, *change, run.SerializeToString())
         self._writer.execute(_INSERT, values)
         row = self._writer.last_insert_rowid()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import google_crc32c
 from google.protobuf.message import DecodeError
+from pydantic_core import from_json
 
 from lavant.server.errors import data_loss
 from lavant.server.model import RunKey
@@ -71,6 +72,16 @@ class Record:
     def run(self) -> Run:
         """Return the run after this record."""
         return Run.FromString(self._data[self._run_at : self._log_at])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Return the bytes of the run's events after this record."""
+        if self.deleted:
+            return 0
+        try:
+            return int(from_json(self._data[self._log_at : self._batches_at]).get("bytes", 0))
+        except (TypeError, ValueError, AttributeError):
+            raise data_loss("a stored run cannot be read") from None
 
     @property
     def batches(self) -> list[Batch]:

@@ -30,6 +30,8 @@ from lavant.server.turns import Origin, Turns
 # stored and before the messages before it are purged, and none starts within this time, the run exists again.
 TOMBSTONE_TTL = DELETIONS_KEPT
 
+_LIST_AGAIN = 4 << 20  # bytes by which a run grows until it is listed again though its state is the same
+
 
 class Commits:
     """Loader of runs' states, which stores decided drafts and announces them after they are stored."""
@@ -47,7 +49,7 @@ class Commits:
         """Read the state of a run from the leader; with `ring`, notify the other replicas of it."""
         subjects = log.subjects
         message = await self._messages.last(subjects.stream, subjects.all)
-        log.sequence, log.state, log.order = 0, None, 0
+        log.sequence, log.state, log.order, log.listed_bytes = 0, None, 0, 0
         if message is not None:
             await self._take_in(log, message, ring)
         log.known = True
@@ -65,11 +67,15 @@ class Commits:
             await self._messages.purge(subjects.stream, subjects.all, message.sequence)
         else:
             log.state, log.order = record.log, record.stamps.order
+            log.listed_bytes = log.state.stored_bytes
         log.sequence = message.sequence
 
     async def store(self, log: RunLog, draft: Draft) -> None:
         """Store a draft if the run's last message is the one it was decided on. Raises Conflict if not."""
         subjects = log.subjects
+        stored_bytes = draft.log().stored_bytes
+        if stored_bytes - log.listed_bytes >= _LIST_AGAIN:  # so that the other replicas count them
+            draft.state_changed = True
         stamp = self._feed.clock.next(draft.now_ns)
         stamps = Stamps(log.order or stamp, stamp)
         failpoint("jetstream:before-publish")
@@ -84,6 +90,10 @@ class Commits:
         log.state = None if draft.deleted else draft.state
         log.settled_ns = self._clock.time_ns()
         self._count(draft)
+        if not draft.deleted:
+            self._feed.stored_bytes.grew(log.key, log.listed_bytes, stored_bytes)
+        if draft.state_changed:
+            log.listed_bytes = 0 if draft.deleted else stored_bytes
         self._watches.announce(log.key, sequence, stamps.order, draft.announcements)
         if draft.state_changed:
             self._feed.stored(subjects.partition, sequence, log.key.tenant)

@@ -19,6 +19,7 @@ from lavant.server.store.sqlite.queries import find_log
 from lavant.server.store.sqlite.rows import Statement, Write
 from lavant.server.store.sqlite.schema import StoreMoved
 from lavant.server.store.sqlite.writer import Operation, Writer
+from lavant.server.store.stored_bytes import StoredBytes
 from lavant.server.store.watchers import FeedWatchers, Watchers
 
 
@@ -113,8 +114,10 @@ class Commits:
         feeds: FeedWatchers,
         on_fatal: Callable[[str], None],
         metrics: StoreMetrics,
+        stored_bytes: StoredBytes,
     ) -> None:
         self._metrics = metrics
+        self._stored_bytes = stored_bytes
         self._logs = logs
         self._runs = runs
         self._feeds = feeds
@@ -219,6 +222,7 @@ class Commits:
             if notice is not None and entry is not None and (chunk := notice.chunk) is not None:
                 chunk.committed_at = now
                 metrics.stored(entry.key.tenant, len(chunk.types), len(chunk.data))
+                self._stored_bytes.add(entry.key.tenant, len(chunk.data))
 
     def _announce(self, operation: Operation) -> None:
         entry = operation.entry

@@ -21,6 +21,7 @@ from lavant.server.store.runs import check_settings, is_silent, new_log, new_run
 from lavant.server.store.sqlite import queries, rows
 from lavant.server.store.sqlite.commits import Commits, Entry, Logs
 from lavant.server.store.sqlite.schema import Meta
+from lavant.server.store.stored_bytes import StoredBytes
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
 from lavant.v1.run_pb2 import Run
 
@@ -34,7 +35,15 @@ class Decisions:
     """Decisions based on `Logs`, which are ahead of the file; changes are submitted to `Commits`."""
 
     def __init__(
-        self, *, clock: Clock, meta: Meta, logs: Logs, commits: Commits, reader: ReadThreads, lookups: apsw.Connection
+        self,
+        *,
+        clock: Clock,
+        meta: Meta,
+        logs: Logs,
+        commits: Commits,
+        reader: ReadThreads,
+        lookups: apsw.Connection,
+        stored_bytes: StoredBytes,
     ) -> None:
         self._clock = clock
         self._rows = count(meta.next_run)
@@ -44,6 +53,7 @@ class Decisions:
         self._commits = commits
         self._reader = reader
         self._lookups = lookups
+        self._stored_bytes = stored_bytes
         self._tasks: set[asyncio.Task[Any]] = set()
         self._purging = False
 
@@ -95,8 +105,13 @@ class Decisions:
         statements = rows.delete_run(entry.row, key, log.run, self._take_change(), self._clock.time_ns())
         entry.log = None
         deleted = self._commits.submit(statements, entry=entry, notice=notice_of(log, deleted=True), news=True)
-        deleted.add_done_callback(lambda _: self.purge())
+        deleted.add_done_callback(lambda done: self._deleted(key.tenant, log.stored_bytes, done))
         await asyncio.shield(deleted)
+
+    def _deleted(self, tenant: str, size: int, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._stored_bytes.add(tenant, -size)
+        self.purge()
 
     async def abandon(self, silent: Sequence[RunKey], silent_since_ns: int, now_ns: int) -> list[RunKey]:
         """End the runs of `silent` whose producers are still silent; a few at a time, so as not to delay others."""

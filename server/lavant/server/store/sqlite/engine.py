@@ -29,6 +29,7 @@ from lavant.server.store.sqlite.decisions import Decisions
 from lavant.server.store.sqlite.failures import exit_process, explained
 from lavant.server.store.sqlite.files import FileLock
 from lavant.server.store.sqlite.schema import IN_MEMORY, Meta, check_sqlite_version, connect, open_file
+from lavant.server.store.stored_bytes import StoredBytes
 from lavant.server.store.token_keys import TokenKey
 from lavant.server.store.watchers import CallbackWatch, FeedWatchers, Watchers
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
@@ -71,6 +72,7 @@ class SQLiteEngine:
         self._logs = Logs(self._lookups)
         self._runs: Watchers[RunKey] = Watchers()
         self._feeds = FeedWatchers()
+        self._stored_bytes = StoredBytes(meta.stored_bytes)
         self._reader = queries.open_threads(path, _READ_THREADS, name="lavant-reader")
         self._lists = queries.open_threads(
             path, _QUICK_LISTS, slow=_SLOW_LISTS, name="lavant-lists", max_waiting=_LISTS_WAITING
@@ -84,6 +86,7 @@ class SQLiteEngine:
             feeds=self._feeds,
             on_fatal=on_fatal,
             metrics=metrics or StoreMetrics(),
+            stored_bytes=self._stored_bytes,
         )
         self._decisions = Decisions(
             clock=clock,
@@ -92,6 +95,7 @@ class SQLiteEngine:
             commits=self._commits,
             reader=self._reader,
             lookups=self._lookups,
+            stored_bytes=self._stored_bytes,
         )
         self._decisions.purge()
 
@@ -206,6 +210,10 @@ class SQLiteEngine:
     def watch_tenants(self, callback: Callable[[str], None]) -> Watch:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
         return self._feeds.add_to_all(callback)
+
+    def stored_bytes(self, tenant: str) -> int:
+        """Return the bytes of the events of all of a tenant's runs."""
+        return self._stored_bytes.of(tenant)
 
     def append(
         self, key: RunKey, batch: ProducerBatch, owner: Owner = NOBODY, within: Restriction | None = None

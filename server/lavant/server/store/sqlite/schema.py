@@ -71,6 +71,11 @@ CREATE TABLE deletions(
 CREATE INDEX deletions_by_tenant ON deletions(tenant, change);
 """  # noqa: S608 - constants
 
+# A damaged log counts as nothing here: it is reported when the run is read.
+_STORED_BYTES = """
+SELECT tenant, CAST(total(CASE WHEN json_valid(log) THEN json_extract(log, '$.bytes') END) AS INTEGER)
+    FROM (SELECT tenant, CAST(log AS TEXT) AS log FROM runs) GROUP BY tenant"""
+
 
 class StoreUnusable(RuntimeError):
     """The file cannot serve as a store; the message says why and what to do."""
@@ -105,6 +110,7 @@ class Meta(NamedTuple):
     next_run: int
     next_change: int
     last_created: int
+    stored_bytes: dict[str, int]  # by tenant
 
 
 def check_sqlite_version(version: str | None = None) -> None:
@@ -186,7 +192,13 @@ def _read_meta(connection: apsw.Connection, path: Path, now_ns: int, *, own_key:
         next_run=last_run + 1,
         next_change=max(last_change, stored["change"]) + 1,
         last_created=connection.execute("SELECT created FROM runs ORDER BY id DESC LIMIT 1").get or 0,
+        stored_bytes=_stored_bytes(connection),
     )
+
+
+def _stored_bytes(connection: apsw.Connection) -> dict[str, int]:
+    found: Any = connection.execute(_STORED_BYTES)
+    return dict(found)
 
 
 def read_meta(connection: apsw.Connection, path: Path) -> dict[str, Any]:
