@@ -46,7 +46,7 @@ pytestmark = [
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients try again soon: most connections are cut before a frame, and backoff would take most of the time."""
     for connection in (transport.Connection, sync_transport.Connection):
-        defaults = connection.__init__.__kwdefaults__
+        defaults = connection.__init__.__kwdefaults__ or {}
         monkeypatch.setitem(defaults, "new_backoff", partial(Backoff, initial=0.01, maximum=0.1))
 
 
