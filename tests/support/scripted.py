@@ -1,8 +1,8 @@
 """A gRPC server that follows a test's script, call by call: for what a good server never does."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -85,8 +85,16 @@ class Script:
         raise AssertionError
 
 
+class Served(Protocol):
+    """What `played` serves."""
+
+    def handlers(self) -> Iterable[grpc.GenericRpcHandler]:
+        """Return the handlers of its methods."""
+        ...
+
+
 @asynccontextmanager
-async def played(script: Script) -> AsyncIterator[AsyncClient]:
+async def played(script: Served) -> AsyncIterator[AsyncClient]:
     """Serve a script, and yield a client of it."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(tuple(script.handlers()))

@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.rpc.status_pb2 import Status
 
-from lavant.client import AsyncClient
 from lavant.v1 import evaluation_service_pb2 as pb
 from lavant.v1.event_service_pb2 import ListEventsRequest, ListEventsResponse, StreamEnd
 from lavant.v1.rule_pb2 import Rule
@@ -85,18 +82,6 @@ class SampleScript:
         for sequence, event in enumerate(events, 1):
             event.sequence = sequence
         return ListEventsResponse(events=events)
-
-
-@asynccontextmanager
-async def played(script: SampleScript) -> AsyncIterator[AsyncClient]:
-    """Serve a script, and yield a client of it."""
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(tuple(script.handlers()))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
-        yield client
-    await server.stop(None)
 
 
 def opened(*evaluators: str, max_attempts: int = 5) -> pb.SampleRunsResponse:

@@ -11,8 +11,8 @@ from pydantic_evals.evaluators import Evaluator, EvaluatorContext
 
 from lavant.client import AsyncClient, EvaluatedRun, ProcessedSamples, RuleNotFound, StreamDisplaced, Unavailable
 from lavant.v1 import evaluation_service_pb2 as pb
-from support.scripted import Context, abort, status
-from support.scripted_samples import SampleAct, SampleScript, caught_up, end, for_ever, opened, played, samples
+from support.scripted import Context, abort, played, status
+from support.scripted_samples import SampleAct, SampleScript, caught_up, end, for_ever, opened, samples
 
 LOST = status(grpc.StatusCode.FAILED_PRECONDITION, "SAMPLE_LOST")
 

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 
 from lavant.client import InvalidField, ProducerFenced, ProducerGap, RunExists
 from lavant.client._async import backlog
+from lavant.client._wire.status import Backoff
 from lavant.v1 import error_pb2
 from lavant.v1 import event_service_pb2 as pb
 from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED
@@ -245,3 +246,31 @@ async def test_a_silent_producer_gives_signs_of_life() -> None:
     ):
         await run.wait_cancelled()
         assert run.cancel_reason == "heard you"
+
+
+async def test_calls_that_end_after_an_answer_to_nothing_are_made_ever_more_rarely() -> None:
+    ceilings: list[float] = []
+    is_well = asyncio.Event()
+
+    def new_backoff() -> Backoff:
+        def record(_: float, high: float) -> float:
+            ceilings.append(high)
+            return 0.0
+
+        return Backoff(initial=1.0, maximum=8.0, uniform=record)
+
+    async def answers_once(requests: Requests, context: Context) -> Responses:
+        async for request in requests:
+            yield receipt(request.batches[0])
+            return
+
+    async def is_well_again(requests: Requests, context: Context) -> Responses:
+        is_well.set()
+        async for response in answers(requests, context):
+            yield response
+
+    async with played(Script(publishes=[*[answers_once] * 6, is_well_again])) as client:
+        client._connection.new_backoff = new_backoff
+        async with client.runs.start("agent", on_error="raise"):
+            await is_well.wait()
+    assert ceilings == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]

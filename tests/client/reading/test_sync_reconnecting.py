@@ -150,7 +150,8 @@ def test_delays_grow_until_there_is_progress() -> None:
             acted.nap(delay)
         _, call = acted.call()
         call.send_response(opened())
-        acted.await_read(7)
+        call.send_response(events(1))
+        acted.await_read(8)
         cut(call)
         acted.nap(1.0)
         finish(acted)
@@ -160,10 +161,11 @@ def test_a_planned_end_is_renewed_without_a_wait() -> None:
     with scene() as acted:
         _, call = acted.call()
         call.send_response(opened())
+        call.send_response(events(1))
         call.send_response(end(pb.STREAM_END_REASON_DEADLINE, reconnect=True))
         call.terminate((), OK, "")
         finish(acted)
-    assert acted.seen == [9]
+    assert acted.seen == [1, 9]
 
 
 def test_silence_for_three_heartbeats_is_a_cut() -> None:

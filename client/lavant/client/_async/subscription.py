@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 
 from lavant.client._async.calls import Call, CallEnded
 from lavant.client._async.concurrency import Clock
-from lavant.client._async.transport import Connection, Reconnect
+from lavant.client._async.reconnect import Reconnect
+from lavant.client._async.transport import Connection
 from lavant.client._reading.plan import Session, Sessions, StreamPlan
 from lavant.client._wire.ids import new_id
 from lavant.client.errors import IdleTimeout, LavantError, StreamCut, StreamTimeout, Unavailable
@@ -61,7 +62,8 @@ class Subscription(Generic[_Frame]):
 
     `open_call` is called with the attempt, the token, and whether the stream was open before. Each reconnect is the
     session's next attempt, so the server lets it displace the earlier one at once. Silence for three heartbeats is a
-    cut, after which another connection is used.
+    cut, after which another connection is used. After a planned end the stream is opened again at once if the call made
+    progress, else after a delay as after a cut.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class Subscription(Generic[_Frame]):
         self._run_id = run_id
         self._call: Call[_Frame] | None = None
         self._end: StreamEnd | None = None
-        self._ended = self._closed = False
+        self._ended = self._closed = self._has_caught_up = False
+        self._last_sequence = 0
 
     @property
     def session_id(self) -> str:
@@ -117,7 +120,6 @@ class Subscription(Generic[_Frame]):
                 cut = failure
             else:
                 if frame is not None:
-                    self._reconnect.progress()
                     self._accept(frame)
                     return frame
             self._limits.check()
@@ -137,6 +139,7 @@ class Subscription(Generic[_Frame]):
         if call is None:
             await self._connection.open_runs.wait_created(self._run_id)
             self._session.attempt += 1
+            self._reconnect.begin_call()
             call = self._call = await self._open_call(self._session.attempt, self._token, self.opened is not None)
         try:
             if self._closed:  # since, by another thread, which did not see the call
@@ -149,6 +152,10 @@ class Subscription(Generic[_Frame]):
 
     def _accept(self, frame: _Frame) -> None:
         self._token = frame.resume_token
+        if self._brings_news(frame):
+            self._reconnect.progress()
+        elif frame.HasField("opened"):
+            self._reconnect.connected()
         if frame.HasField("opened"):
             self.opened = type(frame)()
             self.opened.opened.CopyFrom(frame.opened)  # without the events, which would stay in memory with it
@@ -166,9 +173,23 @@ class Subscription(Generic[_Frame]):
         if not end.reconnect:
             self._ended = True
             self.close()
-        elif delay:
-            await self._reconnect.pause(Unavailable("draining", retry_after=delay), self._limits.left())
+        elif delay or not self._reconnect.made_progress():
+            planned = Unavailable("the server ended the stream as planned", retry_after=delay or None)
+            await self._reconnect.pause(planned, self._limits.left())
         self._end = None
+
+    def _brings_news(self, frame: _Frame) -> bool:
+        """Return whether a frame has what this stream did not have before: events, samples, or the first caught_up."""
+        if frame.HasField("caught_up") and not self._has_caught_up:
+            self._has_caught_up = True
+            return True
+        if isinstance(frame, SampleRunsResponse):
+            return frame.HasField("samples")
+        events = frame.events.events
+        if not events or events[-1].sequence <= self._last_sequence:
+            return False
+        self._last_sequence = events[-1].sequence
+        return True
 
     def _drop_call(self) -> None:
         call, self._call = self._call, None

@@ -8,7 +8,8 @@ from lavant.client._publishing.outbox import Outbox
 from lavant.client._sync.backlog import LAST_SECONDS
 from lavant.client._sync.calls import CallEnded
 from lavant.client._sync.concurrency import Background, Signal
-from lavant.client._sync.transport import UNANSWERED, Connection, Reconnect
+from lavant.client._sync.reconnect import Reconnect
+from lavant.client._sync.transport import UNANSWERED, Connection
 from lavant.client._wire.status import from_status, is_cut
 from lavant.client.errors import LavantError, ProducerError, ProducerGap, QuotaExceeded, Unavailable
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch, PublishEventsRequest, PublishEventsResponse
@@ -172,6 +173,7 @@ class Sender:
         self._over = None
         while not self._calls and not self._is_done() and not self._outbox.has_next():
             self._wait_for_batch()
+        self._reconnect.begin_call()
         if (batch := self._outbox.last_batch()) is not None:
             self._append(batch)
         elif not self._is_done():
@@ -267,9 +269,10 @@ class Sender:
             self._on_cancel_request(request.reason)
 
     def _acknowledge(self, receipt: BatchReceipt) -> None:
-        self._progress()
+        self._connected()
         if self._outbox.acknowledge(receipt):
             self._gaps = 0
+            self._reconnect.progress()
         if not self.is_created:
             self.is_created = True
             self._on_created()
@@ -278,7 +281,8 @@ class Sender:
     def _rejected(self, refusal: LavantError, first_producer_sequence: int) -> LavantError:
         """Return what ends the call after a rejection: one that a retry may solve, or the final one."""
         if self._outbox.repair(refusal, first_producer_sequence):
-            self._progress()
+            self._connected()
+            self._reconnect.progress()
             return Unavailable(refusal.message)
         if not isinstance(refusal, ProducerGap):
             return refusal
@@ -287,10 +291,10 @@ class Sender:
             return refusal
         return Unavailable(refusal.message)
 
-    def _progress(self) -> None:
+    def _connected(self) -> None:
         self._cuts = 0
         self.trouble = None
-        self._reconnect.progress()
+        self._reconnect.connected()
         self._connection.outage.end()
 
     def _pause(self, error: LavantError) -> None:

@@ -15,7 +15,7 @@ from lavant.client._sync.concurrency import Clock, Home, Lock, shielded
 from lavant.client._wire.arguments import duration
 from lavant.client._wire.status import Backoff, is_cut
 from lavant.client._wire.trace import trace_metadata
-from lavant.client.errors import LavantError, StreamCut, Unavailable
+from lavant.client.errors import LavantError, Unavailable
 from lavant.v1.access_service_pb2_grpc import AccessServiceStub
 from lavant.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from lavant.v1.event_service_pb2 import (
@@ -304,12 +304,20 @@ class Connection:
     def pages(
         self, method: "Callable[[ServiceStubs], UnaryMethod[_Request, _Response]]", request: Any
     ) -> Iterator[_Response]:
-        """Yield the pages of a list, from the first to the last."""
+        """Yield the pages of a list, from the first to the last.
+
+        Raises LavantError if a page continues at its own position: such a list would never end.
+        """
         while True:
             response: Any = self.call(method, request)
             yield response
             if not response.next_page_token:
                 return
+            if response.next_page_token == request.page_token:
+                raise LavantError(
+                    f"the server returned a page whose next_page_token is the page's own page_token, "
+                    f"{request.page_token!r}: the list cannot continue; report this to the server's operator"
+                )
             request.page_token = response.next_page_token
 
     def _ask(
@@ -344,60 +352,3 @@ def checked_metadata(metadata: Metadata) -> SentMetadata:
         if not key.endswith("-bin") and not (value.isascii() and value.isprintable()):
             raise ValueError(f"metadata {key!r} must be printable ASCII: no line breaks or other control characters")
     return tuple(metadata)
-
-
-LAST_CALL = 0.5  # seconds; the shortest time limit of a call
-
-
-class Reconnect:
-    """Waits between the calls of one session, longer each time, until there is progress.
-
-    Stops `patience` seconds after the cut (None: never): with StreamCut if a call had succeeded before, else with the
-    error itself. `sleep` replaces the clock's.
-    """
-
-    def __init__(
-        self,
-        backoff: Backoff,
-        clock: Clock,
-        *,
-        patience: float | None = None,
-        sleep: Callable[[float], object] | None = None,
-    ) -> None:
-        self._backoff = backoff
-        self._sleep = sleep or clock.sleep
-        self._patience = patience
-        self._clock = clock
-        self._worked = False
-        self._cut_time: float | None = None
-
-    def progress(self) -> None:
-        """Note that the connection works."""
-        if self._cut_time is not None or not self._worked:
-            self._worked, self._cut_time = True, None
-            self._backoff.reset()
-
-    def left(self) -> float | None:
-        """Return how long the call after a cut may take to make progress; None without a cut or a limit."""
-        if self._patience is None or self._cut_time is None:
-            return None
-        return max(LAST_CALL, self._cut_time + self._patience - self._clock.monotonic())
-
-    def pause(self, error: LavantError, at_most: float | None = None) -> None:
-        """Wait before the next call, `at_most` seconds. Raises errors that a retry cannot solve."""
-        if not is_cut(error):
-            raise error
-        delay = self._backoff.next(error.retry_after)
-        is_first = self._cut_time is None
-        self._cut_time = self._clock.monotonic() if self._cut_time is None else self._cut_time
-        if self._patience is not None:
-            left = self._cut_time + self._patience - self._clock.monotonic()
-            if left <= 0 and not is_first:
-                self._give_up(error)
-            delay = min(delay, max(0.0, left))
-        self._sleep(delay if at_most is None else max(0.0, min(delay, at_most)))
-
-    def _give_up(self, error: LavantError) -> None:
-        if not self._worked:
-            raise error
-        raise StreamCut(f"not resumed within {self._patience:g} s: {error.message}", code=error.code) from error

@@ -6,9 +6,10 @@ from datetime import datetime
 from lavant.client._async.api.scores import list_scores
 from lavant.client._async.calls import CallEnded
 from lavant.client._async.producer import AsyncRunProducer
+from lavant.client._async.reconnect import STEADY, Reconnect
 from lavant.client._async.run_stream import AsyncRunStream
 from lavant.client._async.subscription import Limits, Streams
-from lavant.client._async.transport import UNANSWERED, Connection, Reconnect
+from lavant.client._async.transport import UNANSWERED, Connection
 from lavant.client._publishing import payloads as _payloads
 from lavant.client._publishing import scope as _scope
 from lavant.client._publishing.requests import create_request, fitting_request
@@ -43,14 +44,17 @@ async def watch_runs(connection: Connection, matching: RunFilter, resume_token: 
         error: LavantError = Unavailable("the watch ended")
         try:
             await connection.open_runs.wait_created()
+            reconnect.begin_call()
             call = await connection.open(
                 lambda stubs: stubs.runs.WatchRuns, WatchRunsRequest(filter=matching, resume_token=resume_token)
             )
             try:
                 while (frame := await connection.read(call, SILENCE, reconnect.left())) is not None:
-                    reconnect.progress()
+                    reconnect.connected()
                     for change in run_changes(frame, resume_token):
                         if change.type != "caught_up" or not caught_up:  # each call catches up
+                            if frame.resume_token != resume_token:
+                                reconnect.progress()
                             yield change
                     caught_up = caught_up or frame.caught_up
                     resume_token = frame.resume_token
@@ -82,9 +86,11 @@ async def wait_for_end(connection: Connection, run_id: str, timeout: float | Non
     clock = connection.clock
     deadline = float("inf") if timeout is None else clock.monotonic() + timeout
     reconnect = _new_reconnect(connection)
+    early = connection.new_backoff()
     known = "has not ended"
     while True:
-        left = max(0.0, deadline - clock.monotonic())
+        began = clock.monotonic()
+        left = max(0.0, deadline - began)
         asked = min(LONGEST_WAIT, left)
         error: LavantError | None = None
         try:
@@ -97,6 +103,11 @@ async def wait_for_end(connection: Connection, run_id: str, timeout: float | Non
                 return run
             known = f"is {run.state.value}"
             reconnect = _new_reconnect(connection)
+            took = clock.monotonic() - began
+            if took >= STEADY:
+                early.reset()
+            elif took < asked:  # as of a server that drains, which answers at once
+                await clock.sleep(min(early.next(), asked - took))
         left = deadline - clock.monotonic()
         if error is not None:
             await reconnect.pause(error, max(0.0, left))

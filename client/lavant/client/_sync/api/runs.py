@@ -11,9 +11,10 @@ from lavant.client._reading.plan import Deltas, Handler, Start, Stop, StreamPlan
 from lavant.client._sync.api.scores import list_scores
 from lavant.client._sync.calls import CallEnded
 from lavant.client._sync.producer import RunProducer
+from lavant.client._sync.reconnect import STEADY, Reconnect
 from lavant.client._sync.run_stream import RunStream
 from lavant.client._sync.subscription import Limits, Streams
-from lavant.client._sync.transport import UNANSWERED, Connection, Reconnect
+from lavant.client._sync.transport import UNANSWERED, Connection
 from lavant.client._wire.arguments import check_optional_seconds, check_seconds, event_types, run_filter
 from lavant.client._wire.ids import new_id
 from lavant.client.errors import LavantError, StreamCut, Unavailable, WaitTimeout
@@ -44,14 +45,17 @@ def watch_runs(connection: Connection, matching: RunFilter, resume_token: str) -
         error: LavantError = Unavailable("the watch ended")
         try:
             connection.open_runs.wait_created()
+            reconnect.begin_call()
             call = connection.open(
                 lambda stubs: stubs.runs.WatchRuns, WatchRunsRequest(filter=matching, resume_token=resume_token)
             )
             try:
                 while (frame := connection.read(call, SILENCE, reconnect.left())) is not None:
-                    reconnect.progress()
+                    reconnect.connected()
                     for change in run_changes(frame, resume_token):
                         if change.type != "caught_up" or not caught_up:  # each call catches up
+                            if frame.resume_token != resume_token:
+                                reconnect.progress()
                             yield change
                     caught_up = caught_up or frame.caught_up
                     resume_token = frame.resume_token
@@ -83,9 +87,11 @@ def wait_for_end(connection: Connection, run_id: str, timeout: float | None) -> 
     clock = connection.clock
     deadline = float("inf") if timeout is None else clock.monotonic() + timeout
     reconnect = _new_reconnect(connection)
+    early = connection.new_backoff()
     known = "has not ended"
     while True:
-        left = max(0.0, deadline - clock.monotonic())
+        began = clock.monotonic()
+        left = max(0.0, deadline - began)
         asked = min(LONGEST_WAIT, left)
         error: LavantError | None = None
         try:
@@ -98,6 +104,11 @@ def wait_for_end(connection: Connection, run_id: str, timeout: float | None) -> 
                 return run
             known = f"is {run.state.value}"
             reconnect = _new_reconnect(connection)
+            took = clock.monotonic() - began
+            if took >= STEADY:
+                early.reset()
+            elif took < asked:  # as of a server that drains, which answers at once
+                clock.sleep(min(early.next(), asked - took))
         left = deadline - clock.monotonic()
         if error is not None:
             reconnect.pause(error, max(0.0, left))
