@@ -1,11 +1,12 @@
 PYTHON ?= python3
 ARGS ?=
 CYCLES ?= 200
+CLIENT ?= python tests/conformance/drivers/python_client.py
 CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/streaming tests/client/connection \
 	tests/client/publishing tests/client/reading
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve cluster test coverage check check-oldest docs proto sync chaos bench clean
+.PHONY: help demo serve cluster test conformance coverage check check-oldest docs proto sync chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ cluster: .venv/.ready ## Run replicas on NATS servers behind Envoy, and the demo
 
 test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 	.venv/bin/python -m pytest --numprocesses auto $(ARGS)
+
+conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
+	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
 	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)

@@ -1,12 +1,13 @@
 """A gRPC server that follows a test's script, call by call: for what a good server never does."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -19,18 +20,30 @@ from lavant.v1.run_pb2 import RUN_STATE_SUCCEEDED, Run, RunFinished
 
 Context = grpc.aio.ServicerContext[Any, Any]
 StreamAct = Callable[[pb.StreamEventsRequest, Context], AsyncIterator[pb.StreamEventsResponse]]
+UnaryAct = Callable[[bytes, Context], Awaitable[Message]]
 PublishAct = Callable[[AsyncIterator[pb.PublishEventsRequest], Context], AsyncIterator[pb.PublishEventsResponse]]
 
 
 class Script:
-    """Plays one act a call, and remembers what it was asked."""
+    """Plays one act a call, and remembers what it was asked, by whom and with which credential.
 
-    def __init__(self, streams: Sequence[StreamAct] = (), publishes: Sequence[PublishAct] = ()) -> None:
+    `unary` has the acts of further methods, by names such as "lavant.v1.RunService/WaitRun": one for all of its calls.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[StreamAct] = (),
+        publishes: Sequence[PublishAct] = (),
+        unary: Mapping[str, UnaryAct] | None = None,
+    ) -> None:
         self.requests: list[pb.StreamEventsRequest] = []
+        self.peers: list[str] = []
+        self.credentials: list[str] = []
         self.calls: list[str] = []
         self.batches: list[list[pb.ProducerBatch]] = []
         self._streams = iter(streams)
         self._publishes = iter(publishes)
+        self._unary = unary or {}
 
     def handlers(self) -> Iterator[grpc.GenericRpcHandler]:
         """What to serve."""
@@ -49,9 +62,28 @@ class Script:
             "AppendEvents": append,
         }
         yield grpc.method_handlers_generic_handler("lavant.v1.EventService", events)
+        for name, act in self._unary.items():
+            service, _, method = name.partition("/")
+            handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+                self._noting(act), None, _serialize
+            )
+            yield grpc.method_handlers_generic_handler(service, {method: handler})
+
+    def _noting(self, act: UnaryAct) -> UnaryAct:
+        async def play(request: bytes, context: Context) -> Message:
+            self._note(context)
+            return await act(request, context)
+
+        return play
+
+    def _note(self, context: Context) -> None:
+        self.peers.append(context.peer())
+        sent = dict(context.invocation_metadata() or ())
+        self.credentials.append(str(sent.get("authorization", "")).removeprefix("Bearer "))
 
     async def _stream(self, request: Any, context: Any) -> AsyncIterator[pb.StreamEventsResponse]:
         self.requests.append(request)
+        self._note(context)
         async for frame in next(self._streams)(request, context):
             yield frame
 
@@ -59,6 +91,7 @@ class Script:
         self, requests: Any, context: Any, *, name: str = "PublishEvents"
     ) -> AsyncIterator[pb.PublishEventsResponse]:
         self.calls.append(name)
+        self._note(context)
         batches: list[pb.ProducerBatch] = []
         self.batches.append(batches)
 
@@ -94,15 +127,27 @@ class Served(Protocol):
 
 
 @asynccontextmanager
-async def played(script: Served) -> AsyncIterator[AsyncClient]:
-    """Serve a script, and yield a client of it."""
-    server = grpc.aio.server()
+async def scripted(script: Served, *, options: Sequence[tuple[str, Any]] = ()) -> AsyncIterator[str]:
+    """Serve a script, and yield the address."""
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers(tuple(script.handlers()))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def played(script: Served) -> AsyncIterator[AsyncClient]:
+    """Serve a script, and yield a client of it."""
+    async with scripted(script) as target, AsyncClient(target) as client:
         yield client
-    await server.stop(None)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def status(code: grpc.StatusCode, reason: str = "", message: str = "said", **metadata: str) -> Status:
