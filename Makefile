@@ -6,7 +6,8 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 	tests/client/publishing tests/client/reading
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve cluster test conformance coverage check check-oldest docs proto sync chaos bench clean
+.PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
+.PHONY: test-typescript check-typescript
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,11 @@ test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
+test-clients: test-typescript ## Build and test the clients in other languages than Python
+
+test-typescript: .venv/.ready client/typescript/node_modules/.ready
+	cd client/typescript && npm run --silent build && npm run --silent test
+
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
 	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
 
@@ -38,14 +44,20 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree
 
+check-clients: check-typescript ## Lint the clients in other languages than Python, and check their generated code
+
+check-typescript: .venv-proto/.ready client/typescript/node_modules/.ready
+	cd client/typescript && npm run --silent check && npm run --silent build && ./generate --check
+
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
 	$(PYTHON) tests/tree/oldest.py
 
 docs: .venv/.ready ## Build the documentation in build/docs; any warning fails
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
-proto: .venv-proto/.ready ## Generate generated/ from protos/
+proto: .venv-proto/.ready client/typescript/node_modules/.ready ## Generate the code of all clients from protos/
 	protos/generate
+	client/typescript/generate
 
 sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py
@@ -58,6 +70,7 @@ bench: .venv/.ready ## Measure beside other systems and bare loops, e.g. make be
 
 clean: ## Remove what make made
 	rm -rf .venv .venv-proto .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf client/typescript/node_modules client/typescript/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define new_venv
@@ -75,4 +88,8 @@ endef
 .venv-proto/.ready: pyproject.toml
 	$(new_venv)
 	.venv-proto/bin/python -m pip install --quiet --group proto
+	@touch $@
+
+client/typescript/node_modules/.ready: client/typescript/package-lock.json
+	cd client/typescript && npm ci --silent --prefer-offline --cache build/npm
 	@touch $@
