@@ -16,7 +16,7 @@ UNIT = Path(__file__).parents[3] / "server" / "deploy" / "systemd" / "lavant@.se
 
 
 def environment(instance: int, **changes: str) -> dict[str, str]:
-    """Read the environment of an instance from the unit, but not its credentials for NATS: that of the test has none."""
+    """Read the environment of an instance from the unit, without credentials for NATS: that of the test has none."""
     found = dict(re.findall(r"^Environment=(?!LAVANT_NATS_|.*%d)(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
     return {name: value.replace("%i", str(instance)) for name, value in {**found, **changes}.items()}
 
