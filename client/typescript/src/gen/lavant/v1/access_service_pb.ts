@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file lavant/v1/access_service.proto.
  */
 export const file_lavant_v1_access_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5sYXZhbnQvdjEvYWNjZXNzX3NlcnZpY2UucHJvdG8SCWxhdmFudC52MSLdAgoDS2V5Eg4KBmtleV9pZBgBIAEoCRImCgRuYW1lGAIgASgJQhjC9iIUCQAAAAAAAPA/EQAAAAAAAGBAKAISDgoGdGVuYW50GAMgASgJEjoKBnNjb3BlcxgEIAMoCUIqwvYiJgkAAAAAAADwPxEAAAAAAABAQDISCQAAAAAAAPA/EQAAAAAAAFBAEisKC3Jlc3RyaWN0aW9uGAUgASgLMhYubGF2YW50LnYxLlJlc3RyaWN0aW9uEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtjcmVhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmNyZWF0ZWRfYnkYCSABKAkitgIKC1Jlc3RyaWN0aW9uEjQKB3J1bl9pZHMYASADKAlCI8L2Ih8RAAAAAAAAWUAyFAkAAAAAAADwPxEAAAAAAABgQCgCEjIKBW5hbWVzGAIgAygJQiPC9iIfEQAAAAAAAFlAMhQJAAAAAAAA8D8RAAAAAAAAcEAoARJkCgZsYWJlbHMYAyADKAsyIi5sYXZhbnQudjEuUmVzdHJpY3Rpb24uTGFiZWxzRW50cnlCMML2IiwRAAAAAAAAUEAyCxEAAAAAAACQQCgBOhQJAAAAAAAA8D8RAAAAAAAAYEAoARIoCg9jb252ZXJzYXRpb25faWQYBCABKAlCD8L2IgsRAAAAAAAAcEAoARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjcKEENyZWF0ZUtleVJlcXVlc3QSIwoDa2V5GAEgASgLMg4ubGF2YW50LnYxLktleUIGwvYiAkABIkAKEUNyZWF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmxhdmFudC52MS5LZXkSDgoGc2VjcmV0GAIgASgJIoIBCg9MaXN0S2V5c1JlcXVlc3QSHQoGdGVuYW50GAEgASgJQg3C9iIJEQAAAAAAAFBAEi4KCXBhZ2Vfc2l6ZRgCIAEoBUIWwvYiEgkAAAAAAADwPxEAAAAAAECPQEgAiAEBEhIKCnBhZ2VfdG9rZW4YAyABKAlCDAoKX3BhZ2Vfc2l6ZSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5sYXZhbnQudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJbChBSZXZva2VLZXlSZXF1ZXN0EigKBmtleV9pZBgBIAEoCUIYwvYiFAkAAAAAAADwPxEAAAAAAABQQCgCEh0KBnRlbmFudBgCIAEoCUINwvYiCREAAAAAAABQQCIwChFSZXZva2VLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5sYXZhbnQudjEuS2V5IuYBChhDcmVhdGVBY2Nlc3NUb2tlblJlcXVlc3QSMwoLcmVzdHJpY3Rpb24YASABKAsyFi5sYXZhbnQudjEuUmVzdHJpY3Rpb25CBsL2IgJAARIxCgZzY29wZXMYAiADKAlCIcL2Ih0RAAAAAAAAAEAyEgkAAAAAAADwPxEAAAAAAABQQBJDCghsaWZldGltZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIWwvYiEgkAAAAAAADwPxEAAAAAACCsQBIdCgRuYW1lGAQgASgJQg/C9iILEQAAAAAAAGBAKAIiWwoZQ3JlYXRlQWNjZXNzVG9rZW5SZXNwb25zZRINCgV0b2tlbhgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFQoTR2V0UHJpbmNpcGFsUmVxdWVzdCKnAQoUR2V0UHJpbmNpcGFsUmVzcG9uc2USDgoGdGVuYW50GAEgASgJEhEKCXByaW5jaXBhbBgCIAEoCRIOCgZzY29wZXMYAyADKAkSKwoLcmVzdHJpY3Rpb24YBCABKAsyFi5sYXZhbnQudjEuUmVzdHJpY3Rpb24SLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMpUDCg1BY2Nlc3NTZXJ2aWNlEkYKCUNyZWF0ZUtleRIbLmxhdmFudC52MS5DcmVhdGVLZXlSZXF1ZXN0GhwubGF2YW50LnYxLkNyZWF0ZUtleVJlc3BvbnNlEkMKCExpc3RLZXlzEhoubGF2YW50LnYxLkxpc3RLZXlzUmVxdWVzdBobLmxhdmFudC52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVJldm9rZUtleRIbLmxhdmFudC52MS5SZXZva2VLZXlSZXF1ZXN0GhwubGF2YW50LnYxLlJldm9rZUtleVJlc3BvbnNlEl4KEUNyZWF0ZUFjY2Vzc1Rva2VuEiMubGF2YW50LnYxLkNyZWF0ZUFjY2Vzc1Rva2VuUmVxdWVzdBokLmxhdmFudC52MS5DcmVhdGVBY2Nlc3NUb2tlblJlc3BvbnNlEk8KDEdldFByaW5jaXBhbBIeLmxhdmFudC52MS5HZXRQcmluY2lwYWxSZXF1ZXN0Gh8ubGF2YW50LnYxLkdldFByaW5jaXBhbFJlc3BvbnNlQoEBCg1kZXYubGF2YW50LnYxQhJBY2Nlc3NTZXJ2aWNlUHJvdG9QAVodbGF2YW50LmRldi9sYXZhbnQvdjE7bGF2YW50djGqAglMYXZhbnQuVjHKAglMYXZhbnRcVjHiAhVMYXZhbnRcVjFcR1BCTWV0YWRhdGHqAgpMYXZhbnQ6OlYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_lavant_v1_bounds]);
+  fileDesc("Ch5sYXZhbnQvdjEvYWNjZXNzX3NlcnZpY2UucHJvdG8SCWxhdmFudC52MSKDAwoDS2V5Eg4KBmtleV9pZBgBIAEoCRImCgRuYW1lGAIgASgJQhjC9iIUCQAAAAAAAPA/EQAAAAAAAGBAKAISDgoGdGVuYW50GAMgASgJEjoKBnNjb3BlcxgEIAMoCUIqwvYiJgkAAAAAAADwPxEAAAAAAABAQDISCQAAAAAAAPA/EQAAAAAAAFBAEisKC3Jlc3RyaWN0aW9uGAUgASgLMhYubGF2YW50LnYxLlJlc3RyaWN0aW9uEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtjcmVhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmNyZWF0ZWRfYnkYCSABKAkSJAoGbGltaXRzGAogASgLMhQubGF2YW50LnYxLktleUxpbWl0cyKyAgoJS2V5TGltaXRzEiMKB3N0cmVhbXMYASABKAVCDcL2IgkJAAAAAAAA8D9IAIgBARIhCgVjYWxscxgCIAEoBUINwvYiCQkAAAAAAADwP0gBiAEBEi0KEWV2ZW50c19wZXJfc2Vjb25kGAMgASgBQg3C9iIJCfyp8dJNYlA/SAKIAQESLAoQYnl0ZXNfcGVyX3NlY29uZBgEIAEoAUINwvYiCQn8qfHSTWJQP0gDiAEBEisKD3J1bnNfcGVyX3NlY29uZBgFIAEoAUINwvYiCQn8qfHSTWJQP0gEiAEBQgoKCF9zdHJlYW1zQggKBl9jYWxsc0IUChJfZXZlbnRzX3Blcl9zZWNvbmRCEwoRX2J5dGVzX3Blcl9zZWNvbmRCEgoQX3J1bnNfcGVyX3NlY29uZCK2AgoLUmVzdHJpY3Rpb24SNAoHcnVuX2lkcxgBIAMoCUIjwvYiHxEAAAAAAABZQDIUCQAAAAAAAPA/EQAAAAAAAGBAKAISMgoFbmFtZXMYAiADKAlCI8L2Ih8RAAAAAAAAWUAyFAkAAAAAAADwPxEAAAAAAABwQCgBEmQKBmxhYmVscxgDIAMoCzIiLmxhdmFudC52MS5SZXN0cmljdGlvbi5MYWJlbHNFbnRyeUIwwvYiLBEAAAAAAABQQDILEQAAAAAAAJBAKAE6FAkAAAAAAADwPxEAAAAAAABgQCgBEigKD2NvbnZlcnNhdGlvbl9pZBgEIAEoCUIPwvYiCxEAAAAAAABwQCgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiNwoQQ3JlYXRlS2V5UmVxdWVzdBIjCgNrZXkYASABKAsyDi5sYXZhbnQudjEuS2V5QgbC9iICQAEiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4ubGF2YW50LnYxLktleRIOCgZzZWNyZXQYAiABKAkiggEKD0xpc3RLZXlzUmVxdWVzdBIdCgZ0ZW5hbnQYASABKAlCDcL2IgkRAAAAAAAAUEASLgoJcGFnZV9zaXplGAIgASgFQhbC9iISCQAAAAAAAPA/EQAAAAAAQI9ASACIAQESEgoKcGFnZV90b2tlbhgDIAEoCUIMCgpfcGFnZV9zaXplIkkKEExpc3RLZXlzUmVzcG9uc2USHAoEa2V5cxgBIAMoCzIOLmxhdmFudC52MS5LZXkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlsKEFJldm9rZUtleVJlcXVlc3QSKAoGa2V5X2lkGAEgASgJQhjC9iIUCQAAAAAAAPA/EQAAAAAAAFBAKAISHQoGdGVuYW50GAIgASgJQg3C9iIJEQAAAAAAAFBAIjAKEVJldm9rZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmxhdmFudC52MS5LZXki5gEKGENyZWF0ZUFjY2Vzc1Rva2VuUmVxdWVzdBIzCgtyZXN0cmljdGlvbhgBIAEoCzIWLmxhdmFudC52MS5SZXN0cmljdGlvbkIGwvYiAkABEjEKBnNjb3BlcxgCIAMoCUIhwvYiHREAAAAAAAAAQDISCQAAAAAAAPA/EQAAAAAAAFBAEkMKCGxpZmV0aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhbC9iISCQAAAAAAAPA/EQAAAAAAIKxAEh0KBG5hbWUYBCABKAlCD8L2IgsRAAAAAAAAYEAoAiJbChlDcmVhdGVBY2Nlc3NUb2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIVChNHZXRQcmluY2lwYWxSZXF1ZXN0Is0BChRHZXRQcmluY2lwYWxSZXNwb25zZRIOCgZ0ZW5hbnQYASABKAkSEQoJcHJpbmNpcGFsGAIgASgJEg4KBnNjb3BlcxgDIAMoCRIrCgtyZXN0cmljdGlvbhgEIAEoCzIWLmxhdmFudC52MS5SZXN0cmljdGlvbhIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoGbGltaXRzGAYgASgLMhQubGF2YW50LnYxLktleUxpbWl0czKVAwoNQWNjZXNzU2VydmljZRJGCglDcmVhdGVLZXkSGy5sYXZhbnQudjEuQ3JlYXRlS2V5UmVxdWVzdBocLmxhdmFudC52MS5DcmVhdGVLZXlSZXNwb25zZRJDCghMaXN0S2V5cxIaLmxhdmFudC52MS5MaXN0S2V5c1JlcXVlc3QaGy5sYXZhbnQudjEuTGlzdEtleXNSZXNwb25zZRJGCglSZXZva2VLZXkSGy5sYXZhbnQudjEuUmV2b2tlS2V5UmVxdWVzdBocLmxhdmFudC52MS5SZXZva2VLZXlSZXNwb25zZRJeChFDcmVhdGVBY2Nlc3NUb2tlbhIjLmxhdmFudC52MS5DcmVhdGVBY2Nlc3NUb2tlblJlcXVlc3QaJC5sYXZhbnQudjEuQ3JlYXRlQWNjZXNzVG9rZW5SZXNwb25zZRJPCgxHZXRQcmluY2lwYWwSHi5sYXZhbnQudjEuR2V0UHJpbmNpcGFsUmVxdWVzdBofLmxhdmFudC52MS5HZXRQcmluY2lwYWxSZXNwb25zZUKBAQoNZGV2LmxhdmFudC52MUISQWNjZXNzU2VydmljZVByb3RvUAFaHWxhdmFudC5kZXYvbGF2YW50L3YxO2xhdmFudHYxqgIJTGF2YW50LlYxygIJTGF2YW50XFYx4gIVTGF2YW50XFYxXEdQQk1ldGFkYXRh6gIKTGF2YW50OjpWMWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_lavant_v1_bounds]);
 
 /**
  * An API key without its secret.
@@ -87,6 +87,13 @@ export type Key = Message<"lavant.v1.Key"> & {
    * @generated from field: string created_by = 9;
    */
   createdBy: string;
+
+  /**
+   * The most that calls with the key may use. Absent: only the quotas of its tenant apply.
+   *
+   * @generated from field: lavant.v1.KeyLimits limits = 10;
+   */
+  limits?: KeyLimits | undefined;
 };
 
 /**
@@ -95,6 +102,57 @@ export type Key = Message<"lavant.v1.Key"> & {
  */
 export const KeySchema: GenMessage<Key> = /*@__PURE__*/
   messageDesc(file_lavant_v1_access_service, 0);
+
+/**
+ * The most that calls with one key, and with the access tokens that it created, may use of one server. The quotas of the
+ * tenant apply as well. What exceeds a limit fails with QUOTA_EXCEEDED, with RetryInfo and the subject
+ * "principal/PRINCIPAL". A field that is absent sets no limit.
+ *
+ * @generated from message lavant.v1.KeyLimits
+ */
+export type KeyLimits = Message<"lavant.v1.KeyLimits"> & {
+  /**
+   * Open streams, publishing calls and waits. 1 or more.
+   *
+   * @generated from field: optional int32 streams = 1;
+   */
+  streams?: number | undefined;
+
+  /**
+   * Other calls in progress. 1 or more.
+   *
+   * @generated from field: optional int32 calls = 2;
+   */
+  calls?: number | undefined;
+
+  /**
+   * Events that are appended, per second. 0.001 or more.
+   *
+   * @generated from field: optional double events_per_second = 3;
+   */
+  eventsPerSecond?: number | undefined;
+
+  /**
+   * Bytes of events that are appended, per second. 0.001 or more.
+   *
+   * @generated from field: optional double bytes_per_second = 4;
+   */
+  bytesPerSecond?: number | undefined;
+
+  /**
+   * Runs that are created, per second. 0.001 or more.
+   *
+   * @generated from field: optional double runs_per_second = 5;
+   */
+  runsPerSecond?: number | undefined;
+};
+
+/**
+ * Describes the message lavant.v1.KeyLimits.
+ * Use `create(KeyLimitsSchema)` to create a new message.
+ */
+export const KeyLimitsSchema: GenMessage<KeyLimits> = /*@__PURE__*/
+  messageDesc(file_lavant_v1_access_service, 1);
 
 /**
  * Runs that a credential is for: those that match every field that is not empty. To the credential other runs do not
@@ -137,7 +195,7 @@ export type Restriction = Message<"lavant.v1.Restriction"> & {
  * Use `create(RestrictionSchema)` to create a new message.
  */
 export const RestrictionSchema: GenMessage<Restriction> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 1);
+  messageDesc(file_lavant_v1_access_service, 2);
 
 /**
  * Request of CreateKey.
@@ -158,7 +216,7 @@ export type CreateKeyRequest = Message<"lavant.v1.CreateKeyRequest"> & {
  * Use `create(CreateKeyRequestSchema)` to create a new message.
  */
 export const CreateKeyRequestSchema: GenMessage<CreateKeyRequest> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 2);
+  messageDesc(file_lavant_v1_access_service, 3);
 
 /**
  * Response of CreateKey.
@@ -186,7 +244,7 @@ export type CreateKeyResponse = Message<"lavant.v1.CreateKeyResponse"> & {
  * Use `create(CreateKeyResponseSchema)` to create a new message.
  */
 export const CreateKeyResponseSchema: GenMessage<CreateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 3);
+  messageDesc(file_lavant_v1_access_service, 4);
 
 /**
  * Request of ListKeys.
@@ -221,7 +279,7 @@ export type ListKeysRequest = Message<"lavant.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 4);
+  messageDesc(file_lavant_v1_access_service, 5);
 
 /**
  * Response of ListKeys.
@@ -249,7 +307,7 @@ export type ListKeysResponse = Message<"lavant.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 5);
+  messageDesc(file_lavant_v1_access_service, 6);
 
 /**
  * Request of RevokeKey.
@@ -277,7 +335,7 @@ export type RevokeKeyRequest = Message<"lavant.v1.RevokeKeyRequest"> & {
  * Use `create(RevokeKeyRequestSchema)` to create a new message.
  */
 export const RevokeKeyRequestSchema: GenMessage<RevokeKeyRequest> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 6);
+  messageDesc(file_lavant_v1_access_service, 7);
 
 /**
  * Response of RevokeKey.
@@ -298,7 +356,7 @@ export type RevokeKeyResponse = Message<"lavant.v1.RevokeKeyResponse"> & {
  * Use `create(RevokeKeyResponseSchema)` to create a new message.
  */
 export const RevokeKeyResponseSchema: GenMessage<RevokeKeyResponse> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 7);
+  messageDesc(file_lavant_v1_access_service, 8);
 
 /**
  * Request of CreateAccessToken.
@@ -342,7 +400,7 @@ export type CreateAccessTokenRequest = Message<"lavant.v1.CreateAccessTokenReque
  * Use `create(CreateAccessTokenRequestSchema)` to create a new message.
  */
 export const CreateAccessTokenRequestSchema: GenMessage<CreateAccessTokenRequest> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 8);
+  messageDesc(file_lavant_v1_access_service, 9);
 
 /**
  * Response of CreateAccessToken.
@@ -370,7 +428,7 @@ export type CreateAccessTokenResponse = Message<"lavant.v1.CreateAccessTokenResp
  * Use `create(CreateAccessTokenResponseSchema)` to create a new message.
  */
 export const CreateAccessTokenResponseSchema: GenMessage<CreateAccessTokenResponse> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 9);
+  messageDesc(file_lavant_v1_access_service, 10);
 
 /**
  * Request of GetPrincipal.
@@ -385,7 +443,7 @@ export type GetPrincipalRequest = Message<"lavant.v1.GetPrincipalRequest"> & {
  * Use `create(GetPrincipalRequestSchema)` to create a new message.
  */
 export const GetPrincipalRequestSchema: GenMessage<GetPrincipalRequest> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 10);
+  messageDesc(file_lavant_v1_access_service, 11);
 
 /**
  * Response of GetPrincipal.
@@ -427,6 +485,13 @@ export type GetPrincipalResponse = Message<"lavant.v1.GetPrincipalResponse"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 5;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * Limits of the credential. Absent: only the quotas of its tenant apply.
+   *
+   * @generated from field: lavant.v1.KeyLimits limits = 6;
+   */
+  limits?: KeyLimits | undefined;
 };
 
 /**
@@ -434,7 +499,7 @@ export type GetPrincipalResponse = Message<"lavant.v1.GetPrincipalResponse"> & {
  * Use `create(GetPrincipalResponseSchema)` to create a new message.
  */
 export const GetPrincipalResponseSchema: GenMessage<GetPrincipalResponse> = /*@__PURE__*/
-  messageDesc(file_lavant_v1_access_service, 11);
+  messageDesc(file_lavant_v1_access_service, 12);
 
 /**
  * Credentials: who may call, for which tenant, and what each credential allows.
@@ -454,6 +519,7 @@ export const AccessService: GenService<{
    * another key: revoke the one whose secret was lost.
    *
    * Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+   * PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
    *
    * @generated from rpc lavant.v1.AccessService.CreateKey
    */
