@@ -49,6 +49,7 @@ QUESTION = re.compile(r"(What|How|Whether|Which|Where|When|Who|Whoever|Whatever|
 QUOTED_QUESTION = re.compile(rf'"""{QUESTION.pattern}')
 DEFINITION = re.compile(r"^ *(?:async def|def|class) (\w+)", re.MULTILINE)
 LONGEST_FILE = 600
+NOT_WRITTEN = ("_sync", "__pycache__", "gen", "node_modules", "build")  # but generated, installed or built
 EXPORTED = frozenset(client.__all__)
 ONE_CONCEPT = frozenset({"FieldViolation", "Principal", "Restriction"})  # at both ends of a call
 COMMENT = re.compile(r"(?:^|\s\s)#.*")
@@ -141,11 +142,11 @@ def paragraphs(markdown: str) -> Iterator[tuple[int, str]]:
 def javascript_texts(source: str) -> Iterator[tuple[int, str]]:
     """Yield the comments and the literals of more than one word, with their lines."""
     for number, line in enumerate(source.splitlines(), 1):
-        texts = " ".join(re.findall(r'//.*|"[^"]* [^"]*"|`[^`]* [^`]*`', line))
+        texts = " ".join(re.findall(r'//.*|^\s*/?\*.*|"[^"]* [^"]*"|`[^`]* [^`]*`', line))
         yield number, CHARTS.sub("", texts).replace("`", " ")
 
 
-TEXTS = {".proto": comments, ".js": javascript_texts}
+TEXTS = {".proto": comments, ".js": javascript_texts, ".ts": javascript_texts}
 
 
 def faults(path: str, source: str) -> Iterator[Fault]:
@@ -164,10 +165,10 @@ def files() -> Iterator[str]:
     for folder in ("client", "server", "protos/lavant", "docs", "tests"):
         for path in sorted((ROOT / folder).rglob("*")):
             name = path.relative_to(ROOT).as_posix()
-            generated = "/_sync/" in name or "__pycache__" in name
+            generated = any(f"/{folder}/" in name for folder in NOT_WRITTEN)
             # The glossary lists the words, and these tests have them as examples.
             lists = name == "docs/glossary.md" or name.startswith("tests/tree/")
-            if path.suffix in {".py", ".proto", ".md", ".js", ".html", ".yaml"} and not generated and not lists:
+            if path.suffix in {".py", ".proto", ".md", ".js", ".ts", ".html", ".yaml"} and not generated and not lists:
                 yield name
     yield from (path.name for path in sorted(ROOT.glob("*.md")))
 
