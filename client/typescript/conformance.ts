@@ -47,6 +47,7 @@ const operations: Record<string, (command: Command, operation: Operation) => Pro
     const { signal } = operation;
     let position: string = command.resume_token ?? "";
     let release = () => {};
+    signal.addEventListener("abort", () => release(), { once: true });
     operation.commands = ({ do: what }) => (what === "position" ? say({ id: command.id, position }) : release());
     const stream = client.runs.read(command.run, {
       signal,
@@ -75,7 +76,6 @@ const operations: Record<string, (command: Command, operation: Operation) => Pro
       if (command.hold) {
         await new Promise<void>((resolve) => {
           release = resolve;
-          signal.addEventListener("abort", () => resolve(), { once: true });
         });
         signal.throwIfAborted();
       }
@@ -91,6 +91,7 @@ const operations: Record<string, (command: Command, operation: Operation) => Pro
       producerEpoch: epoch === undefined ? undefined : BigInt(epoch),
       create: create && settings(create),
     });
+    if (create !== undefined) publisher.put({ payload: { case: "runStarted", value: {} } });
     return new Promise((resolve, reject) => {
       const attempt = (work: () => unknown) => Promise.resolve().then(work).catch(reject);
       operation.signal.addEventListener("abort", () => {
@@ -112,7 +113,7 @@ const operations: Record<string, (command: Command, operation: Operation) => Pro
           attempt(async () => say({ id: command.id, flushed: `${await publisher.flush()}`, tag }));
         } else if (what === "finish") {
           attempt(async () => {
-            const error = error_message ? { error: { message: error_message } } : {};
+            const error = state === "SUCCEEDED" ? {} : { error: { message: error_message || state.toLowerCase() } };
             const value = { state: lavant.RunState[state as "SUCCEEDED"], ...error };
             publisher.put({ payload: { case: "runFinished", value } });
             const last = await publisher.flush();

@@ -2,7 +2,7 @@ import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } fro
 import type { CallSlot, Channels } from "./channels.js";
 import type { Closer } from "./closer.js";
 import type { Credentials } from "./credentials.js";
-import { type LavantError, Unavailable } from "./errors.js";
+import { LavantError, Unavailable } from "./errors.js";
 import type { Sessions } from "./reading/sessions.js";
 import { fromCall, isCut } from "./status.js";
 import { Backoff, sleep } from "./time.js";
@@ -53,7 +53,7 @@ export async function unary<I extends DescMessage, O extends DescMessage>(
       silent = error.code === "DEADLINE_EXCEEDED";
       if (credentials.mayRetry(error, sent)) continue;
       if (error.reason !== "UNAVAILABLE" && !isCut(thrown)) throw error;
-      const pause = Math.max(backoff.next(), error.retryAfterMs ?? 0);
+      const pause = backoff.afterCut(error.retryAfterMs);
       if (Date.now() + pause >= deadline) throw outOfReach(error);
       avoid = slot.target;
       await sleep(pause, signal);
@@ -74,7 +74,10 @@ export async function* pages<I extends DescMessage, O extends DescMessage>(
   do {
     const page = await unary(connection, method, request(token), options);
     yield page;
-    token = (page as { nextPageToken?: string }).nextPageToken ?? "";
+    const next = (page as { nextPageToken?: string }).nextPageToken ?? "";
+    if (next !== "" && next === token)
+      throw new LavantError("the server's page token repeats: the list would never end");
+    token = next;
   } while (token !== "");
 }
 

@@ -11,7 +11,7 @@ import { type OnError, RunProducer } from "./publishing/run-producer.js";
 import { type EventStream, readRun } from "./reading/event-stream.js";
 import { type EventTypeName, eventTypes, parsePosition, type ReadOptions } from "./reading/options.js";
 import { listScores, recordScore, type ScoreOptions } from "./scores.js";
-import { duration } from "./time.js";
+import { Backoff, duration, sleep } from "./time.js";
 import { type RunChange, type RunFilterInit, watchRuns } from "./watch.js";
 
 export interface StartOptions extends Omit<RunSettingsInit, "name"> {
@@ -96,7 +96,9 @@ export class Runs {
    */
   async wait(runId: string, { timeoutMs = Number.POSITIVE_INFINITY, signal }: CallOptions = {}): Promise<Run> {
     const deadline = Date.now() + timeoutMs;
+    const backoff = new Backoff();
     for (;;) {
+      backoff.opened();
       const wait = Math.min(LONGEST_WAIT_MS, Math.max(0, deadline - Date.now()));
       const run = known(
         await unary(
@@ -110,6 +112,8 @@ export class Runs {
       if (Date.now() >= deadline) {
         throw new WaitTimeout(`run ${runId} is ${RunState[run.state]?.toLowerCase()} after ${timeoutMs / 1000} s`);
       }
+      // A server that drains, or whose call's credential expires, returns early.
+      await sleep(Math.min(backoff.afterEnd(0), Math.max(0, deadline - Date.now())), signal);
     }
   }
 

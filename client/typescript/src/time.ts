@@ -29,19 +29,58 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Delays between attempts to reach a server: 0.1 s, doubled up to 5 s, half of it random. */
+const STEADY_MS = 1_000;
+
+/**
+ * Delays between attempts to reach a server: 0.1 s, doubled up to 5 s, half of it random, and short again after a call
+ * that made progress: it brought something new, or stayed open for a second. A server that is not well may open and end
+ * every call at once.
+ */
 export class Backoff {
   #next = 100;
+  #openedAt: number | undefined;
+  #failingSince: number | undefined;
 
-  /** Return the next delay in milliseconds. */
-  next(): number {
+  /** Note that a call is open. */
+  opened(): void {
+    this.#openedAt ??= Date.now();
+  }
+
+  /** Note that a call brought something new. */
+  progressed(): void {
+    this.#next = 100;
+    this.#failingSince = undefined;
+  }
+
+  /** Note that the call ended as planned, and return the time until the next one, in milliseconds. */
+  afterEnd(retryDelayMs: number): number {
+    const isProgress = this.#ended() || this.#failingSince === undefined;
+    this.#failingSince ??= Date.now();
+    return isProgress ? retryDelayMs : Math.max(retryDelayMs, this.#delay());
+  }
+
+  /** Note that the call was cut, and return the time until the next one, in milliseconds. */
+  afterCut(retryAfterMs = 0): number {
+    this.#ended();
+    this.#failingSince ??= Date.now();
+    return Math.max(retryAfterMs, this.#delay());
+  }
+
+  /** Return whether all attempts within the last `timeoutMs`, the next one after `pauseMs` included, brought nothing. */
+  isExhausted(timeoutMs: number, pauseMs: number): boolean {
+    return this.#failingSince !== undefined && Date.now() + pauseMs > this.#failingSince + timeoutMs;
+  }
+
+  #ended(): boolean {
+    const isSteady = this.#openedAt !== undefined && Date.now() - this.#openedAt >= STEADY_MS;
+    this.#openedAt = undefined;
+    if (isSteady) this.progressed();
+    return isSteady;
+  }
+
+  #delay(): number {
     const full = this.#next;
     this.#next = Math.min(full * 2, 5_000);
     return full / 2 + (Math.random() * full) / 2;
-  }
-
-  /** Begin with the shortest delay again. */
-  reset(): void {
-    this.#next = 100;
   }
 }

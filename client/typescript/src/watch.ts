@@ -33,7 +33,7 @@ export async function* watchRuns(
   { filter, token, reconnectTimeoutMs, signal }: WatchOptions,
 ): AsyncGenerator<RunChange, void> {
   const backoff = new Backoff();
-  let cutSince: number | undefined;
+  let wasCaughtUp = false;
   let avoid: string | undefined;
   for (;;) {
     signal.throwIfAborted();
@@ -54,20 +54,21 @@ export async function* watchRuns(
       const response = slot.transport.stream(RunService.method.watchRuns, call.signal, undefined, sent, request);
       for await (const frame of untilSilent(response, dog, call)) {
         dog.intervalMs = SILENCE_MS;
-        cutSince = undefined;
-        backoff.reset();
+        backoff.opened();
         credentials.accepted();
         const changes = changesOf(frame);
+        if (changes.some(({ type }) => type !== "caught_up" || !wasCaughtUp)) backoff.progressed();
+        wasCaughtUp ||= frame.caughtUp;
         for (const [index, change] of changes.entries()) {
           // Between changes of one frame the position is still before the frame.
           yield { ...change, resumeToken: index + 1 < changes.length ? token : frame.resumeToken };
         }
         token = frame.resumeToken;
         if (frame.end === undefined) continue;
-        pause = milliseconds(frame.end.retryDelay);
+        pause = backoff.afterEnd(milliseconds(frame.end.retryDelay));
         break;
       }
-      pause ??= backoff.next(); // a proxy closed the stream
+      pause ??= backoff.afterCut(); // a proxy closed the stream
     } catch (thrown) {
       signal.throwIfAborted();
       const error = fromCall(thrown);
@@ -78,9 +79,8 @@ export async function* watchRuns(
       }
       const isRetried = error.reason === "UNAVAILABLE" || error.reason === "SLOW_CONSUMER";
       if (!isRetried && !dog.silent && !isCut(thrown)) throw error;
-      cutSince ??= Date.now();
-      pause = Math.max(backoff.next(), error.retryAfterMs ?? 0);
-      if (Date.now() + pause > cutSince + reconnectTimeoutMs) {
+      pause = backoff.afterCut(error.retryAfterMs);
+      if (backoff.isExhausted(reconnectTimeoutMs, pause)) {
         throw new StreamCut(`no server could be reached for ${reconnectTimeoutMs / 1000} s: ${error.message}`, {
           reason: error.reason,
           code: error.code,

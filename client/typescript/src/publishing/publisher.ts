@@ -100,7 +100,7 @@ export class Publisher {
     }
   }
 
-  /** Wait until the queue has room. */
+  /** Wait until the queue takes further events. */
   async ready(): Promise<void> {
     while (!this.#outbox.hasRoom && this.failure === undefined) await this.#answered.wait();
   }
@@ -156,10 +156,12 @@ export class Publisher {
         );
         for await (const { answers, cancelRequests } of responses) {
           this.#unansweredSince = undefined;
+          const { durable } = this.#outbox;
           for (const answer of answers) {
             this.#handle(answer);
+            if (this.#outbox.durable > durable) backoff.progressed();
             credentials.accepted();
-            backoff.reset();
+            backoff.opened();
             avoid = undefined;
           }
           for (const { runId, reason } of cancelRequests) {
@@ -168,12 +170,12 @@ export class Publisher {
           this.#changed.open();
           this.#answered.open();
         }
-        pause = backoff.next(); // ended without an error: as planned, or by a proxy
+        pause = backoff.afterCut(); // ended without an error: as planned, or by a proxy
       } catch (thrown) {
         const error = thrown instanceof Retry ? thrown.error : fromCall(thrown);
         if (credentials.mayRetry(error, sent)) continue;
         if (!(thrown instanceof Retry) && !isTransient(error) && !silence.isBroken && !isCut(thrown)) this.#fail(error);
-        pause = Math.max(backoff.next(), error.retryAfterMs ?? 0);
+        pause = backoff.afterCut(error.retryAfterMs);
       } finally {
         silence.stop();
         this.#closed.signal.removeEventListener("abort", stop);

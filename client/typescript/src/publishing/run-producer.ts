@@ -42,7 +42,7 @@ export class RunProducer extends Scope {
     return (this.signal.reason as CancelRequested).message;
   }
 
-  /** Wait until the queue of events has room. */
+  /** Wait until the queue takes further events. */
   async ready(): Promise<void> {
     await this.#publisher.ready();
   }

@@ -37,7 +37,7 @@ export async function* readFrames(
 ): AsyncGenerator<StreamEventsResponse, StreamEndReason> {
   const { channels, credentials, timeoutMs } = connection;
   const backoff = new Backoff();
-  let cutSince: number | undefined;
+  let wasCaughtUp = false;
   let avoid: string | undefined;
   for (;;) {
     signal.throwIfAborted();
@@ -70,11 +70,12 @@ export async function* readFrames(
       for await (const frame of untilSilent(response, dog, call)) {
         if (frame.opened !== undefined) {
           session.wasOpened = true;
-          cutSince = undefined;
-          backoff.reset();
+          backoff.opened();
           credentials.accepted();
           dog.intervalMs = 3 * milliseconds(frame.opened.heartbeatInterval) || dog.intervalMs;
         }
+        if (frame.events?.events.length || (frame.caughtUp && !wasCaughtUp)) backoff.progressed();
+        wasCaughtUp ||= frame.caughtUp !== undefined;
         yield frame;
         token = frame.resumeToken || token;
         end = frame.end;
@@ -84,15 +85,14 @@ export async function* readFrames(
       if (!end.reconnect) return end.reason;
       if (end.reason === StreamEndReason.CREDENTIAL_EXPIRED) credentials.renew();
       if (end.reason !== StreamEndReason.DRAINING) avoid = undefined;
-      pause = milliseconds(end.retryDelay);
+      pause = backoff.afterEnd(milliseconds(end.retryDelay));
     } catch (thrown) {
       signal.throwIfAborted();
       const error = fromCall(thrown);
       if (credentials.mayRetry(error, sent)) continue;
       if (!RETRIED.has(error.reason) && !dog.silent && !isCut(thrown)) throw error;
-      cutSince ??= Date.now();
-      pause = Math.max(backoff.next(), error.retryAfterMs ?? 0);
-      if (Date.now() + pause > cutSince + reconnectTimeoutMs) throw cut(error, reconnectTimeoutMs);
+      pause = backoff.afterCut(error.retryAfterMs);
+      if (backoff.isExhausted(reconnectTimeoutMs, pause)) throw cut(error, reconnectTimeoutMs);
     } finally {
       signal.removeEventListener("abort", stop);
       call.abort(); // also when the reader leaves the loop: the server then releases the lease

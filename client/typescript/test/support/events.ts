@@ -4,7 +4,7 @@ import { RunState } from "../../src/index.js";
 export const started: EventInit = { payload: { case: "runStarted", value: {} } };
 export const finished: EventInit = { payload: { case: "runFinished", value: { state: RunState.SUCCEEDED } } };
 
-/** Return an event that tests can tell from others. */
+/** Return an event with a value by which tests recognize it. */
 export function custom(value: unknown): EventInit {
   return { payload: { case: "custom", value: { name: "test", valueJson: JSON.stringify(value) } } };
 }
