@@ -1,4 +1,4 @@
-"""The command `lavant`, as a process."""
+"""The command `lavant`, as a process: forked where that makes no difference."""
 
 import asyncio
 import os
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from support.forks import Fork, can_fork
 
 LIMIT = 30.0
 COMMAND = (sys.executable, "-c", "from lavant.client.cli import main; main()")
@@ -25,7 +27,7 @@ class Ended:
 class Process:
     """A command that runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Fork) -> None:
         self._process = process
 
     async def line(self) -> str:
@@ -60,15 +62,17 @@ async def start_command(
 ) -> Process:
     """Start the command in a terminal of 80 columns, with these environment variables."""
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
-    process = await asyncio.create_subprocess_exec(
-        *program,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
-        env={**kept, "LAVANT_TARGET": target, "COLUMNS": "80", "TERM": "xterm-256color", **variables},
+    environment = {**kept, "LAVANT_TARGET": target, "COLUMNS": "80", "TERM": "xterm-256color", **variables}
+    pipe = asyncio.subprocess.PIPE
+    if program is COMMAND and can_fork(environment):
+        return Process(
+            await Fork.started("lavant.client.cli:main", arguments, environment, stdin=True, stdout=stdout, stderr=pipe)
+        )
+    return Process(
+        await asyncio.create_subprocess_exec(
+            *program, *arguments, stdin=pipe, stdout=stdout, stderr=pipe, env=environment
+        )
     )
-    return Process(process)
 
 
 async def run_command(

@@ -26,6 +26,7 @@ from lavant.v1.rule_service_pb2_grpc import RuleServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
 from support.credentials import authorized
+from support.forks import Fork, can_fork
 
 if TYPE_CHECKING:
     from lavant.v1.access_service_pb2_grpc import AccessServiceAsyncStub
@@ -142,7 +143,7 @@ class ServerProcess:
         self.http = http
         self.admin = admin
         self._store = store or f"sqlite:///{folder}/lavant.db"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Fork | None = None
 
     @property
     def pid(self) -> int:
@@ -152,14 +153,19 @@ class ServerProcess:
 
     async def start(self, *flags: str, stderr: IO[bytes] | None = None) -> None:
         """Start, or start again on the same port; the log goes to `stderr`, or to where this process's goes."""
-        listen = self.target or "127.0.0.1:0"
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lavant.server", "--listen", listen),
-            *("--http", self.http, "--admin", self.admin, "--store", self._store, *flags),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **self.environment},
-        )
+        listen = ("--listen", self.target or "127.0.0.1:0")
+        arguments = (*listen, "--http", self.http, "--admin", self.admin, "--store", self._store, *flags)
+        environment = {**os.environ, **self.environment}
+        if can_fork(environment):
+            log = None if stderr is None else stderr.fileno()
+            self._process = await Fork.started("lavant.server.__main__:main", arguments, environment, stderr=log)
+        else:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "lavant.server", *arguments),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+            )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_LIMIT):
             line = (await self._process.stdout.readline()).decode()
