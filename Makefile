@@ -7,7 +7,7 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
-.PHONY: test-typescript check-typescript
+.PHONY: test-typescript check-typescript test-go check-go
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,14 @@ test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
-test-clients: test-typescript ## Build and test the clients in other languages than Python
+test-clients: test-typescript test-go ## Build and test the clients in other languages than Python
 
 test-typescript: .venv/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent build && npm run --silent test
+
+test-go: .venv/.ready
+	cd client/go && go test -race -timeout 4m ./... && go build -o ../../build/go/conformance ./conformance
+	$(MAKE) --no-print-directory conformance CLIENT=build/go/conformance
 
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
 	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
@@ -44,10 +48,13 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree
 
-check-clients: check-typescript ## Lint the clients in other languages than Python, and check their generated code
+check-clients: check-typescript check-go ## Lint the clients in other languages than Python, and check their generated code
 
 check-typescript: .venv-proto/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent check && npm run --silent build && ./generate --check
+
+check-go: .venv-proto/.ready
+	cd client/go && go vet ./... && test -z "$$(gofmt -l .)" && ./generate --check
 
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
 	$(PYTHON) tests/tree/oldest.py
@@ -58,6 +65,7 @@ docs: .venv/.ready ## Build the documentation in build/docs; any warning fails
 proto: .venv-proto/.ready client/typescript/node_modules/.ready ## Generate the code of all clients from protos/
 	protos/generate
 	client/typescript/generate
+	client/go/generate
 
 sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py

@@ -129,8 +129,8 @@ func cut(format string, arguments ...any) *Error {
 	return fromStatus(status.Newf(codes.Unavailable, format, arguments...))
 }
 
-// Texts of INTERNAL and UNKNOWN where the transport failed, not the server. The last two are grpc-go's own: the
-// connection ended within a message, and a proxy ended the call without a status.
+// Texts of INTERNAL and UNKNOWN where the transport failed, not the server. The last two are grpc-go's own, of a proxy
+// that ended the call within a message, or without a status.
 var cutTexts = []string{
 	"RST_STREAM", "GOAWAY", "Stream removed", "Internal error from Core",
 	"unexpected EOF", "server closed the stream without sending trailers",
