@@ -84,29 +84,6 @@ func repeat[Response any](
 	}
 }
 
-// retries decides whether and when a call is made again. Set it to the zero value on progress.
-type retries struct {
-	delays  delays
-	renewed bool
-}
-
-// after returns the delay before the next call, and whether there is to be one. A refused credential is replaced once,
-// at once.
-func (r *retries) after(err error, credential credential, retried func(*Error) bool) (time.Duration, bool) {
-	var failed *Error
-	if !errors.As(err, &failed) {
-		return 0, false
-	}
-	if failed.Reason == ErrUnauthenticated && credential.canRenew() && !r.renewed {
-		r.renewed = true
-		return r.delays.next(0), true
-	}
-	if !retried(failed) {
-		return 0, false
-	}
-	return r.delays.next(failed.RetryAfter), true
-}
-
 // watchdog cancels a call whose connection fell silent. It counts from each Reset; Stop it while nothing is awaited.
 type watchdog struct {
 	*time.Timer

@@ -52,14 +52,17 @@ func (s *Stream) read(ctx context.Context, yield func(*Event) bool) error {
 		if s.isComplete() {
 			return nil
 		}
+		retry.begin()
 		delay, err := s.call(ctx, &retry, yield)
 		switch {
 		case errors.Is(err, errLeft):
 			return err
+		case err == nil && s.isComplete():
+			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("lavant: reading run %s: %w", s.request.GetRunId(), context.Cause(ctx))
 		case err != nil:
-			first := retry == retries{}
+			first := retry.settle()
 			var again bool
 			if delay, again = retry.after(err, s.client.credential, isCut); !again {
 				return err
@@ -67,6 +70,8 @@ func (s *Stream) read(ctx context.Context, yield func(*Event) bool) error {
 			if first {
 				s.client.log.Warn("stream cut", "run", s.request.GetRunId(), "error", err)
 			}
+		default:
+			delay = retry.planned(delay)
 		}
 		if err := sleep(ctx, delay); err != nil {
 			return fmt.Errorf("lavant: reading run %s: %w", s.request.GetRunId(), context.Cause(ctx))
@@ -102,12 +107,14 @@ func (s *Stream) call(parent context.Context, retry *retries, yield func(*Event)
 		dog.Stop() // however long the application handles the events
 		if opened := frame.GetOpened(); opened != nil {
 			s.session.open()
-			*retry = retries{}
+			retry.open()
 			if interval := opened.GetHeartbeatInterval().AsDuration(); interval > 0 {
 				silence = missedHeartbeats * interval
 			}
 		}
-		s.accept(frame)
+		if s.accept(frame) {
+			retry.progress()
+		}
 		if err := s.deliver(yield); err != nil {
 			return 0, err
 		}
@@ -141,8 +148,8 @@ func (s *Stream) nextRequest() *pb.StreamEventsRequest {
 	return request
 }
 
-// accept takes a frame, all of whose predecessors' events were returned.
-func (s *Stream) accept(frame *pb.StreamEventsResponse) {
+// accept takes a frame, all of whose predecessors' events were returned. It reports whether the frame has something new.
+func (s *Stream) accept(frame *pb.StreamEventsResponse) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if opened := frame.GetOpened(); opened != nil {
@@ -161,8 +168,10 @@ func (s *Stream) accept(frame *pb.StreamEventsResponse) {
 		events = events[1:]
 	}
 	s.rest = events
+	isNew := len(events) > 0 || !s.caught && frame.GetCaughtUp() != nil
 	s.caught = s.caught || frame.GetCaughtUp() != nil
 	s.end = frame.GetEnd()
+	return isNew
 }
 
 // deliver returns the events of the last frame that are left. An event is out of the frame before it is yielded: a loop

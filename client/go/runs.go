@@ -3,6 +3,7 @@ package lavant
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -53,7 +54,9 @@ func (r *Runs) ListPages(ctx context.Context, request *pb.ListRunsRequest) iter.
 
 // Wait waits until a run has ended, as long as the context allows, and returns the run.
 func (r *Runs) Wait(ctx context.Context, id string) (*Run, error) {
+	var early delays
 	for {
+		began := time.Now()
 		run, err := repeat(ctx, r.client, longestWait+r.client.timeout, func(own context.Context) (*Run, error) {
 			wait := longestWait
 			if deadline, ok := ctx.Deadline(); ok {
@@ -72,6 +75,10 @@ func (r *Runs) Wait(ctx context.Context, id string) (*Run, error) {
 			return run, fmt.Errorf("lavant: run %s has not ended: %w", id, context.Cause(ctx))
 		case err != nil || HasEnded(run):
 			return run, err
+		case time.Since(began) >= steady:
+			early = delays{}
+		default: // a server that drains answers at once
+			_ = sleep(ctx, early.next(0))
 		}
 	}
 }
@@ -149,6 +156,11 @@ func pages[Item any](token string, get func(token string) ([]Item, string, error
 				}
 			}
 			if next == "" {
+				return
+			}
+			if next == token { // no sound server does that; it would go on for ever
+				var none Item
+				yield(none, errors.New("lavant: the server returned the same page twice"))
 				return
 			}
 			token = next

@@ -23,12 +23,13 @@ func (p *publisher) send() {
 		if calls == 0 && !p.awaitFirst() {
 			return
 		}
+		retry.begin()
 		call := &publishCall{publisher: p, retry: &retry}
 		err := call.run(calls > 0)
 		if p.isDone() {
 			return
 		}
-		first := retry == retries{}
+		first := retry.settle()
 		delay, again := retry.after(err, p.client.credential, isRetried)
 		if !again {
 			p.fail(err)
@@ -201,8 +202,11 @@ func (c *publishCall) handle(answer *pb.BatchAnswer) error {
 		return c.rejected(fromProto(rejection))
 	}
 	receipt := answer.GetReceipt()
-	*c.retry = retries{}
+	if c.retry.openTime.IsZero() {
+		c.retry.open()
+	}
 	if c.outbox.acknowledge(receipt) {
+		c.retry.progress()
 		c.gaps = 0
 	}
 	c.changeLocked()

@@ -67,6 +67,7 @@ type watching struct {
 
 func (w *watching) read(ctx context.Context, yield func(RunChange) bool) error {
 	for {
+		w.retry.begin()
 		delay, err := w.call(ctx, yield)
 		switch {
 		case errors.Is(err, errLeft):
@@ -79,7 +80,7 @@ func (w *watching) read(ctx context.Context, yield func(RunChange) bool) error {
 				return errLeft
 			}
 		case err != nil:
-			first := w.retry == retries{}
+			first := w.retry.settle()
 			var again bool
 			if delay, again = w.retry.after(err, w.client.credential, isRetried); !again {
 				return err
@@ -87,6 +88,9 @@ func (w *watching) read(ctx context.Context, yield func(RunChange) bool) error {
 			if first {
 				w.client.log.Warn("watch cut", "error", err)
 			}
+		default:
+			w.retry.settle()
+			delay = w.retry.delays.next(delay)
 		}
 		if sleep(ctx, delay) != nil {
 			return fmt.Errorf("lavant: watching runs: %w", context.Cause(ctx))
@@ -117,7 +121,9 @@ func (w *watching) call(parent context.Context, yield func(RunChange) bool) (del
 			break
 		}
 		dog.Stop()
-		w.retry = retries{}
+		if w.retry.openTime.IsZero() {
+			w.retry.open()
+		}
 		if err := w.apply(frame, yield); err != nil {
 			return 0, err
 		}
@@ -153,6 +159,9 @@ func (w *watching) apply(frame *pb.WatchRunsResponse, yield func(RunChange) bool
 		changes = append(changes, RunChange{Type: WatchCaughtUp})
 	}
 	before := w.token
+	if len(changes) > 0 && before != frame.GetResumeToken() {
+		w.retry.progress()
+	}
 	w.token = frame.GetResumeToken()
 	for i, change := range changes {
 		change.ResumeToken = before
