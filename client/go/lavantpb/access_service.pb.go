@@ -47,7 +47,9 @@ type Key struct {
 	// Time at which the key was revoked. Absent: it is not revoked. Set by the server.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// Principal that created the key. Set by the server.
-	CreatedBy     string `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedBy string `protobuf:"bytes,9,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// The most that calls with the key may use. Absent: only the quotas of its tenant apply.
+	Limits        *KeyLimits `protobuf:"bytes,10,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +147,97 @@ func (x *Key) GetCreatedBy() string {
 	return ""
 }
 
+func (x *Key) GetLimits() *KeyLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// The most that calls with one key, and with the access tokens that it created, may use of one server. The quotas of the
+// tenant apply as well. What exceeds a limit fails with QUOTA_EXCEEDED, with RetryInfo and the subject
+// "principal/PRINCIPAL". A field that is absent sets no limit.
+type KeyLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Open streams, publishing calls and waits. 1 or more.
+	Streams *int32 `protobuf:"varint,1,opt,name=streams,proto3,oneof" json:"streams,omitempty"`
+	// Other calls in progress. 1 or more.
+	Calls *int32 `protobuf:"varint,2,opt,name=calls,proto3,oneof" json:"calls,omitempty"`
+	// Events that are appended, per second. 0.001 or more.
+	EventsPerSecond *float64 `protobuf:"fixed64,3,opt,name=events_per_second,json=eventsPerSecond,proto3,oneof" json:"events_per_second,omitempty"`
+	// Bytes of events that are appended, per second. 0.001 or more.
+	BytesPerSecond *float64 `protobuf:"fixed64,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3,oneof" json:"bytes_per_second,omitempty"`
+	// Runs that are created, per second. 0.001 or more.
+	RunsPerSecond *float64 `protobuf:"fixed64,5,opt,name=runs_per_second,json=runsPerSecond,proto3,oneof" json:"runs_per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyLimits) Reset() {
+	*x = KeyLimits{}
+	mi := &file_lavant_v1_access_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyLimits) ProtoMessage() {}
+
+func (x *KeyLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_lavant_v1_access_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyLimits.ProtoReflect.Descriptor instead.
+func (*KeyLimits) Descriptor() ([]byte, []int) {
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KeyLimits) GetStreams() int32 {
+	if x != nil && x.Streams != nil {
+		return *x.Streams
+	}
+	return 0
+}
+
+func (x *KeyLimits) GetCalls() int32 {
+	if x != nil && x.Calls != nil {
+		return *x.Calls
+	}
+	return 0
+}
+
+func (x *KeyLimits) GetEventsPerSecond() float64 {
+	if x != nil && x.EventsPerSecond != nil {
+		return *x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *KeyLimits) GetBytesPerSecond() float64 {
+	if x != nil && x.BytesPerSecond != nil {
+		return *x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *KeyLimits) GetRunsPerSecond() float64 {
+	if x != nil && x.RunsPerSecond != nil {
+		return *x.RunsPerSecond
+	}
+	return 0
+}
+
 // Runs that a credential is for: those that match every field that is not empty. To the credential other runs do not
 // exist. It cannot use what spans runs, such as rules and aggregated scores.
 type Restriction struct {
@@ -163,7 +256,7 @@ type Restriction struct {
 
 func (x *Restriction) Reset() {
 	*x = Restriction{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[1]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +268,7 @@ func (x *Restriction) String() string {
 func (*Restriction) ProtoMessage() {}
 
 func (x *Restriction) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[1]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +281,7 @@ func (x *Restriction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restriction.ProtoReflect.Descriptor instead.
 func (*Restriction) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{1}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Restriction) GetRunIds() []string {
@@ -230,7 +323,7 @@ type CreateKeyRequest struct {
 
 func (x *CreateKeyRequest) Reset() {
 	*x = CreateKeyRequest{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[2]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +335,7 @@ func (x *CreateKeyRequest) String() string {
 func (*CreateKeyRequest) ProtoMessage() {}
 
 func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[2]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +348,7 @@ func (x *CreateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{2}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateKeyRequest) GetKey() *Key {
@@ -278,7 +371,7 @@ type CreateKeyResponse struct {
 
 func (x *CreateKeyResponse) Reset() {
 	*x = CreateKeyResponse{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[3]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +383,7 @@ func (x *CreateKeyResponse) String() string {
 func (*CreateKeyResponse) ProtoMessage() {}
 
 func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[3]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +396,7 @@ func (x *CreateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{3}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateKeyResponse) GetKey() *Key {
@@ -335,7 +428,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[4]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +440,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[4]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +453,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{4}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListKeysRequest) GetTenant() string {
@@ -397,7 +490,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[5]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +502,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[5]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +515,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{5}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -452,7 +545,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[6]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +557,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[6]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +570,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{6}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeKeyRequest) GetKeyId() string {
@@ -505,7 +598,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[7]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +610,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[7]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +623,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{7}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevokeKeyResponse) GetKey() *Key {
@@ -559,7 +652,7 @@ type CreateAccessTokenRequest struct {
 
 func (x *CreateAccessTokenRequest) Reset() {
 	*x = CreateAccessTokenRequest{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[8]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +664,7 @@ func (x *CreateAccessTokenRequest) String() string {
 func (*CreateAccessTokenRequest) ProtoMessage() {}
 
 func (x *CreateAccessTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[8]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +677,7 @@ func (x *CreateAccessTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAccessTokenRequest) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{8}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateAccessTokenRequest) GetRestriction() *Restriction {
@@ -628,7 +721,7 @@ type CreateAccessTokenResponse struct {
 
 func (x *CreateAccessTokenResponse) Reset() {
 	*x = CreateAccessTokenResponse{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[9]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +733,7 @@ func (x *CreateAccessTokenResponse) String() string {
 func (*CreateAccessTokenResponse) ProtoMessage() {}
 
 func (x *CreateAccessTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[9]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +746,7 @@ func (x *CreateAccessTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccessTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAccessTokenResponse) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{9}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateAccessTokenResponse) GetToken() string {
@@ -679,7 +772,7 @@ type GetPrincipalRequest struct {
 
 func (x *GetPrincipalRequest) Reset() {
 	*x = GetPrincipalRequest{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[10]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +784,7 @@ func (x *GetPrincipalRequest) String() string {
 func (*GetPrincipalRequest) ProtoMessage() {}
 
 func (x *GetPrincipalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[10]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +797,7 @@ func (x *GetPrincipalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPrincipalRequest.ProtoReflect.Descriptor instead.
 func (*GetPrincipalRequest) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{10}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{11}
 }
 
 // Response of GetPrincipal.
@@ -719,14 +812,16 @@ type GetPrincipalResponse struct {
 	// Runs that the credential is restricted to. Absent: all runs of the tenant.
 	Restriction *Restriction `protobuf:"bytes,4,opt,name=restriction,proto3" json:"restriction,omitempty"`
 	// Time at which the credential expires. Absent: never.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Limits of the credential. Absent: only the quotas of its tenant apply.
+	Limits        *KeyLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPrincipalResponse) Reset() {
 	*x = GetPrincipalResponse{}
-	mi := &file_lavant_v1_access_service_proto_msgTypes[11]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +833,7 @@ func (x *GetPrincipalResponse) String() string {
 func (*GetPrincipalResponse) ProtoMessage() {}
 
 func (x *GetPrincipalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lavant_v1_access_service_proto_msgTypes[11]
+	mi := &file_lavant_v1_access_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +846,7 @@ func (x *GetPrincipalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPrincipalResponse.ProtoReflect.Descriptor instead.
 func (*GetPrincipalResponse) Descriptor() ([]byte, []int) {
-	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{11}
+	return file_lavant_v1_access_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPrincipalResponse) GetTenant() string {
@@ -789,11 +884,18 @@ func (x *GetPrincipalResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetPrincipalResponse) GetLimits() *KeyLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 var File_lavant_v1_access_service_proto protoreflect.FileDescriptor
 
 const file_lavant_v1_access_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1elavant/v1/access_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\"\xb6\x03\n" +
+	"\x1elavant/v1/access_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\"\xe4\x03\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12,\n" +
 	"\x04name\x18\x02 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02R\x04name\x12\x16\n" +
@@ -807,7 +909,21 @@ const file_lavant_v1_access_service_proto_rawDesc = "" +
 	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\t \x01(\tR\tcreatedBy\"\xe9\x02\n" +
+	"created_by\x18\t \x01(\tR\tcreatedBy\x12,\n" +
+	"\x06limits\x18\n" +
+	" \x01(\v2\x14.lavant.v1.KeyLimitsR\x06limits\"\xf2\x02\n" +
+	"\tKeyLimits\x12,\n" +
+	"\astreams\x18\x01 \x01(\x05B\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\xf0?H\x00R\astreams\x88\x01\x01\x12(\n" +
+	"\x05calls\x18\x02 \x01(\x05B\r\xc2\xf6\"\t\t\x00\x00\x00\x00\x00\x00\xf0?H\x01R\x05calls\x88\x01\x01\x12>\n" +
+	"\x11events_per_second\x18\x03 \x01(\x01B\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x02R\x0feventsPerSecond\x88\x01\x01\x12<\n" +
+	"\x10bytes_per_second\x18\x04 \x01(\x01B\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x03R\x0ebytesPerSecond\x88\x01\x01\x12:\n" +
+	"\x0fruns_per_second\x18\x05 \x01(\x01B\r\xc2\xf6\"\t\t\xfc\xa9\xf1\xd2MbP?H\x04R\rrunsPerSecond\x88\x01\x01B\n" +
+	"\n" +
+	"\b_streamsB\b\n" +
+	"\x06_callsB\x14\n" +
+	"\x12_events_per_secondB\x13\n" +
+	"\x11_bytes_per_secondB\x12\n" +
+	"\x10_runs_per_second\"\xe9\x02\n" +
 	"\vRestriction\x12<\n" +
 	"\arun_ids\x18\x01 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02R\x06runIds\x129\n" +
 	"\x05names\x18\x02 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01R\x05names\x12l\n" +
@@ -845,14 +961,15 @@ const file_lavant_v1_access_service_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\"\x15\n" +
-	"\x13GetPrincipalRequest\"\xdb\x01\n" +
+	"\x13GetPrincipalRequest\"\x89\x02\n" +
 	"\x14GetPrincipalResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n" +
 	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x128\n" +
 	"\vrestriction\x18\x04 \x01(\v2\x16.lavant.v1.RestrictionR\vrestriction\x12;\n" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime2\x95\x03\n" +
+	"expireTime\x12,\n" +
+	"\x06limits\x18\x06 \x01(\v2\x14.lavant.v1.KeyLimitsR\x06limits2\x95\x03\n" +
 	"\rAccessService\x12F\n" +
 	"\tCreateKey\x12\x1b.lavant.v1.CreateKeyRequest\x1a\x1c.lavant.v1.CreateKeyResponse\x12C\n" +
 	"\bListKeys\x12\x1a.lavant.v1.ListKeysRequest\x1a\x1b.lavant.v1.ListKeysResponse\x12F\n" +
@@ -874,54 +991,57 @@ func file_lavant_v1_access_service_proto_rawDescGZIP() []byte {
 	return file_lavant_v1_access_service_proto_rawDescData
 }
 
-var file_lavant_v1_access_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_lavant_v1_access_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_lavant_v1_access_service_proto_goTypes = []any{
 	(*Key)(nil),                       // 0: lavant.v1.Key
-	(*Restriction)(nil),               // 1: lavant.v1.Restriction
-	(*CreateKeyRequest)(nil),          // 2: lavant.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),         // 3: lavant.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),           // 4: lavant.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),          // 5: lavant.v1.ListKeysResponse
-	(*RevokeKeyRequest)(nil),          // 6: lavant.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),         // 7: lavant.v1.RevokeKeyResponse
-	(*CreateAccessTokenRequest)(nil),  // 8: lavant.v1.CreateAccessTokenRequest
-	(*CreateAccessTokenResponse)(nil), // 9: lavant.v1.CreateAccessTokenResponse
-	(*GetPrincipalRequest)(nil),       // 10: lavant.v1.GetPrincipalRequest
-	(*GetPrincipalResponse)(nil),      // 11: lavant.v1.GetPrincipalResponse
-	nil,                               // 12: lavant.v1.Restriction.LabelsEntry
-	(*timestamppb.Timestamp)(nil),     // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 14: google.protobuf.Duration
+	(*KeyLimits)(nil),                 // 1: lavant.v1.KeyLimits
+	(*Restriction)(nil),               // 2: lavant.v1.Restriction
+	(*CreateKeyRequest)(nil),          // 3: lavant.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),         // 4: lavant.v1.CreateKeyResponse
+	(*ListKeysRequest)(nil),           // 5: lavant.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),          // 6: lavant.v1.ListKeysResponse
+	(*RevokeKeyRequest)(nil),          // 7: lavant.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),         // 8: lavant.v1.RevokeKeyResponse
+	(*CreateAccessTokenRequest)(nil),  // 9: lavant.v1.CreateAccessTokenRequest
+	(*CreateAccessTokenResponse)(nil), // 10: lavant.v1.CreateAccessTokenResponse
+	(*GetPrincipalRequest)(nil),       // 11: lavant.v1.GetPrincipalRequest
+	(*GetPrincipalResponse)(nil),      // 12: lavant.v1.GetPrincipalResponse
+	nil,                               // 13: lavant.v1.Restriction.LabelsEntry
+	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 15: google.protobuf.Duration
 }
 var file_lavant_v1_access_service_proto_depIdxs = []int32{
-	1,  // 0: lavant.v1.Key.restriction:type_name -> lavant.v1.Restriction
-	13, // 1: lavant.v1.Key.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 2: lavant.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	13, // 3: lavant.v1.Key.revoke_time:type_name -> google.protobuf.Timestamp
-	12, // 4: lavant.v1.Restriction.labels:type_name -> lavant.v1.Restriction.LabelsEntry
-	0,  // 5: lavant.v1.CreateKeyRequest.key:type_name -> lavant.v1.Key
-	0,  // 6: lavant.v1.CreateKeyResponse.key:type_name -> lavant.v1.Key
-	0,  // 7: lavant.v1.ListKeysResponse.keys:type_name -> lavant.v1.Key
-	0,  // 8: lavant.v1.RevokeKeyResponse.key:type_name -> lavant.v1.Key
-	1,  // 9: lavant.v1.CreateAccessTokenRequest.restriction:type_name -> lavant.v1.Restriction
-	14, // 10: lavant.v1.CreateAccessTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	13, // 11: lavant.v1.CreateAccessTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 12: lavant.v1.GetPrincipalResponse.restriction:type_name -> lavant.v1.Restriction
-	13, // 13: lavant.v1.GetPrincipalResponse.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 14: lavant.v1.AccessService.CreateKey:input_type -> lavant.v1.CreateKeyRequest
-	4,  // 15: lavant.v1.AccessService.ListKeys:input_type -> lavant.v1.ListKeysRequest
-	6,  // 16: lavant.v1.AccessService.RevokeKey:input_type -> lavant.v1.RevokeKeyRequest
-	8,  // 17: lavant.v1.AccessService.CreateAccessToken:input_type -> lavant.v1.CreateAccessTokenRequest
-	10, // 18: lavant.v1.AccessService.GetPrincipal:input_type -> lavant.v1.GetPrincipalRequest
-	3,  // 19: lavant.v1.AccessService.CreateKey:output_type -> lavant.v1.CreateKeyResponse
-	5,  // 20: lavant.v1.AccessService.ListKeys:output_type -> lavant.v1.ListKeysResponse
-	7,  // 21: lavant.v1.AccessService.RevokeKey:output_type -> lavant.v1.RevokeKeyResponse
-	9,  // 22: lavant.v1.AccessService.CreateAccessToken:output_type -> lavant.v1.CreateAccessTokenResponse
-	11, // 23: lavant.v1.AccessService.GetPrincipal:output_type -> lavant.v1.GetPrincipalResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	2,  // 0: lavant.v1.Key.restriction:type_name -> lavant.v1.Restriction
+	14, // 1: lavant.v1.Key.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 2: lavant.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	14, // 3: lavant.v1.Key.revoke_time:type_name -> google.protobuf.Timestamp
+	1,  // 4: lavant.v1.Key.limits:type_name -> lavant.v1.KeyLimits
+	13, // 5: lavant.v1.Restriction.labels:type_name -> lavant.v1.Restriction.LabelsEntry
+	0,  // 6: lavant.v1.CreateKeyRequest.key:type_name -> lavant.v1.Key
+	0,  // 7: lavant.v1.CreateKeyResponse.key:type_name -> lavant.v1.Key
+	0,  // 8: lavant.v1.ListKeysResponse.keys:type_name -> lavant.v1.Key
+	0,  // 9: lavant.v1.RevokeKeyResponse.key:type_name -> lavant.v1.Key
+	2,  // 10: lavant.v1.CreateAccessTokenRequest.restriction:type_name -> lavant.v1.Restriction
+	15, // 11: lavant.v1.CreateAccessTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	14, // 12: lavant.v1.CreateAccessTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: lavant.v1.GetPrincipalResponse.restriction:type_name -> lavant.v1.Restriction
+	14, // 14: lavant.v1.GetPrincipalResponse.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 15: lavant.v1.GetPrincipalResponse.limits:type_name -> lavant.v1.KeyLimits
+	3,  // 16: lavant.v1.AccessService.CreateKey:input_type -> lavant.v1.CreateKeyRequest
+	5,  // 17: lavant.v1.AccessService.ListKeys:input_type -> lavant.v1.ListKeysRequest
+	7,  // 18: lavant.v1.AccessService.RevokeKey:input_type -> lavant.v1.RevokeKeyRequest
+	9,  // 19: lavant.v1.AccessService.CreateAccessToken:input_type -> lavant.v1.CreateAccessTokenRequest
+	11, // 20: lavant.v1.AccessService.GetPrincipal:input_type -> lavant.v1.GetPrincipalRequest
+	4,  // 21: lavant.v1.AccessService.CreateKey:output_type -> lavant.v1.CreateKeyResponse
+	6,  // 22: lavant.v1.AccessService.ListKeys:output_type -> lavant.v1.ListKeysResponse
+	8,  // 23: lavant.v1.AccessService.RevokeKey:output_type -> lavant.v1.RevokeKeyResponse
+	10, // 24: lavant.v1.AccessService.CreateAccessToken:output_type -> lavant.v1.CreateAccessTokenResponse
+	12, // 25: lavant.v1.AccessService.GetPrincipal:output_type -> lavant.v1.GetPrincipalResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_lavant_v1_access_service_proto_init() }
@@ -930,14 +1050,15 @@ func file_lavant_v1_access_service_proto_init() {
 		return
 	}
 	file_lavant_v1_bounds_proto_init()
-	file_lavant_v1_access_service_proto_msgTypes[4].OneofWrappers = []any{}
+	file_lavant_v1_access_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_lavant_v1_access_service_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lavant_v1_access_service_proto_rawDesc), len(file_lavant_v1_access_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

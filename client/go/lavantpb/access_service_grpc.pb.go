@@ -43,6 +43,7 @@ type AccessServiceClient interface {
 	// another key: revoke the one whose secret was lost.
 	//
 	// Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+	// PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
 	CreateKey(ctx context.Context, in *CreateKeyRequest, opts ...grpc.CallOption) (*CreateKeyResponse, error)
 	// Lists API keys by the time of their creation, revoked ones included, without their secrets. Needs keys:admin, and
 	// tenants:admin for another tenant or for all.
@@ -139,6 +140,7 @@ type AccessServiceServer interface {
 	// another key: revoke the one whose secret was lost.
 	//
 	// Needs the scope keys:admin, and no scope is granted that the caller lacks; tenants:admin for another tenant.
+	// PERMISSION_DENIED also for a key with limits: the new key's calls would not count for them.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// Lists API keys by the time of their creation, revoked ones included, without their secrets. Needs keys:admin, and
 	// tenants:admin for another tenant or for all.
