@@ -158,7 +158,7 @@ func pages[Item any](token string, get func(token string) ([]Item, string, error
 			if next == "" {
 				return
 			}
-			if next == token { // no sound server does that; it would go on for ever
+			if next == token { // no sound server does that, and the list would never end
 				var none Item
 				yield(none, errors.New("lavant: the server returned the same page twice"))
 				return

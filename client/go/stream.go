@@ -142,7 +142,7 @@ func (s *Stream) EndReason() pb.StreamEndReason {
 // splitPosition splits a position into a token and the sequence up to which events were returned; 0 for none.
 func splitPosition(position string) (token string, last int64) {
 	token, sequence, _ := strings.Cut(position, "~")
-	// An ID of a server-sent event goes on with the session of its reader.
+	// An ID of a server-sent event has the session of its reader after it.
 	sequence, _, _ = strings.Cut(sequence, "~")
 	last, _ = strconv.ParseInt(sequence, 10, 64)
 	return token, last

@@ -49,7 +49,8 @@ QUESTION = re.compile(r"(What|How|Whether|Which|Where|When|Who|Whoever|Whatever|
 QUOTED_QUESTION = re.compile(rf'"""{QUESTION.pattern}')
 DEFINITION = re.compile(r"^ *(?:async def|def|class) (\w+)", re.MULTILINE)
 LONGEST_FILE = 600
-NOT_WRITTEN = ("_sync", "__pycache__", "gen", "node_modules", "build")  # but generated, installed or built
+WRITTEN = {".py", ".proto", ".md", ".js", ".ts", ".go", ".html", ".yaml"}
+NOT_WRITTEN = ("_sync", "__pycache__", "gen", "lavantpb", "node_modules", "build")  # but generated, installed or built
 EXPORTED = frozenset(client.__all__)
 ONE_CONCEPT = frozenset({"FieldViolation", "Principal", "Restriction"})  # at both ends of a call
 COMMENT = re.compile(r"(?:^|\s\s)#.*")
@@ -146,7 +147,7 @@ def javascript_texts(source: str) -> Iterator[tuple[int, str]]:
         yield number, CHARTS.sub("", texts).replace("`", " ")
 
 
-TEXTS = {".proto": comments, ".js": javascript_texts, ".ts": javascript_texts}
+TEXTS = {".proto": comments, ".js": javascript_texts, ".ts": javascript_texts, ".go": javascript_texts}
 
 
 def faults(path: str, source: str) -> Iterator[Fault]:
@@ -168,7 +169,7 @@ def files() -> Iterator[str]:
             generated = any(f"/{folder}/" in name for folder in NOT_WRITTEN)
             # The glossary lists the words, and these tests have them as examples.
             lists = name == "docs/glossary.md" or name.startswith("tests/tree/")
-            if path.suffix in {".py", ".proto", ".md", ".js", ".ts", ".html", ".yaml"} and not generated and not lists:
+            if path.suffix in WRITTEN and not generated and not lists:
                 yield name
     yield from (path.name for path in sorted(ROOT.glob("*.md")))
 
