@@ -19,7 +19,7 @@ _READ_AT_START = ("PYTHON", "GRPC_", "LC_", "LANG", "LAVANT_FAILPOINT")
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
-    """Return whether a process with such an environment may be forked, rather than started anew."""
+    """Return whether a process with such an environment may be forked."""
     differing = {name for name, value in environment.items() if os.environ.get(name) != value}
     return not any(name.startswith(_READ_AT_START) for name in differing | (os.environ.keys() - environment.keys()))
 
