@@ -276,14 +276,18 @@ class MessageDraft:
     def text(self, chunk: object) -> Event:
         """Return an event that appends text."""
         chunk = to_text(chunk)
-        index = self._extend("text", chunk)
-        return Event(text_delta=event_pb2.TextDelta(message_id=self.message_id, part_index=index, text=chunk))
+        event = Event()
+        delta = event.text_delta  # set in place: constructors with arguments take three times as long, for every token
+        delta.message_id, delta.part_index, delta.text = self.message_id, self._extend("text", chunk), chunk
+        return event
 
     def reasoning(self, chunk: object) -> Event:
         """Return an event that appends reasoning."""
         chunk = to_text(chunk)
-        index = self._extend("reasoning", chunk)
-        return Event(reasoning_delta=event_pb2.ReasoningDelta(message_id=self.message_id, part_index=index, text=chunk))
+        event = Event()
+        delta = event.reasoning_delta
+        delta.message_id, delta.part_index, delta.text = self.message_id, self._extend("reasoning", chunk), chunk
+        return event
 
     def take_back(self) -> None:
         """Remove the last delta of text or reasoning, which was not queued."""
