@@ -84,8 +84,8 @@ def encode_opened(run: Run | None, *, id: str = "") -> str:  # noqa: A002
 
 def encode_end(reason: str, *, reconnect: bool, message: str = "", id: str = "") -> str:  # noqa: A002
     """Return the last frame of a stream: why it ended, and whether to reconnect."""
-    told = f', "message": {quote(message)}' if message else ""
-    return _frame("end", f'{{"reason": {quote(reason)}, "reconnect": {str(reconnect).lower()}{told}}}', id)
+    detail = f', "message": {quote(message)}' if message else ""
+    return _frame("end", f'{{"reason": {quote(reason)}, "reconnect": {str(reconnect).lower()}{detail}}}', id)
 
 
 def encode_comment(text: str) -> str:

@@ -79,8 +79,8 @@ async def test_new_connections_read_the_files_again(tmp_path: Path, authority: A
             await client.runs.create("agent")
         successor = Authority(tmp_path / "tls")  # the same file, of another CA
         async with serving(tmp_path, listen=address, **tls_settings(successor.server())):
-            client._connection.redial()
+            client._connection.replace_channels()
             await client.runs.create("agent")
             authority.path.unlink()
-            client._connection.redial()
+            client._connection.replace_channels()
             await client.runs.create("agent")  # with what was read last

@@ -114,7 +114,8 @@ async def test_streams_and_publishers_continue_with_another_token(server: Server
             assert (await anext(stream)).type == "run_started"
             gate.accepted = {"second"}
             seen = len(gate.seen)
-            client._connection.redial()  # the publisher's call ends with its channel's connection; the stream by age
+            # The publisher's call ends with its channel's connection; the stream by age.
+            client._connection.replace_channels()
             while "second" not in gate.seen[seen:]:
                 await run.text("very ")
                 await client.runs.get(run.id)

@@ -100,7 +100,7 @@ def test_a_full_batch_does_not_wait_for_its_time() -> None:
 
 def test_a_hurried_batch_does_not_wait_for_its_time() -> None:
     box, _ = lingering()
-    box.hurry()
+    box.skip_delay()
     assert len(sent(box).events) == 1
     box.acknowledge(receipt(2))
     box.put(event())
@@ -163,7 +163,7 @@ def test_shedding_recalls_batches_of_a_run_that_may_not_exist() -> None:
             box.put(event())
         box.put(run_event(run_finished=RunFinished(state=RunState.RUN_STATE_SUCCEEDED)))
         whole = box.last_batch()
-        assert box.shed() == (0 if is_created else 10)
+        assert box.drop_unsent() == (0 if is_created else 10)
         box.rewind()
         batch = box.last_batch()
         assert batch is not None
@@ -178,11 +178,11 @@ def test_batches_create_the_run_until_the_first_receipt() -> None:
     box = Outbox("run", "producer", 1, 8 << 20, settings=settings, monotonic=Clock())
     box.put(event())
     assert sent(box).create == settings
-    assert box.sign_of_life().create == settings
+    assert box.heartbeat().create == settings
     box.acknowledge(receipt(1))
     box.put(event())
     assert not sent(box).HasField("create")
-    assert not box.sign_of_life().HasField("create")
+    assert not box.heartbeat().HasField("create")
 
 
 def test_full_batches_do_not_wait_but_are_bounded() -> None:
@@ -253,7 +253,7 @@ def test_a_receipt_of_a_sign_of_life_is_no_receipt_of_events() -> None:
 
 def test_a_sign_of_life_takes_no_number() -> None:
     box = outbox()
-    sign = box.sign_of_life()
+    sign = box.heartbeat()
     assert (sign.first_producer_sequence, len(sign.events)) == (1, 0)
     box.put(event())
     assert sent(box).first_producer_sequence == 1
@@ -261,13 +261,13 @@ def test_a_sign_of_life_takes_no_number() -> None:
 
 def test_what_is_held_is_bounded_until_receipts_come() -> None:
     box = outbox(max_bytes=100)
-    assert box.has_room()
+    assert box.has_capacity()
     box.put(event(size=200))
-    assert not box.has_room()
+    assert not box.has_capacity()
     sent(box)
-    assert not box.has_room()
+    assert not box.has_capacity()
     box.acknowledge(receipt(1))
-    assert box.has_room()
+    assert box.has_capacity()
 
 
 def test_after_a_failure_nothing_is_taken() -> None:

@@ -200,7 +200,7 @@ class Lazy:
 @pytest.mark.parametrize(
     "make",
     [
-        _payloads.error_said,
+        _payloads.error_text,
         lambda value: _payloads.run_started(value, value, value),
         lambda value: _payloads.custom(value, value),
         lambda value: _payloads.progress(value, value, value, value, value),

@@ -19,12 +19,12 @@ async def test_a_stream_resumes_behind_any_event_of_a_frame(client: AsyncClient)
     run_id = await long_run(client)
     whole = [event.sequence async for event in client.runs.stream(run_id)]
     assert len(whole) > len(WORDS)
-    for handed_out in (1, 2, 99, 100, 101, 199, 200, 201, len(whole) - 1, len(whole)):
+    for returned in (1, 2, 99, 100, 101, 199, 200, 201, len(whole) - 1, len(whole)):
         stream = client.runs.stream(run_id)
-        assert [(await anext(stream)).sequence for _ in range(handed_out)] == whole[:handed_out]
+        assert [(await anext(stream)).sequence for _ in range(returned)] == whole[:returned]
         token = stream.resume_token
         await stream.aclose()
-        assert [event.sequence async for event in client.runs.stream(run_id, resume_token=token)] == whole[handed_out:]
+        assert [event.sequence async for event in client.runs.stream(run_id, resume_token=token)] == whole[returned:]
 
 
 async def test_text_is_read_again_from_where_the_stream_began(client: AsyncClient) -> None:

@@ -25,7 +25,7 @@ def recorded(events: Iterable[Event], usage: Usage | None = None) -> Recording:
 
 def test_a_recording_adds_up() -> None:
     progress = [wrap(_payloads.progress("rows", current, 4, 0, None)) for current in (0, 1)]
-    mistake = wrap(_payloads.error_reported(_payloads.error_said("oops")))
+    mistake = wrap(_payloads.error_reported(_payloads.error_text("oops")))
     inner = [began("b", "a"), *said("b", "hi"), *called("b", "1"), ended("b", "a")]
     events = [began("a"), *inner, *progress, mistake, ended("a")]
     recording = recorded(events)

@@ -33,23 +33,23 @@ class OpenMessages:
         self._current: dict[str, MessageDraft] = {}
         self._by_themselves: set[MessageDraft] = set()
 
-    async def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
+    async def append(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
         """Append text or reasoning; what exceeds the size of a message continues in another one."""
         try:  # not `with`, as where events are queued: this runs for every token
             if self._publisher.raises and not isinstance(chunk, str):
                 raise TypeError(f"text must be a str, not {type(chunk).__name__}")
             for piece in pieces(chunk):
-                await self._publisher.wait_for_room()
+                await self._publisher.wait_for_capacity()
                 with self._lock:
                     if self._publisher.admits():
-                        self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
+                        self._publisher.enqueue_admitted(*self._deltas(kind, piece, draft or self._draft()))
         except Exception as error:
             self._publisher.guard.refuse(error)
 
     async def begin(self, draft: MessageDraft) -> None:
         """Start a message."""
         self.end_current()
-        await self._publisher.wait_for_room()
+        await self._publisher.wait_for_capacity()
         with self._lock:
             if self._publisher.admits():
                 self._publisher.enqueue_admitted(self._placed(draft.start()))
@@ -78,9 +78,9 @@ class OpenMessages:
                     finished[-1].step_id = step_id
             return finished
 
-    def _said(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
+    def _deltas(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
         events = []
-        if not draft.has_room(piece):
+        if not draft.fits(piece):
             events.append(draft.finish())
             draft.renew(new_id())
         if not draft.is_started:
@@ -216,11 +216,11 @@ class AsyncMessageBlock(_Block):
 
     async def text(self, chunk: str) -> None:
         """Append text."""
-        await self._messages.say("text", chunk, self._draft)
+        await self._messages.append("text", chunk, self._draft)
 
     async def reasoning(self, chunk: str) -> None:
         """Append reasoning."""
-        await self._messages.say("reasoning", chunk, self._draft)
+        await self._messages.append("reasoning", chunk, self._draft)
 
     async def _open(self) -> None:
         await self._messages.begin(self._draft)

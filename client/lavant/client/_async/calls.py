@@ -101,7 +101,7 @@ class Call(Generic[_Response]):
         if message is grpc.aio.EOF:
             self._end()
             return None
-        self.stubs.heard = True
+        self.stubs.has_received = True
         return cast("_Response", message)
 
     async def finish(self, timeout: float) -> None:

@@ -133,7 +133,7 @@ class SingleFlight:
         await asyncio.shield(task)
 
 
-class Home:
+class Runtime:
     """The event loop that a client's channels and tasks belong to: the one that is running at its creation.
 
     Raises RuntimeError without a running event loop.
@@ -147,7 +147,7 @@ class Home:
         self._process = os.getpid()
 
     @property
-    def is_gone(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing can run there: the loop is closed, or the process was forked since."""
         return self._loop.is_closed() or self._process != os.getpid()
 
@@ -254,13 +254,13 @@ class Background:
         """Wait for its end. Raises what it raised."""
         await self.task
 
-    async def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
-        """Wait `grace` seconds for its end, then call `hang_up` and cancel it. Returns after its end."""
+    async def stop(self, grace: float = 0.0, abort: Callable[[], None] = lambda: None) -> None:
+        """Wait `grace` seconds for its end, then call `abort` and cancel it. Returns after its end."""
         try:
             await asyncio.wait((self.task,), timeout=grace)
         finally:
             self._stopped = True
-            hang_up()
+            abort()
             self.task.cancel()
         await asyncio.wait((self.task,))
         if not self.task.cancelled():

@@ -119,11 +119,11 @@ class AsyncRunProducer(UsageHints):
                     await run.text(chunk)
             assert await client.runs.stream(run.id).text() == "It is cold."
         """
-        await self._messages.say("text", chunk)
+        await self._messages.append("text", chunk)
 
     async def reasoning(self, chunk: str) -> None:
         """Append reasoning to the assistant's message that is open in this step; start one if none is open."""
-        await self._messages.say("reasoning", chunk)
+        await self._messages.append("reasoning", chunk)
 
     def message(self, role: str = "assistant", model: str = "") -> AsyncMessageBlock:
         """Return a block that is a message of `role`: "assistant", "user", "system" or "tool".
@@ -194,7 +194,7 @@ class AsyncRunProducer(UsageHints):
 
     async def error(self, error: BaseException | str) -> None:
         """Report an error that does not end the run."""
-        described = self._made(_payloads.error_said if isinstance(error, str) else _payloads.error_of, error)
+        described = self._made(_payloads.error_text if isinstance(error, str) else _payloads.error_of, error)
         await self._publish_made(_payloads.error_reported, described)
 
     async def state(self, value: object, name: str = "") -> None:

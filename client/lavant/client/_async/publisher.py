@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import count
 
 from lavant.client._async.backlog import LAST_SECONDS
-from lavant.client._async.concurrency import Home, Lock, Signal, monotonic
+from lavant.client._async.concurrency import Lock, Runtime, Signal, monotonic
 from lavant.client._async.sender import HEARTBEAT, MISSED_HEARTBEATS, Sender
 from lavant.client._async.transport import Connection
 from lavant.client._publishing import payloads as _payloads
@@ -46,7 +46,7 @@ class Delivery:
     async def wait_created(self, timeout: float) -> None:
         """Wait until the run exists. Raises what prevents it, Unavailable after `timeout`."""
         sender = self._sender
-        self._hurry()
+        self._send_now()
         await self._changed.wait_for(lambda: sender.is_created or self._outbox.failure is not None, timeout)
         if self._outbox.failure is not None:
             raise self._outbox.failure
@@ -56,19 +56,19 @@ class Delivery:
     async def wait_known(self, timeout: float) -> None:
         """Wait until readers can find the run, or until it is known that they cannot."""
         sender, outbox, outage = self._sender, self._outbox, self._outage
-        self._hurry()
+        self._send_now()
         await self._changed.wait_for(
             lambda: sender.is_created or sender.is_over or outbox.failure is not None or outage.is_on, timeout
         )
 
-    def _hurry(self) -> None:
-        self._outbox.hurry()
+    def _send_now(self) -> None:
+        self._outbox.skip_delay()
         self._changed.notify()
 
-    async def wait_for_room(self, timeout: float, *, patient: bool) -> None:
+    async def wait_for_capacity(self, timeout: float, *, patient: bool) -> None:
         """Wait until an event can be queued. Unless `patient`, an outage ends the wait."""
         outbox, outage, began = self._outbox, self._outage, monotonic()
-        await self._changed.wait_for(lambda: outbox.has_room() or (outage.is_on and not patient), timeout)
+        await self._changed.wait_for(lambda: outbox.has_capacity() or (outage.is_on and not patient), timeout)
         self._note_silence(began)
 
     async def wait_durable(self, timeout: float | None, *, patient: bool) -> bool:
@@ -77,7 +77,7 @@ class Delivery:
         Unless `patient`, an outage ends the wait, after one more attempt.
         """
         outbox, outage = self._outbox, self._outage
-        self._hurry()
+        self._send_now()
         deadline = None if timeout is None else monotonic() + timeout
         if outage.is_on and not outbox.is_empty:
             await self.probe(LAST_SECONDS if timeout is None else timeout)
@@ -103,7 +103,7 @@ class Delivery:
         return sender.is_over
 
     def _note_silence(self, began: float) -> None:
-        """Note that nothing was heard since a time, unless the server has said for how long to send nothing."""
+        """Note that nothing was received since a time, unless the server has asked for a pause."""
         if not isinstance(self._sender.trouble, QuotaExceeded):
             self._outage.note_silence(began)
 
@@ -112,7 +112,7 @@ class Delivery:
         sender, outage, failed = self._sender, self._outage, self._sender.failed_attempts
         if sender.is_over or (sender.is_deferred and sender is not self._connection.backlog.head):
             return False
-        self._connection.redial()
+        self._connection.replace_channels()
         sender.retry()
         await self._changed.wait_for(
             lambda: sender.is_over or not outage.is_on or sender.failed_attempts > failed, max(0.0, timeout)
@@ -152,7 +152,7 @@ class Publisher:
         self._outbox = Outbox(
             *(create.run_id, options.producer_id, options.producer_epoch, options.queue_bytes),
             settings=create.settings,
-            mends=not self.raises,
+            repairs_events=not self.raises,
             monotonic=connection.clock.monotonic,
         )
         silence = create.settings.producer_timeout.ToMilliseconds() / 1000
@@ -167,7 +167,7 @@ class Publisher:
             on_over=self._on_over,
         )
         self.delivery = Delivery(connection, self._outbox, self._sender, self.changed)
-        self._home: Home | None = None
+        self._runtime: Runtime | None = None
         self._trace: TraceSource = trace_source()
         self._id_prefix = f"{options.producer_id}.{options.producer_epoch}."
         self._numbers = count(1)
@@ -207,7 +207,7 @@ class Publisher:
                 return
             self._has_begun, self._began = True, monotonic()
             try:
-                self._home = self._connection.home()
+                self._runtime = self._connection.runtime()
             except Exception as error:
                 self._outbox.fail(_as_failure(error))
                 if self.raises:
@@ -237,19 +237,19 @@ class Publisher:
 
     async def publish(self, event: Event) -> None:
         """Queue an event, waiting while the queue is full."""
-        await self.wait_for_room()
+        await self.wait_for_capacity()
         self.enqueue(event)
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until an event can be queued, up to `block_timeout`; afterwards `enqueue` raises or drops it."""
-        if not self._outbox.has_room() and (self.raises or not self._dropped):
-            await self.delivery.wait_for_room(self._options.block_timeout, patient=self.raises)
+        if not self._outbox.has_capacity() and (self.raises or not self._dropped):
+            await self.delivery.wait_for_capacity(self._options.block_timeout, patient=self.raises)
 
     def admits(self) -> bool:
         """Return whether an event would be queued now. Raises what queueing it would raise, or counts it as dropped."""
         try:  # not `with self.guard`, nor below: these run for every token, and the guard costs a microsecond
             self._check_open()
-            if self._outbox.has_room():
+            if self._outbox.has_capacity():
                 return True
             self._drop(1)
         except Exception as error:
@@ -264,7 +264,7 @@ class Publisher:
         try:
             with self._lock:
                 self._check_open()
-                if self._outbox.has_room() or (closing and not self._dropped):
+                if self._outbox.has_capacity() or (closing and not self._dropped):
                     self.enqueue_admitted(*events)
                 else:
                     self._drop(len(events))
@@ -302,7 +302,7 @@ class Publisher:
             else:
                 self._connection.open_runs.discard(self)
 
-    def end_unleft(self, why: str) -> None:
+    def end_open(self, why: str) -> None:
         """End a run that nobody has ended as CANCELLED, and deliver the end of one that was ended."""
 
         def make_last(_: Exception | None) -> Sequence[Event]:
@@ -360,11 +360,11 @@ class Publisher:
         self._has_ended, self._make_last = True, lambda _: ()
         self._sender.forget()
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Drop what is not durable, and count it as lost. Nothing can be queued afterwards."""
         self.count_lost()
         self._outbox.fail(ProducerError(f"run {self.run_id}: the client is closed"))
-        self._sender.hang_up()
+        self._sender.abort()
 
     def count_lost(self) -> None:
         """Count what is not durable as lost."""
@@ -399,7 +399,7 @@ class Publisher:
         if self._dropped:
             number, self._dropped = self._dropped, 0
             message = f"{number} events were dropped here: the queue was full"
-            self._put((_payloads.error_reported(_payloads.error_said(message)),))
+            self._put((_payloads.error_reported(_payloads.error_text(message)),))
         if self._dropped_alone:
             number, self._dropped_alone = self._dropped_alone, 0
             message = "run %s: %d events were dropped: its queue was full; ProducerOptions has queue_bytes"
@@ -446,9 +446,9 @@ class Publisher:
             return
         # Without an event loop, or if no thread can be started, the queue waits for the exit of the process.
         with suppress(RuntimeError, LavantError):
-            if self._home is None or self._home.is_gone:
-                self._home = self._connection.home()
-            self._home.call(self._sender.start)
+            if self._runtime is None or self._runtime.is_closed:
+                self._runtime = self._connection.runtime()
+            self._runtime.call(self._sender.start)
 
     def _on_failure(self, failure: LavantError) -> bool:
         """Log a failure that a retry cannot solve. Return whether the run's end can be sent in spite of it."""

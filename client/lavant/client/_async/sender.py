@@ -64,7 +64,7 @@ class Sender:
         self._call: PublishCall | None = None
         self._over: LavantError | None = None
         self._calls = self._gaps = self._cuts = 0
-        self._closing = self._finishing = self._hurried = self._may_be_deferred = self._deferred = False
+        self._closing = self._finishing = self._ends_when_empty = self._may_be_deferred = self._deferred = False
         self.has_ended, self._retries = True, False
         self._work: Background | None = None
 
@@ -80,7 +80,7 @@ class Sender:
 
     def start(self) -> None:
         """Start to send. Raises RuntimeError if no thread can be started."""
-        self.has_ended = self._hurried = False
+        self.has_ended = self._ends_when_empty = False
         try:
             self._work = Background(self._run, self._persistence)
         except RuntimeError:  # No thread can be started.
@@ -91,7 +91,7 @@ class Sender:
         """End when all is durable. With `may_be_deferred`, join the client's backlog in an outage."""
         self._finishing = True
         self._may_be_deferred = may_be_deferred
-        self._outbox.hurry()
+        self._outbox.skip_delay()
         self._changed.notify()
 
     async def join(self) -> None:
@@ -108,7 +108,7 @@ class Sender:
         """Send nothing in a process that was forked from the one that sends."""
         self.has_ended, self._deferred, self._work = True, False, None
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Drop what is not durable: the background work ends soon. May be called again."""
         self._closing = True
         if self._call is not None and not self._outbox.is_empty:
@@ -117,9 +117,9 @@ class Sender:
 
     async def close(self) -> None:
         """Hang up, and wait until nothing is being sent."""
-        self.hang_up()
+        self.abort()
         if self._work is not None:
-            await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0, self.hang_up)
+            await self._work.stop(CLOSING_GRACE if self._outbox.is_empty else 0.0, self.abort)
 
     async def deliver(self) -> None:
         """Send what is left of a deferred run, in the work of the backlog."""
@@ -195,7 +195,7 @@ class Sender:
         replies = Background(lambda: self._receive(call))
         try:
             if self._calls and not self._outbox.has_next():
-                await call.write(PublishEventsRequest(batches=[self._outbox.sign_of_life()]))
+                await call.write(PublishEventsRequest(batches=[self._outbox.heartbeat()]))
             self._calls += 1
             while not self._is_over() and await self._send_next(call):
                 pass
@@ -210,7 +210,7 @@ class Sender:
             await replies.stop()
 
     def _is_done(self) -> bool:
-        ends = self._finishing or self._hurried
+        ends = self._finishing or self._ends_when_empty
         return self._closing or self._outbox.failure is not None or (ends and self._outbox.is_empty)
 
     def _is_over(self) -> bool:
@@ -221,7 +221,7 @@ class Sender:
         if batch is None:
             if await self._wait_for_batch():
                 return True
-            batch = self._outbox.sign_of_life()
+            batch = self._outbox.heartbeat()
         return await call.write(PublishEventsRequest(batches=[batch]))
 
     async def _wait_for_batch(self) -> bool:
@@ -234,7 +234,7 @@ class Sender:
         ):
             return True
         if due is not None:
-            outbox.hurry()  # whatever the clock says: a timer may be early by a fraction of a millisecond
+            outbox.skip_delay()  # whatever the clock says: a timer may be early by a fraction of a millisecond
         return due is not None or outbox.is_waiting
 
     async def _receive(self, call: "PublishCall") -> None:
@@ -324,7 +324,7 @@ class Sender:
         """Return for how many seconds to continue while the event loop closes."""
         if self._closing or self._outbox.is_empty or self._connection.outage.is_on:
             return 0.0
-        self._hurried = True
+        self._ends_when_empty = True
         return LAST_SECONDS
 
     def _end(self) -> None:

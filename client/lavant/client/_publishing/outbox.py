@@ -44,14 +44,14 @@ class Outbox:
 
     A batch is cut at once if none is in flight and none was cut within the last LINGER seconds, else when these
     conditions hold or it is full: an idle producer does not wait, tokens that follow each other closely share a batch,
-    and a busy producer makes large ones. The first batch waits for HEAD_START. `hurry` cuts as soon as none is in
+    and a busy producer makes large ones. The first batch waits for HEAD_START. `skip_delay` cuts as soon as none is in
     flight. After a cut connection, batches are sent again unchanged, so the server stores them once. Until the first
     receipt, batches have the run's `settings`, by which the server creates it. Thread-safe. `monotonic` returns seconds
     that never decrease.
 
-    Events are checked by the server's own rules, so it accepts what the outbox accepts. With `mends`, an event that
-    breaks a rule is changed instead of refused: an event of a step that is not open belongs to the run; one that cannot
-    be stored is replaced by an error_reported with the reason, or left out if it only continues such an event.
+    Events are checked by the server's own rules, so it accepts what the outbox accepts. With `repairs_events`, an event
+    that breaks a rule is changed instead of refused: an event of a step that is not open belongs to the run; one that
+    cannot be stored is replaced by an error_reported with the reason, or left out if it only continues such an event.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Outbox:
         max_bytes: int,
         *,
         settings: RunSettings | None = None,
-        mends: bool = False,
+        repairs_events: bool = False,
         monotonic: Callable[[], float] = _monotonic,
     ) -> None:
         self._address = ProducerBatch(
@@ -79,9 +79,9 @@ class Outbox:
         self._due = 0.0
         self._grown = False
         self._lock = Lock()
-        self._mends = mends
+        self._repairs_events = repairs_events
         self._content: LogContent | None = None
-        self._repairs = 0
+        self._repair_count = 0
         self._last_receipt: BatchReceipt | None = None
         self.failure: LavantError | None = None
 
@@ -117,7 +117,7 @@ class Outbox:
         with self._lock:
             return len(self._queued) + sum(len(batch.events) for batch, _ in self._unacked)
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Return whether an event fits now. The last event before the bound may exceed it."""
         return self.failure is not None or self._queued_bytes + self._unacked_bytes < self._max_bytes
 
@@ -125,7 +125,7 @@ class Outbox:
         """Raise the failure if there was one, and ProducerOverloaded if the queue is full."""
         if self.failure is not None:
             raise self.failure
-        if not self.has_room():
+        if not self.has_capacity():
             waiting = self._queued_bytes + self._unacked_bytes
             raise ProducerOverloaded(
                 f"the queue is full: {waiting} bytes wait for the server. Is it in reach? "
@@ -135,17 +135,17 @@ class Outbox:
     def put(self, *events: Event) -> InvalidField | None:
         """Take events, all or none. Raises InvalidField for one that breaks a rule, and after a failure, that.
 
-        With `mends` it takes what it can, and returns what was wrong with the first one that it could not take.
+        With `repairs_events` it takes what it can, and returns what was wrong with the first one that it changed.
         """
         if self.failure is not None:
             raise self.failure
         with self._lock:
-            if not self._mends:
-                self._take_in(events)
+            if not self._repairs_events:
+                self._accept(events)
                 return None
             first: InvalidField | None = None
             for event in events:
-                refusal = self._take_in_mended(event)
+                refusal = self._accept_repaired(event)
                 first = first or refusal
         return first
 
@@ -181,7 +181,7 @@ class Outbox:
         grown, self._grown = self._grown, False
         return grown
 
-    def hurry(self) -> None:
+    def skip_delay(self) -> None:
         """Let the queued events wait for no further ones."""
         self._due = 0.0
 
@@ -205,7 +205,7 @@ class Outbox:
             self._sent = 1
             return self._unacked[0][0]
 
-    def sign_of_life(self) -> ProducerBatch:
+    def heartbeat(self) -> ProducerBatch:
         """Return an empty batch. Send it only when nothing is in flight."""
         return self._new_batch()
 
@@ -246,7 +246,7 @@ class Outbox:
         """
         index = _refused_index(refusal)
         with self._lock:
-            if not self._mends or index is None or self._repairs >= MAX_REPAIRS:
+            if not self._repairs_events or index is None or self._repair_count >= MAX_REPAIRS:
                 return False
             position = self._find(first_producer_sequence)
             if position is None or index >= len(self._unacked[position][0].events):
@@ -256,7 +256,7 @@ class Outbox:
             bare = _bare(event)
             if bare == event:  # as of a run that another producer has started
                 return False
-            self._repairs += 1
+            self._repair_count += 1
             before = event.ByteSize()
             event.CopyFrom(bare or _marker(event, refusal))
             grown = batch.events[index].ByteSize() - before
@@ -264,7 +264,7 @@ class Outbox:
             self._unacked_bytes += grown
             return True
 
-    def shed(self) -> int:
+    def drop_unsent(self) -> int:
         """Drop unsent events except the run's first and last one. Return the number of those dropped.
 
         Before the first receipt, events in batches count as unsent. If one was stored nevertheless and only its receipt
@@ -307,7 +307,7 @@ class Outbox:
         numbers = (batch.first_producer_sequence for batch, _ in self._unacked)
         return next((position for position, number in enumerate(numbers) if number == producer_sequence), None)
 
-    def _take_in(self, events: Sequence[Event]) -> None:
+    def _accept(self, events: Sequence[Event]) -> None:
         sized = [(event, _size(event)) for event in events]
         if self._content is None:
             # A producer that does not start the run continues one that runs.
@@ -329,18 +329,18 @@ class Outbox:
         if not was_full and self._is_full():
             self._grown = True
 
-    def _take_in_mended(self, event: Event) -> InvalidField | None:
+    def _accept_repaired(self, event: Event) -> InvalidField | None:
         try:
-            self._take_in((event,))
+            self._accept((event,))
         except InvalidField as refusal:
-            if self._leave_closed_steps(event):
-                return self._take_in_mended(event)
+            if self._move_from_closed_steps(event):
+                return self._accept_repaired(event)
             if event.WhichOneof("payload") not in _CONTINUING:
-                self._take_in((_marker(event, refusal),))
+                self._accept((_marker(event, refusal),))
             return refusal
         return None
 
-    def _leave_closed_steps(self, event: Event) -> bool:
+    def _move_from_closed_steps(self, event: Event) -> bool:
         """Move an event of a step that is not open to the run. Return whether that changed the event."""
         before = event.step_id, event.step_started.parent_step_id
         if not self.is_open("steps", event.step_id):

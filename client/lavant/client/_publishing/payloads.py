@@ -43,7 +43,7 @@ def error_of(error: BaseException) -> run_pb2.Error:
     return described
 
 
-def error_said(message: object) -> run_pb2.Error:
+def error_text(message: object) -> run_pb2.Error:
     """Return a description of an error by its text alone."""
     return run_pb2.Error(message=Fitting().text("message", message) or "unknown")
 
@@ -262,7 +262,7 @@ class MessageDraft:
         self._texts: list[str] = []
         self._parts: list[MessagePart] = []
 
-    def has_room(self, chunk: str) -> bool:
+    def fits(self, chunk: str) -> bool:
         """Return whether a chunk fits into the message's last event."""
         return not self._length or self._length + len(chunk) <= LONG
 

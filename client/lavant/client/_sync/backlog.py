@@ -35,7 +35,7 @@ class Outage:
         self._monotonic = monotonic
         self._lock = Lock()
         self._began: float | None = None
-        self._heard = 0.0
+        self._last_answer = 0.0
         self._events = 0
         self._runs: set[str] = set()
 
@@ -55,12 +55,12 @@ class Outage:
     def note_silence(self, since: float) -> None:
         """Note that no answer has come since that time."""
         seconds = self._monotonic() - since
-        if self._heard < since and seconds >= SILENCE:
+        if self._last_answer < since and seconds >= SILENCE:
             self.begin(f"no answer for {seconds:.1f} s")
 
     def end(self) -> None:
         """Note that the server has answered. May be called again."""
-        self._heard = self._monotonic()
+        self._last_answer = self._monotonic()
         if self._began is None:
             return
         with self._lock:
@@ -122,7 +122,7 @@ class Backlog:
                 outbox.fail(ProducerOverloaded(f"more than {MAX_BACKLOG_RUNS} runs wait for the server"))
                 return False
             if self._bytes + outbox.size > MAX_BACKLOG_BYTES:
-                self._outage.drop(outbox.run_id, outbox.shed())
+                self._outage.drop(outbox.run_id, outbox.drop_unsent())
             self._deferred.append((sender, outbox.size))
             self._bytes += outbox.size
         self.resume()
@@ -144,7 +144,7 @@ class Backlog:
         """Stop sending."""
         self._closed = True
         if self._work is not None:
-            self._work.stop(0.0, self._hang_up)
+            self._work.stop(0.0, self._abort)
 
     def _run(self) -> None:
         while (head := self._head()) is not None:
@@ -159,9 +159,9 @@ class Backlog:
             self._working = bool(self._deferred) and not self._closed
             return self._deferred[0] if self._working else None
 
-    def _hang_up(self) -> None:
+    def _abort(self) -> None:
         for sender, _ in tuple(self._deferred):
-            sender.hang_up()
+            sender.abort()
 
     def _persistence(self) -> float:
         return 0.0 if self._closed or self._outage.is_on else LAST_SECONDS
@@ -230,16 +230,16 @@ class OpenRuns:
         deadline = monotonic() + seconds
         publishers = self._all()
         for publisher in publishers:
-            publisher.end_unleft(why)
+            publisher.end_open(why)
         self._connection.backlog.resume()
         self._probe(publishers, deadline - monotonic())
         for publisher in publishers:
             publisher.delivery.wait_over(deadline - monotonic(), patient=False)
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Drop what is not durable, and count it as lost."""
         for publisher in self._all():
-            publisher.hang_up()
+            publisher.abort()
 
     def close(self) -> None:
         """Wait until nothing is being sent."""
@@ -249,9 +249,9 @@ class OpenRuns:
 
     def finish_at_exit(self, seconds: float) -> None:
         """End all runs at the exit of the process, in the event loop that they belong to."""
-        home = self._connection.current_home()
-        if home is not None:
-            home.run_at_exit(lambda: self.finish(seconds, "the process exited"), seconds)
+        runtime = self._connection.current_runtime()
+        if runtime is not None:
+            runtime.run_at_exit(lambda: self.finish(seconds, "the process exited"), seconds)
         for publisher in self._all():
             publisher.count_lost()
         self._connection.outage.close()

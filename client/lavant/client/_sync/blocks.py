@@ -34,23 +34,23 @@ class OpenMessages:
         self._current: dict[str, MessageDraft] = {}
         self._by_themselves: set[MessageDraft] = set()
 
-    def say(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
+    def append(self, kind: Literal["text", "reasoning"], chunk: str, draft: MessageDraft | None = None) -> None:
         """Append text or reasoning; what exceeds the size of a message continues in another one."""
         try:  # not `with`, as where events are queued: this runs for every token
             if self._publisher.raises and not isinstance(chunk, str):
                 raise TypeError(f"text must be a str, not {type(chunk).__name__}")
             for piece in pieces(chunk):
-                self._publisher.wait_for_room()
+                self._publisher.wait_for_capacity()
                 with self._lock:
                     if self._publisher.admits():
-                        self._publisher.enqueue_admitted(*self._said(kind, piece, draft or self._draft()))
+                        self._publisher.enqueue_admitted(*self._deltas(kind, piece, draft or self._draft()))
         except Exception as error:
             self._publisher.guard.refuse(error)
 
     def begin(self, draft: MessageDraft) -> None:
         """Start a message."""
         self.end_current()
-        self._publisher.wait_for_room()
+        self._publisher.wait_for_capacity()
         with self._lock:
             if self._publisher.admits():
                 self._publisher.enqueue_admitted(self._placed(draft.start()))
@@ -79,9 +79,9 @@ class OpenMessages:
                     finished[-1].step_id = step_id
             return finished
 
-    def _said(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
+    def _deltas(self, kind: Literal["text", "reasoning"], piece: str, draft: MessageDraft) -> list[Event]:
         events = []
-        if not draft.has_room(piece):
+        if not draft.fits(piece):
             events.append(draft.finish())
             draft.renew(new_id())
         if not draft.is_started:
@@ -217,11 +217,11 @@ class MessageBlock(_Block):
 
     def text(self, chunk: str) -> None:
         """Append text."""
-        self._messages.say("text", chunk, self._draft)
+        self._messages.append("text", chunk, self._draft)
 
     def reasoning(self, chunk: str) -> None:
         """Append reasoning."""
-        self._messages.say("reasoning", chunk, self._draft)
+        self._messages.append("reasoning", chunk, self._draft)
 
     def _open(self) -> None:
         self._messages.begin(self._draft)

@@ -93,7 +93,7 @@ class Call(Generic[_Response]):
         finally:
             if alarm is not None:
                 alarm.cancel()
-        self.stubs.heard = True
+        self.stubs.has_received = True
         return message
 
     def finish(self, timeout: float) -> None:

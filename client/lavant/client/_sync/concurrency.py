@@ -1,4 +1,4 @@
-"""What depends on threads: time, waiting, waking, work in the background."""
+"""Primitives that depend on threads: clock, locks, signals, background threads."""
 
 import asyncio
 import os
@@ -25,10 +25,10 @@ _alarms = Alarms()
 
 
 class Clock:
-    """Time as the client knows it. A test has one of its own."""
+    """Source of time, replaced in tests."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never decrease."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
@@ -36,12 +36,12 @@ class Clock:
         time.sleep(seconds)
 
     def call_in(self, seconds: float, action: Callable[[], None]) -> Alarm:
-        """Call something in so many seconds, in another thread, unless the alarm is cancelled before."""
+        """Call `action` after `seconds`, in another thread, unless the alarm is cancelled before."""
         return _alarms.set(seconds, action)
 
 
 class UsageHints:
-    """Base of what blocks: says so to those who use it as if it were asynchronous."""
+    """Base of blocking objects: asynchronous use raises TypeError with the right form."""
 
     if not TYPE_CHECKING:  # To type checkers, it has none of these.
 
@@ -79,18 +79,18 @@ current_reader = threading.get_ident
 
 
 def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:  # noqa: ARG001
-    """Call a handler of the user's. It takes the time that it takes: only asynchronous ones can be bounded."""
+    """Call a user's handler, without a limit of time: only asynchronous ones can be stopped."""
     result = handler(argument)
     if iscoroutine(result):
         result.close()
-        raise TypeError(f"{handler!r} is asynchronous; give it to a stream of AsyncClient")
+        raise TypeError(f"{handler!r} is asynchronous: use a stream of AsyncClient")
 
 
 TokenSource: TypeAlias = Callable[[], str]  # returns a bearer token
 
 
 def obtain(source: TokenSource) -> str:
-    """Call a function of the user's, and return its result. It takes the time that it takes."""
+    """Call a user's function and return its result, without a limit of time."""
     result = source()
     if iscoroutine(result):  # which is refused, as everything that is not text
         result.close()
@@ -109,54 +109,54 @@ class SingleFlight:
             work()
 
 
-class Home:
+class Runtime:
     """The process that a client's channels and threads belong to: this one."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
 
     @property
-    def is_gone(self) -> bool:
-        """Whether this is another process: a fork takes neither threads nor connections with it."""
+    def is_closed(self) -> bool:
+        """Whether this is another process: threads and connections do not exist in a fork."""
         return self._process != os.getpid()
 
     def check(self) -> None:
         """Do nothing: any thread may use a blocking client."""
 
     def call(self, action: Callable[[], None]) -> None:
-        """Call something now."""
+        """Call `action` at once."""
         action()
 
     def run_at_exit(self, work: Callable[[], None], timeout: float) -> None:  # noqa: ARG002
-        """Do some work while the process exits; it bounds its time itself."""
+        """Do the work while the process exits. The work bounds its time itself."""
         work()
 
 
 class Signal:
-    """Wakes those who wait for a change."""
+    """Wakes threads that wait for a condition."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
 
     def renew(self) -> None:
-        """Forget who waits, in a process that was forked from theirs."""
+        """Forget the waiters, in a process that was forked from theirs."""
         self._changed = threading.Condition()
 
     def notify(self) -> None:
-        """Tell all who wait to look again."""
+        """Let all waiters check their conditions."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float | None = None, *, shield: float = 0.0) -> bool:  # noqa: ARG002
-        """Wait until a condition holds; after `timeout` seconds tell whether it does. Nothing to be shielded from."""
+        """Wait until a condition holds, up to `timeout` seconds. Return whether it holds. `shield` has no effect."""
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
 
 class Background:
-    """Work that goes on beside its owner, until it is done or stopped.
+    """Work in a thread of its own, until it is done or stopped.
 
-    No signal and no exception of another thread ends it, so it need not persist.
+    Nothing else ends a thread, so `persistence` has no effect.
     """
 
     def __init__(self, work: Callable[[], None], persistence: Callable[[], float] = lambda: 0.0) -> None:  # noqa: ARG002
@@ -171,16 +171,16 @@ class Background:
         return not self._thread.is_alive()
 
     def join(self) -> None:
-        """Wait for its end; raises what it raised."""
+        """Wait for its end. Raises what it raised."""
         self._thread.join()
         if self._error is not None:
             raise self._error
 
-    def stop(self, grace: float = 0.0, hang_up: Callable[[], None] = lambda: None) -> None:
-        """Give it `grace` seconds to end by itself, then hang up on it until it does; return when it has ended."""
+    def stop(self, grace: float = 0.0, abort: Callable[[], None] = lambda: None) -> None:
+        """Wait `grace` seconds for its end, then call `abort` until it ends. Returns after its end."""
         self._thread.join(grace)
         while self._thread.is_alive():
-            hang_up()
+            abort()
             self._thread.join(_PERSISTENCE)
 
     def _run(self) -> None:
@@ -191,7 +191,7 @@ class Background:
 
 
 def shielded(work: Callable[[], None], seconds: float) -> None:  # noqa: ARG001
-    """Do some work: nothing but KeyboardInterrupt cuts it short."""
+    """Do the work. Only KeyboardInterrupt ends it early."""
     work()
 
 

@@ -120,11 +120,11 @@ class EventStream(Closing, Iterator[Event]):
             assert following.sequence == read.sequence + 1
         """
         left = length_hint(self._views) + length_hint(self._unread)
-        token, handed_out = self._frame_token, self._skipped
+        token, returned = self._frame_token, self._skipped
         if left:
             token = self._token
-            handed_out = self._frame[-left - 1].sequence if left < len(self._frame) else self._frame[0].sequence - 1
-        return f"{token}~{handed_out}" if handed_out else token
+            returned = self._frame[-left - 1].sequence if left < len(self._frame) else self._frame[0].sequence - 1
+        return f"{token}~{returned}" if returned else token
 
     @property
     def last_sequence(self) -> int:

@@ -120,11 +120,11 @@ class RunProducer(UsageHints):
                     run.text(chunk)
             assert client.runs.stream(run.id).text() == "It is cold."
         """
-        self._messages.say("text", chunk)
+        self._messages.append("text", chunk)
 
     def reasoning(self, chunk: str) -> None:
         """Append reasoning to the assistant's message that is open in this step; start one if none is open."""
-        self._messages.say("reasoning", chunk)
+        self._messages.append("reasoning", chunk)
 
     def message(self, role: str = "assistant", model: str = "") -> MessageBlock:
         """Return a block that is a message of `role`: "assistant", "user", "system" or "tool".
@@ -195,7 +195,7 @@ class RunProducer(UsageHints):
 
     def error(self, error: BaseException | str) -> None:
         """Report an error that does not end the run."""
-        described = self._made(_payloads.error_said if isinstance(error, str) else _payloads.error_of, error)
+        described = self._made(_payloads.error_text if isinstance(error, str) else _payloads.error_of, error)
         self._publish_made(_payloads.error_reported, described)
 
     def state(self, value: object, name: str = "") -> None:

@@ -11,7 +11,7 @@ import grpc
 from lavant.client._sync.authorization import Authorization
 from lavant.client._sync.backlog import Backlog, OpenRuns, Outage
 from lavant.client._sync.calls import Call, CallEnded, Channel, Conversation, Metadata, SentMetadata, invoke
-from lavant.client._sync.concurrency import Clock, Home, Lock, shielded
+from lavant.client._sync.concurrency import Clock, Lock, Runtime, shielded
 from lavant.client._wire.arguments import duration
 from lavant.client._wire.status import Backoff, is_cut
 from lavant.client._wire.trace import trace_metadata
@@ -46,7 +46,7 @@ LONG_CALLS_PER_CHANNEL = 80
 class ServiceStubs:
     """One channel with its stubs, and the number of long calls on it.
 
-    `heard` is whether anything was received over it. Before that, gRPC itself bounds the time of connecting.
+    `has_received` is whether anything was received over it. Before that, gRPC itself bounds the time of connecting.
     """
 
     def __init__(self, channel: Channel, lock: Lock) -> None:
@@ -57,7 +57,7 @@ class ServiceStubs:
         self.evaluation = EvaluationServiceStub(channel)
         self.scores = ScoreServiceStub(channel)
         self.access = AccessServiceStub(channel)
-        self.heard = False
+        self.has_received = False
         self._lock = lock
         self._calls = 0
 
@@ -86,38 +86,38 @@ class Channels:
         self._lock = Lock()
         self._opened: list[ServiceStubs] = []
         self._retired: WeakSet[ServiceStubs] = WeakSet()
-        self._home: Home | None = None
+        self._runtime: Runtime | None = None
         self._closed = False
 
     @property
     def is_used(self) -> bool:
         """Whether there may be open channels."""
-        return not self._closed and self._home is not None and not self._home.is_gone
+        return not self._closed and self._runtime is not None and not self._runtime.is_closed
 
-    def current_home(self) -> Home | None:
-        """Return where calls are made; None before the first one."""
-        return self._home
+    def current_runtime(self) -> Runtime | None:
+        """Return the runtime of all calls; None before the first one."""
+        return self._runtime
 
-    def home(self) -> Home:
-        """Return where calls are made. Raises RuntimeError if not from here, CallEnded when closed."""
+    def runtime(self) -> Runtime:
+        """Return the runtime of all calls. Raises RuntimeError in another one, CallEnded when closed."""
         with self._lock:
             if self._closed:
                 raise CallEnded
-            if self._home is None or self._home.is_gone:
+            if self._runtime is None or self._runtime.is_closed:
                 self._opened = []
-                self._home = Home()
-        self._home.check()
-        return self._home
+                self._runtime = Runtime()
+        self._runtime.check()
+        return self._runtime
 
     def first(self) -> ServiceStubs:
-        """Return the stubs of short calls. Raises like `home`."""
-        self.home()
+        """Return the stubs of short calls. Raises like `runtime`."""
+        self.runtime()
         with self._lock:
             return self._opened[0] if self._opened else self._open()
 
     def stubs(self) -> ServiceStubs:
-        """Return the stubs for a long call, already counted. Raises like `home`."""
-        self.home()
+        """Return the stubs for a long call, already counted. Raises like `runtime`."""
+        self.runtime()
         with self._lock:
             for stubs in self._opened:
                 if stubs.take():
@@ -129,11 +129,11 @@ class Channels:
     def retire(self, stubs: ServiceStubs) -> None:
         """Make no more calls over a connection that fell silent. May be called again."""
         with self._lock:
-            if stubs.heard and stubs in self._opened:
+            if stubs.has_received and stubs in self._opened:
                 self._retired.add(stubs)
                 self._opened = [other for other in self._opened if other is not stubs]
 
-    def redial(self) -> None:
+    def replace(self) -> None:
         """Use new connections, which connect at once; old ones would wait before they try again."""
         with self._lock:
             self._retired.update(self._opened)
@@ -190,25 +190,25 @@ class Connection:
             self._logged.add(message)
             _log.warning("%s", message)
 
-    def home(self) -> Home:
-        """Return where calls are made. Raises RuntimeError in another event loop, LavantError when closed."""
+    def runtime(self) -> Runtime:
+        """Return the runtime of all calls. Raises RuntimeError in another event loop, LavantError when closed."""
         try:
-            return self._channels.home()
+            return self._channels.runtime()
         except CallEnded:
             raise LavantError("the client is closed") from None
 
-    def current_home(self) -> Home | None:
-        """Return where calls are made; None before the first one."""
-        return self._channels.current_home()
+    def current_runtime(self) -> Runtime | None:
+        """Return the runtime of all calls; None before the first one."""
+        return self._channels.current_runtime()
 
-    def redial(self) -> None:
+    def replace_channels(self) -> None:
         """Use new connections for further calls, which connect at once."""
-        self._channels.redial()
+        self._channels.replace()
 
     def close(self) -> None:
         """End open runs, within two seconds; then close the channels, which cancels calls under way."""
         if self._channels.is_used or self.open_runs:
-            self._channels.home()
+            self._channels.runtime()
             shielded(self._close, 2 * CLOSING)
         self._channels.close()
 
@@ -216,7 +216,7 @@ class Connection:
         try:
             self.open_runs.finish(CLOSING, "the client was closed")
         finally:
-            self.open_runs.hang_up()
+            self.open_runs.abort()
             self.outage.close()
             self._channels.close()
             self.open_runs.close()
@@ -264,7 +264,7 @@ class Connection:
 
     def wait_run(self, run_id: str, seconds: float, patience: float) -> WaitRunResponse:
         """Wait for a run's end, and `patience` seconds more for the answer, in one attempt."""
-        self.home()
+        self.runtime()
         self.open_runs.wait_created(run_id)
         stubs = self._channels.stubs()
         request = WaitRunRequest(run_id=run_id, timeout=duration(seconds))
@@ -290,7 +290,7 @@ class Connection:
         patience = max(UNANSWERED, allowed / 3)
         backoff = self.new_backoff()
         while True:
-            self.home()
+            self.runtime()
             stubs = self._channels.first()
             left = deadline - self.clock.monotonic()
             try:
@@ -338,7 +338,7 @@ class Connection:
             if error.code is grpc.StatusCode.DEADLINE_EXCEEDED and error.reason is None and patience >= UNANSWERED:
                 self._channels.retire(stubs)
             raise self._authorization.explain(error, metadata) from None
-        stubs.heard = True
+        stubs.has_received = True
         self._authorization.accepted(metadata)
         return response
 

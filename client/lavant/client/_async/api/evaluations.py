@@ -57,7 +57,7 @@ class AsyncEvaluationStream(Closing, AsyncIterator[EvaluationEvent]):
         self._stream = stream
         self._id = evaluation_id
         self._projection = EvaluationProjection(evaluation_id)
-        self._told: deque[EvaluationEvent] = deque()
+        self._ready: deque[EvaluationEvent] = deque()
         self._token_before = ""
 
     @property
@@ -68,7 +68,7 @@ class AsyncEvaluationStream(Closing, AsyncIterator[EvaluationEvent]):
     @property
     def is_between_events(self) -> bool:
         """Whether all events derived from the last event of the run were returned."""
-        return not self._told
+        return not self._ready
 
     @property
     def resume_token(self) -> str:
@@ -77,14 +77,14 @@ class AsyncEvaluationStream(Closing, AsyncIterator[EvaluationEvent]):
         Events that stem from one event of the run, such as the last `status` and `final`, share a position: a stream
         that resumes between them repeats the first.
         """
-        return self._token_before if self._told else self._stream.resume_token
+        return self._token_before if self._ready else self._stream.resume_token
 
     async def aclose(self) -> None:
         """Close the stream: cancels the call at once. May be called again."""
         await self._stream.aclose()
 
     def __aiter__(self) -> AsyncIterator[EvaluationEvent]:
-        return self._replay() if self._stream.is_at_end and not self._told else self._loop()
+        return self._replay() if self._stream.is_at_end and not self._ready else self._loop()
 
     async def __anext__(self) -> EvaluationEvent:
         return await self._next(self._stream)
@@ -96,16 +96,16 @@ class AsyncEvaluationStream(Closing, AsyncIterator[EvaluationEvent]):
                 yield await self._next(events)
 
     async def _next(self, events: AsyncIterator[Event]) -> EvaluationEvent:
-        while not self._told:
+        while not self._ready:
             self._token_before = self._stream.resume_token
-            self._told.extend(self._projection.add(await anext(events)))
-        return self._told.popleft()
+            self._ready.extend(self._projection.add(await anext(events)))
+        return self._ready.popleft()
 
     async def _replay(self) -> AsyncIterator[EvaluationEvent]:
         projection = EvaluationProjection(self._id)
         async for event in self._stream:
-            for told in projection.add(event):
-                yield told
+            for ready in projection.add(event):
+                yield ready
 
 
 class AsyncEvaluations:

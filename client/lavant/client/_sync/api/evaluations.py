@@ -58,7 +58,7 @@ class EvaluationStream(Closing, Iterator[EvaluationEvent]):
         self._stream = stream
         self._id = evaluation_id
         self._projection = EvaluationProjection(evaluation_id)
-        self._told: deque[EvaluationEvent] = deque()
+        self._ready: deque[EvaluationEvent] = deque()
         self._token_before = ""
 
     @property
@@ -69,7 +69,7 @@ class EvaluationStream(Closing, Iterator[EvaluationEvent]):
     @property
     def is_between_events(self) -> bool:
         """Whether all events derived from the last event of the run were returned."""
-        return not self._told
+        return not self._ready
 
     @property
     def resume_token(self) -> str:
@@ -78,14 +78,14 @@ class EvaluationStream(Closing, Iterator[EvaluationEvent]):
         Events that stem from one event of the run, such as the last `status` and `final`, share a position: a stream
         that resumes between them repeats the first.
         """
-        return self._token_before if self._told else self._stream.resume_token
+        return self._token_before if self._ready else self._stream.resume_token
 
     def close(self) -> None:
         """Close the stream: cancels the call at once. May be called again."""
         self._stream.close()
 
     def __iter__(self) -> Iterator[EvaluationEvent]:
-        return self._replay() if self._stream.is_at_end and not self._told else self._loop()
+        return self._replay() if self._stream.is_at_end and not self._ready else self._loop()
 
     def __next__(self) -> EvaluationEvent:
         return self._next(self._stream)
@@ -97,16 +97,16 @@ class EvaluationStream(Closing, Iterator[EvaluationEvent]):
                 yield self._next(events)
 
     def _next(self, events: Iterator[Event]) -> EvaluationEvent:
-        while not self._told:
+        while not self._ready:
             self._token_before = self._stream.resume_token
-            self._told.extend(self._projection.add(next(events)))
-        return self._told.popleft()
+            self._ready.extend(self._projection.add(next(events)))
+        return self._ready.popleft()
 
     def _replay(self) -> Iterator[EvaluationEvent]:
         projection = EvaluationProjection(self._id)
         for event in self._stream:
-            for told in projection.add(event):
-                yield told
+            for ready in projection.add(event):
+                yield ready
 
 
 class Evaluations:

@@ -218,8 +218,8 @@ class Invocations:
         if isinstance(outer, RunProducer):
             return Invocation(outer, outer, start.key, guard, _scope.current_step(outer))
         if isinstance(outer, AsyncRunProducer):
-            home = outer._publisher._home
-            log = outer if home is None else LoopLog(outer, home._loop)
+            runtime = outer._publisher._runtime
+            log = outer if runtime is None else LoopLog(outer, runtime._loop)
             return Invocation(outer, log, start.key, guard, _scope.current_step(outer))
         return self._open_run(start, guard)
 

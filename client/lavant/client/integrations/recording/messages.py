@@ -164,7 +164,7 @@ class MessageRecorder:
                 raise
 
     def _make_room(self, chunk: str) -> None:
-        if self._draft.has_room(chunk):
+        if self._draft.fits(chunk):
             return
         for call_id, call in list(self._calls.items()):
             # The beginning of an object is never an object, but that of a number is a number.
