@@ -38,6 +38,7 @@ from benchmarks.kit.rounds import Bench
 ALL = {
     "small-runs": small_runs.one,
     "small-runs-16": small_runs.sixteen,
+    "small-runs-50": small_runs.fifty,
     "calls": calls.run,
     "live": live.run,
     "publish": publish.waiting,

@@ -1,6 +1,8 @@
 """Whole small runs: create, 20 events, finish, read. The commonest work of all."""
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from benchmarks.events import SMALL_RUN
@@ -9,6 +11,7 @@ from benchmarks.kit.rounds import P99, SERVER_CPU, Bench, Figures, Meter, latenc
 from benchmarks.peers.base import at_once
 from benchmarks.peers.registry import Running, running
 
+Schedule = Callable[[int, int, Callable[[int], Awaitable[object]]], Awaitable[None]]
 RATE = "runs/s"
 SYSTEMS = ("lavant", "lavant stubs", "bare", "redis", "postgres")
 
@@ -23,10 +26,21 @@ async def sixteen(bench: Bench) -> list[Table]:
     return [await _measured(bench, SYSTEMS, 16, bench.size(320, quick=64))]
 
 
-async def _measured(bench: Bench, names: tuple[str, ...], width: int, runs: int) -> Table:
+async def fifty(bench: Bench) -> list[Table]:
+    """Measure bursts of 50 runs, each of which starts when the last one is over."""
+    return [await _measured(bench, SYSTEMS, 50, bench.size(500, quick=150), schedule=in_bursts)]
+
+
+async def in_bursts(width: int, calls: int, call: Callable[[int], Awaitable[object]]) -> None:
+    """Make so many calls, numbered from 0: `width` at once, and as many again when all of them are over."""
+    for first in range(0, calls, width):
+        await asyncio.gather(*(call(number) for number in range(first, min(calls, first + width))))
+
+
+async def _measured(bench: Bench, names: tuple[str, ...], width: int, runs: int, schedule: Schedule = at_once) -> Table:
     async with running(bench, *names, width=width) as systems:
         measured = await bench.interleaved(
-            {name: partial(_run, system, width, runs) for name, system in systems.items()}
+            {name: partial(_run, system, width, runs, schedule) for name, system in systems.items()}
         )
     return Table(
         name=f"small-runs-{width}" if width > 1 else "small-runs",
@@ -43,7 +57,7 @@ async def _measured(bench: Bench, names: tuple[str, ...], width: int, runs: int)
     )
 
 
-async def _run(system: Running, width: int, runs: int, round_number: int) -> Figures:
+async def _run(system: Running, width: int, runs: int, schedule: Schedule, round_number: int) -> Figures:
     seconds = []
 
     async def run(number: int) -> None:
@@ -52,5 +66,5 @@ async def _run(system: Running, width: int, runs: int, round_number: int) -> Fig
         seconds.append(time.perf_counter() - began)
 
     with Meter(system.server) as meter:
-        await at_once(width, runs, run)
+        await schedule(width, runs, run)
     return {**meter.figures("runs", runs), P99: latencies(seconds)[P99]}

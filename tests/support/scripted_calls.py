@@ -17,7 +17,7 @@ class ScriptedService:
         self._methods = methods
 
     def handlers(self) -> Iterator[grpc.GenericRpcHandler]:
-        """What to serve."""
+        """Return the handlers of its methods."""
         served = {name: self._handler(name, function) for name, function in self._methods.items()}
         yield grpc.method_handlers_generic_handler(self._service.full_name, served)
 

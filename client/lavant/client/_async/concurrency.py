@@ -91,6 +91,11 @@ def current_reader() -> int:
     return id(asyncio.current_task())
 
 
+async def next_turn() -> None:
+    """Let all other tasks run that are ready."""
+    await asyncio.sleep(0)
+
+
 def is_being_cancelled() -> bool:
     """Return whether the current task is being cancelled, not only the call that it waits for."""
     task = asyncio.current_task()

@@ -180,7 +180,7 @@ class Sender:
 
     async def _append(self, batch: ProducerBatch) -> None:
         try:
-            receipt = await self._connection.append_events(batch)
+            receipt = await self._connection.appends.append(batch)
         except LavantError as refusal:
             self._over = self._rejected(refusal, batch.first_producer_sequence)
         else:

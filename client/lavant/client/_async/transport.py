@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import grpc
 
+from lavant.client._async.appends import Appends
 from lavant.client._async.authorization import Authorization
 from lavant.client._async.backlog import Backlog, OpenRuns, Outage
 from lavant.client._async.calls import Call, CallEnded, Channel, Conversation, Metadata, SentMetadata, invoke
@@ -178,6 +179,7 @@ class Connection:
         self._authorization = authorization or Authorization()
         self._own_metadata = checked_metadata(metadata)
         self._channels = Channels(new_channel)
+        self.appends = Appends(self)
         self.outage = Outage(self.clock.monotonic)
         self.backlog = Backlog(self.outage)
         self.open_runs = OpenRuns(self)
@@ -256,8 +258,8 @@ class Connection:
         self._authorization.accepted(call.metadata)
         return message
 
-    async def append_events(self, batch: ProducerBatch) -> BatchReceipt:
-        """Append a batch, in one attempt. Return its receipt."""
+    async def append_alone(self, batch: ProducerBatch) -> BatchReceipt:
+        """Append a batch by a call of its own, in one attempt. Return its receipt."""
         stubs = self._channels.first()
         return (await self._ask(stubs, stubs.events.AppendEvents, AppendEventsRequest(batch=batch), UNANSWERED)).receipt
 

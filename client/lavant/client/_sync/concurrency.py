@@ -78,6 +78,11 @@ class Closing(UsageHints):
 current_reader = threading.get_ident
 
 
+def next_turn() -> None:
+    """Let another thread run, if one is ready."""
+    time.sleep(0)
+
+
 def call_handler(handler: Callable[[Any], object], argument: object, timeout: float) -> None:  # noqa: ARG001
     """Call a user's handler, without a limit of time: only asynchronous ones can be stopped."""
     result = handler(argument)

@@ -181,7 +181,7 @@ class Sender:
 
     def _append(self, batch: ProducerBatch) -> None:
         try:
-            receipt = self._connection.append_events(batch)
+            receipt = self._connection.appends.append(batch)
         except LavantError as refusal:
             self._over = self._rejected(refusal, batch.first_producer_sequence)
         else:

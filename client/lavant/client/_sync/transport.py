@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import grpc
 
+from lavant.client._sync.appends import Appends
 from lavant.client._sync.authorization import Authorization
 from lavant.client._sync.backlog import Backlog, OpenRuns, Outage
 from lavant.client._sync.calls import Call, CallEnded, Channel, Conversation, Metadata, SentMetadata, invoke
@@ -179,6 +180,7 @@ class Connection:
         self._authorization = authorization or Authorization()
         self._own_metadata = checked_metadata(metadata)
         self._channels = Channels(new_channel)
+        self.appends = Appends(self)
         self.outage = Outage(self.clock.monotonic)
         self.backlog = Backlog(self.outage)
         self.open_runs = OpenRuns(self)
@@ -257,8 +259,8 @@ class Connection:
         self._authorization.accepted(call.metadata)
         return message
 
-    def append_events(self, batch: ProducerBatch) -> BatchReceipt:
-        """Append a batch, in one attempt. Return its receipt."""
+    def append_alone(self, batch: ProducerBatch) -> BatchReceipt:
+        """Append a batch by a call of its own, in one attempt. Return its receipt."""
         stubs = self._channels.first()
         return (self._ask(stubs, stubs.events.AppendEvents, AppendEventsRequest(batch=batch), UNANSWERED)).receipt
 
