@@ -14,7 +14,7 @@ from support.server import Stubs
 @contextmanager
 def named_tenants() -> Iterator[None]:
     """Let servers that start within the block take the text of a credential for the name of its tenant."""
-    with patch("lavant.server.app.credentials.open_to_all", _by_name):
+    with patch("lavant.server.app.access.open_to_all", _by_name):
         yield
 
 
