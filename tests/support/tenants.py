@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from lavant.server.auth.principal import DEFAULT_TENANT, Principal
+from lavant.server.auth.principal import ALL_SCOPES, DEFAULT_TENANT, Principal, Scope
 from support.server import Stubs
 
 
@@ -26,7 +26,7 @@ def authorization(tenant: str) -> dict[str, str]:
 def stubs_of(stubs: Stubs, tenant: str) -> Stubs:
     """Stubs whose calls are those of a tenant."""
     metadata = tuple(authorization(tenant).items())
-    names = ("runs", "events", "rules", "evaluations", "scores")
+    names = ("runs", "events", "rules", "evaluations", "scores", "access")
     bound: dict[str, Any] = {name: _Bound(getattr(stubs, name), metadata) for name in names}
     return replace(stubs, **bound)
 
@@ -44,4 +44,4 @@ class _Bound:
 
 def _by_name(given: str | None) -> Principal:
     tenant = DEFAULT_TENANT if given is None else given.removeprefix("Bearer ")
-    return Principal(tenant=tenant, id=f"key:{tenant}")
+    return Principal(tenant=tenant, id=f"key:{tenant}", scopes=ALL_SCOPES - {Scope.TENANTS_ADMIN})
