@@ -110,7 +110,7 @@ async def answer_of(stubs: Stubs, rpc: str, fields: dict[str, Any]) -> Answer:
             return Answer(str(await method(request, timeout=PATIENCE)))
         call = method(request, timeout=PATIENCE)
         frames: list[Message] = []
-        async for frame in call:
+        while (frame := await call.read()) is not aio.EOF:
             frames.append(frame)
             if frame.caught_up:
                 break

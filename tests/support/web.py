@@ -3,8 +3,9 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import uvicorn
@@ -66,3 +67,15 @@ async def frames_of(response: httpx.Response) -> AsyncIterator[Frame]:
         elif not line and data:
             yield Frame(name, data, last_id)
             name, data = "message", ""
+
+
+async def text_until_caught_up(response: httpx.Response) -> str:
+    """Return the lines of a response, those of a stream up to the end of what is recorded: some never end."""
+    text = ""
+    lines: Any = response.aiter_lines()
+    async with aclosing(lines):
+        async for line in lines:
+            text += f"{line}\n"
+            if line == "event: caught_up":
+                break
+    return text

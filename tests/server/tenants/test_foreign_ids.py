@@ -20,6 +20,7 @@ from support.server import Server, Stubs
 from support.status import refused
 from support.streams import streamed
 from support.tenants import authorization, stubs_of
+from support.web import text_until_caught_up
 
 # Of the same length, so that errors that have them differ in nothing else.
 THEIRS, NOBODYS = "of-acme", "of-none"
@@ -83,11 +84,7 @@ async def test_each_path_answers_for_foreign_ids_as_for_none(server: Server, acm
                     parameters["baseline_version"] = "1"
                 url = path.format(run_id=name, rule_id=name)
                 async with web.stream("GET", url, params=parameters, headers=authorization("beta")) as response:
-                    text = ""
-                    async for line in response.aiter_lines():
-                        text += line
-                        if line == "event: caught_up":
-                            break  # of a stream that does not end
+                    text = await text_until_caught_up(response)
                 return response.status_code, text.replace(name, NOBODYS)
 
             assert await answer(THEIRS) == await answer(NOBODYS), path

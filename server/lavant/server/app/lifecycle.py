@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import grpc
 import structlog
@@ -39,6 +40,20 @@ SERVICES = tuple(
 )
 
 
+class Health(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
+    """Health service with the list of all services, which the base class does not implement."""
+
+    async def List(  # noqa: N802
+        self, _: health_pb2.HealthListRequest, context: aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthListResponse:
+        """Return the state of all services."""
+        response = health_pb2.HealthListResponse()
+        for name in ("", *SERVICES):
+            request = health_pb2.HealthCheckRequest(service=name)
+            response.statuses[name].CopyFrom(await self.Check(request, context))
+        return response
+
+
 class App:
     """A server with its listeners; `address`, `http_address` and `admin_address` are known after `start`."""
 
@@ -47,7 +62,7 @@ class App:
         settings: Settings,
         calls: Calls,
         server: aio.Server,
-        health_service: health.aio.HealthServicer,
+        health_service: Health,
         metrics: PrometheusMetrics,
         *,
         http: Listener | None,

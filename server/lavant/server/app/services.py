@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lavant.server.app.access import Access
 from lavant.server.app.certificates import Certificates
-from lavant.server.app.lifecycle import SERVICES, App
+from lavant.server.app.lifecycle import SERVICES, App, Health
 from lavant.server.app.listeners import admin_listener, http_listener
 from lavant.server.app.scoring import Scoring
 from lavant.server.app.settings import Settings
@@ -105,7 +105,7 @@ def compose(parts: Parts) -> App:
     scores = ScoreService(engine, recorder, scoring.index, scoring.follower, page_tokens)
     keys = AccessService(access.keys, access.tokens, page_tokens, parts.clock)
 
-    health_service = health.aio.HealthServicer()
+    health_service = Health()
     services = [each.service() for each in (runs, events, rules, evaluations, scores, keys)]
     server = _grpc_server(parts, services, health_service)
     metrics = PrometheusMetrics(
@@ -137,7 +137,7 @@ def compose(parts: Parts) -> App:
     )
 
 
-def _grpc_server(parts: Parts, services: Sequence[Service], health_service: health.aio.HealthServicer) -> aio.Server:
+def _grpc_server(parts: Parts, services: Sequence[Service], health_service: Health) -> aio.Server:
     settings, access = parts.settings, parts.access
     scopes = {method: needed for service in services for method, needed in service.scopes().items()}
     limits = CallLimits(settings.max_streams + _MAX_UNARY_CALLS, settings.peer_share)

@@ -36,7 +36,7 @@ class AccessService:
                 "CreateAccessToken": unary(
                     pb.CreateAccessTokenRequest, self.create_access_token, *sorted(TOKEN_SCOPES), audited=True
                 ),
-                "GetPrincipal": unary(pb.GetPrincipalRequest, self.get_principal, *Scope),
+                "GetPrincipal": unary(pb.GetPrincipalRequest, self.get_principal),
             },
         )
 

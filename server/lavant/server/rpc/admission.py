@@ -5,13 +5,14 @@ from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from lavant.server.auth.audit import DENIALS, Audit, CallSource
 from lavant.server.auth.authentication import Authenticate
 from lavant.server.auth.mtls import CertificatePrincipals, names_of_grpc_peer
 from lavant.server.auth.principal import CALLER, Principal, Scope, unauthenticated
-from lavant.server.errors import ServiceError, invalid_field
+from lavant.server.errors import ServiceError, invalid_field, report_internal_error
 from lavant.server.rpc.limits import HEALTH, CallLimits
 from lavant.server.rpc.receiving import received
 from lavant.server.rpc.status import CODES, to_trailers
@@ -115,12 +116,17 @@ class CallAdmission(aio.ServerInterceptor):
                     admit(context)
                 except ServiceError as error:
                     await refuse(error, context)
-                responses = write_all(requests, context)
-                if not hasattr(responses, "__aiter__"):
-                    await responses
-                    return
-                async for response in responses:
-                    await context.write(response)
+                try:
+                    responses = write_all(requests, context)
+                    if not hasattr(responses, "__aiter__"):
+                        await responses
+                        return
+                    async for response in responses:
+                        await context.write(response)
+                except aio.BaseError:
+                    raise
+                except Exception as error:
+                    await _fail(error, context)
 
             return grpc.stream_stream_rpc_method_handler(stream, *serializers)
 
@@ -131,7 +137,12 @@ class CallAdmission(aio.ServerInterceptor):
                 admit(context)
             except ServiceError as error:
                 await refuse(error, context)
-            response = await answer(requests, context)
+            try:
+                response = await answer(requests, context)
+            except aio.BaseError:
+                raise
+            except Exception as error:
+                await _fail(error, context)
             try:
                 limits.enter_answer(response, context)
             except ServiceError as error:
@@ -167,6 +178,17 @@ def _refusal(error: ServiceError, record: Callable[[_Context], None]) -> _Handle
         await _abort(error, context)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def _fail(error: Exception, context: _Context) -> NoReturn:
+    """End the call of a service that is not lavant's own: gRPC would send the text of the exception, and log it all."""
+    match error:
+        case DecodeError():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is malformed")
+        case NotImplementedError():
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the server does not implement this method")
+        case _:
+            await context.abort(grpc.StatusCode.INTERNAL, report_internal_error(error))
 
 
 async def _abort(error: ServiceError, context: _Context) -> NoReturn:

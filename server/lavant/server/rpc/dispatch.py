@@ -69,7 +69,7 @@ class Served(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method: its handler for a server, and the scopes of which a caller needs one."""
+    """A method: its handler for a server, and the scopes of which a caller needs one; none: any valid credential."""
 
     handler: "Callable[[Served], grpc.RpcMethodHandler[bytes, bytes]]"
     scopes: tuple[Scope, ...]
