@@ -1,16 +1,26 @@
 """Principals by client certificates, over gRPC and HTTP."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from lavant.client import TLS, AsyncClient, PermissionDenied, RunNotFound, Unauthenticated
 from lavant.server.auth.mtls import CertificatePrincipals
 from lavant.server.errors import StartError
+from lavant.v1.access_service_pb2 import CreateAccessTokenRequest, Restriction
+from lavant.v1.run_service_pb2 import GetRunRequest
+from support.calls import append, create, get
 from support.certificates import Authority, Pair, tls_settings
-from support.server import serving
+from support.clock import ManualClock
+from support.events import a_run_of
+from support.server import Stubs, connected, serving
+from support.status import refused
+from support.streams import opened, read_to_end
 
 TEAM = "spiffe://example.org/team/weather"
 TABLE = f"""
@@ -98,6 +108,73 @@ async def test_a_certificate_of_nobody_is_refused(
             assert (await browser.get(f"https://{address}/api/v1/runs")).status_code == 401
 
 
+INTERVAL = 2.0  # seconds between two reads of the table
+
+
+async def test_name_that_is_taken_out_ends_its_streams_and_tokens(
+    tmp_path: Path, authority: Authority, settings: dict[str, Any], clock: ManualClock
+) -> None:
+    team, reader = authority.issue_for_uri("team", TEAM), authority.issue("reader", "reader.example.org")
+    table: Path = settings["mtls_principals"]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serving(tmp_path, clock=clock, **{**settings, "auth": ["mtls", "keys"]})
+        )
+
+        async def calling(pair: Pair) -> Stubs:
+            return await stack.enter_async_context(connected(server.target, authority.channel_credentials(pair)))
+
+        of_team, of_reader = await calling(team), await calling(reader)
+        await create(of_team)
+        streams = [await opened(stubs, consumer_id=f"ui-{n}") for n, stubs in enumerate((of_team, of_reader))]
+        request = CreateAccessTokenRequest(restriction=Restriction(run_ids=["run"]))
+        token = (await of_reader.access.CreateAccessToken(request)).token
+        metadata = [("authorization", f"Bearer {token}")]
+        await of_team.runs.GetRun(GetRunRequest(run_id="run"), metadata=metadata)
+
+        async def until_read(text: str) -> None:
+            with capture_logs() as logs:
+                await asyncio.to_thread(table.write_text, text)
+                while not any("reloaded" in str(entry["event"]) for entry in logs):
+                    clock.advance(INTERVAL)
+                    await of_team.runs.GetRun(GetRunRequest(run_id="run"))
+
+        await until_read("nonsense")
+        await get(of_reader)
+        await until_read(TABLE.replace('["reader.example.org"]', '["former.example.org"]'))
+        with refused("UNAUTHENTICATED"):
+            await read_to_end(streams[1])
+        with refused("UNAUTHENTICATED"):
+            await get(of_reader)
+        with refused("UNAUTHENTICATED"):
+            await of_team.runs.GetRun(GetRunRequest(run_id="run"), metadata=metadata)
+        await until_read(TABLE)
+        again = await opened(of_reader, consumer_id="ui-1", session_id="again")
+        await append(of_team, a_run_of(4))
+        for stream in (streams[0], again):
+            assert (await read_to_end(stream)).last.HasField("end")
+
+
+async def test_name_that_is_allowed_less_ends_its_streams_and_may_still_call(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    path = tmp_path / "principals.toml"
+    path.write_text(TABLE)
+    reported = list[tuple[str, str]]()
+    table = CertificatePrincipals(
+        path, clock, lambda name: reported.append(("reduced", name)), lambda name: reported.append(("allowed", name))
+    )
+    path.write_text(TABLE.replace('["runs:read"]', '["runs:read", "scores:read"]'))
+    await table.run_once()
+    assert {what for what, _ in reported} == {"allowed"}
+    reported.clear()
+    less = TABLE.replace('"runs:publish", "runs:read"', '"runs:read"').replace('tenant = "other"', 'tenant = "b"')
+    path.write_text(less)
+    await table.run_once()
+    names = [f"tls:{TEAM}", "tls:reader.example.org", "tls:other.example.org"]
+    assert reported == [*(("reduced", name) for name in names), *(("allowed", name) for name in names)]
+
+
 BAD = {
     "[a]\ntenant = 'acme'": "a.scopes: Field required",
     "[a]\ntenant = 'a/b'\nscopes = []": "a.tenant: Value error, must be 1 to 64",
@@ -114,7 +191,7 @@ def test_a_bad_table_is_explained_at_start(tmp_path: Path, text: str, expected: 
     path = tmp_path / "principals.toml"
     path.write_text(text)
     with pytest.raises(StartError) as refused:
-        CertificatePrincipals.read(path)
+        CertificatePrincipals(path, ManualClock())
     assert expected in str(refused.value)
     with pytest.raises(StartError, match="cannot be read: No such file"):
-        CertificatePrincipals.read(tmp_path / "missing.toml")
+        CertificatePrincipals(tmp_path / "missing.toml", ManualClock())

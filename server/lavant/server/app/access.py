@@ -49,13 +49,20 @@ async def access(
         run_quotas = await stack.enter_async_context(RunQuotas(engine, clock, quotas))
         calls = Calls(settings.max_streams, clock, settings.peer_share, quotas)
         keys = await stack.enter_async_context(Keys(engine, clock, calls.revoke))
-        tokens = AccessTokens(signer, engine.identity.epoch, clock, keys.is_revoked)
+        by_certificate = None
+        if settings.mtls_principals is not None:
+            table = CertificatePrincipals(settings.mtls_principals, clock, calls.revoke, calls.allow)
+            by_certificate = await stack.enter_async_context(table)
+
+        def is_revoked(credential_id: str) -> bool:
+            is_gone = by_certificate is not None and by_certificate.is_gone(credential_id)
+            return is_gone or keys.is_revoked(credential_id)
+
+        tokens = AccessTokens(signer, engine.identity.epoch, clock, is_revoked)
         authenticate: Authenticate = open_to_all
         if settings.auth:
             jwts = await _jwts(stack, settings, clock) if "jwt" in settings.auth else None
             authenticate = Authentication(keys if "keys" in settings.auth else None, jwts, tokens)
-        table = settings.mtls_principals
-        by_certificate = None if table is None else CertificatePrincipals.read(table)
         yield Access(authenticate, by_certificate, keys, tokens, quotas, run_quotas, calls, audit)
 
 

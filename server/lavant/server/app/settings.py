@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     mtls_principals: Path | None = Field(
         None,
         description="TOML file that maps names in client certificates, SPIFFE IDs or DNS names, to tenant, scopes and "
-        "restriction, for --auth mtls.",
+        "restriction, for --auth mtls. It is read again when it changes.",
     )
     jwt_issuer: str | None = Field(None, description="Issuer of JWTs: the only accepted value of their claim iss.")
     jwt_audience: str | None = Field(

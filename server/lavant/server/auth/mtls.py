@@ -1,16 +1,23 @@
 """Principals of client certificates, by the names in them: SPIFFE IDs and other URIs, and DNS names."""
 
+import asyncio
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lavant.server.auth.principal import Principal, Restriction, Scope, is_tenant, unauthenticated
+from lavant.server.clock import Clock, Periodic
 from lavant.server.errors import StartError
 
+_INTERVAL = 2.0  # seconds between two reads of the table
+_PREFIX = "tls:"  # of the IDs of principals and credentials
 _SHOWN = 3  # names in an error
+_log = structlog.get_logger(__name__)
 _Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -40,26 +47,48 @@ class _Entry(BaseModel):
 _TABLE = TypeAdapter(dict[_Name, _Entry])
 
 
-class CertificatePrincipals:
-    """Principals of client certificates: that of the first name in a certificate which the table has."""
+class CertificatePrincipals(Periodic):
+    """Principals of client certificates: that of the first name in a certificate which the table has.
 
-    def __init__(self, principals: Mapping[str, Principal]) -> None:
-        self._principals = principals
+    Within an `async with` block, the file of the table is read again when it changes. `on_reduced` is then called with
+    the ID of each credential that is gone or allows less, and `on_allowed` with that of each one in the table. A file
+    that cannot be used leaves the last good table in place, which is logged once. Raises StartError if it cannot be
+    used at first.
+    """
 
-    @classmethod
-    def read(cls, path: Path) -> "CertificatePrincipals":
-        """Read the table from a TOML file: by name, `tenant`, `scopes` and `restriction`. Raises StartError."""
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        on_reduced: Callable[[str], None] = lambda _: None,
+        on_allowed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(clock, _INTERVAL)
+        self._path = path
+        self._on_reduced = on_reduced
+        self._on_allowed = on_allowed
+        self._complaint = ""
+        self._principals = _read(path)
+
+    async def run_once(self) -> None:
+        """Read the file again, and use it if it has changed."""
         try:
-            table = _TABLE.validate_python(tomllib.loads(path.read_text("utf-8")))
-        except OSError as error:
-            raise StartError(f"mtls_principals: {path} cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(map(str, problem["loc"]))
-            raise StartError(f"mtls_principals: {path}: {place}: {problem['msg']}") from None
-        except ValueError as error:
-            raise StartError(f"mtls_principals: {path} cannot be read as TOML: {error}") from None
-        return cls({name: _principal(name, entry) for name, entry in table.items()})
+            found = await asyncio.to_thread(_read, self._path)
+        except StartError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.error("mtls_principals_not_reloaded", error=self._complaint)
+            return
+        self._complaint = ""
+        if found == self._principals:
+            return
+        before, self._principals = self._principals, found
+        for name, principal in before.items():
+            if not _allows_as_much(found.get(name), principal):
+                self._on_reduced(principal.credential_id)
+        for principal in found.values():  # after that: whoever allows less may still call
+            self._on_allowed(principal.credential_id)
+        _log.info("mtls_principals_reloaded", names=len(found))
 
     def __call__(self, names: Sequence[str]) -> Principal:
         """Return the principal of a certificate with these names. Raises UNAUTHENTICATED."""
@@ -69,11 +98,35 @@ class CertificatePrincipals:
         shown = ", ".join(names[:_SHOWN]) or "no name"
         raise unauthenticated(f"the client certificate, with {shown}, is of no principal; add it to --mtls-principals")
 
+    def is_gone(self, credential_id: str) -> bool:
+        """Return whether a credential was a name of a certificate, and the table does not have it any more."""
+        name = credential_id.removeprefix(_PREFIX)
+        return name != credential_id and name not in self._principals
+
+
+def _read(path: Path) -> Mapping[str, Principal]:
+    """Read the table from a TOML file: by name, `tenant`, `scopes` and `restriction`. Raises StartError."""
+    try:
+        table = _TABLE.validate_python(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise StartError(f"mtls_principals: {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise StartError(f"mtls_principals: {path}: {place}: {problem['msg']}") from None
+    except ValueError as error:
+        raise StartError(f"mtls_principals: {path} cannot be read as TOML: {error}") from None
+    return {name: _principal(name, entry) for name, entry in table.items()}
+
+
+def _allows_as_much(new: Principal | None, old: Principal) -> bool:
+    return new is not None and new.scopes >= old.scopes and replace(new, scopes=old.scopes) == old
+
 
 def _principal(name: str, entry: _Entry) -> Principal:
     found = entry.restriction
     restriction = None if found is None else Restriction(**found.model_dump())
-    identity = f"tls:{name}"
+    identity = f"{_PREFIX}{name}"
     return Principal(
         tenant=entry.tenant, id=identity, scopes=entry.scopes, restriction=restriction, credential_id=identity
     )

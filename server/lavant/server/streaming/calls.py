@@ -139,6 +139,10 @@ class Calls:
             if entry.credential_id == credential_id:
                 entry.end(_revoked(credential_id))
 
+    def allow(self, credential_id: str) -> None:
+        """Admit calls of a credential again that was revoked."""
+        self._revoked.discard(credential_id)
+
     def _end_once_expired(self, entry: OpenCall, expires_ns: int | None) -> Timer | None:
         """End a call shortly after its credential has expired, unless it has ended by itself, as calls do."""
         if expires_ns is None:
