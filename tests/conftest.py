@@ -2,12 +2,13 @@
 
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from lavant.server.store.jetstream import Location
+from support import leaks
 from support.clock import ManualClock
 from support.nats import NatsServer, fresh_location, nats_server, without_streams
 from support.server import Server, ServerProcess, serving
@@ -43,6 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         if limit is not None and limit.args and limit.args[0] > _LONG:
             item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test fail after which a secret of any test is in a log, in metrics or in the text of an error."""
+    report = yield
+    leaks.check(report)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _observed_secrets() -> Iterator[None]:
+    with leaks.observed():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,6 +9,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from support.leaks import secret
+
 ISSUER = "https://login.example.org/"
 AUDIENCE = "lavant"
 
@@ -89,12 +91,14 @@ class Issuer:
     def sign(self, payload: bytes, *, key: str = "first", headers: dict[str, Any] | None = None) -> str:
         """A token of any payload."""
         named = {"kid": key, **(headers or {})}
-        return jwt.PyJWS().encode(
+        token = jwt.PyJWS().encode(
             payload,
             self.keys[key],
             algorithm=self.algorithm,
             headers={name: value for name, value in named.items() if value is not None},
         )
+        secret(token.rpartition(".")[2])
+        return token
 
     def close(self) -> None:
         self.answering.set()
