@@ -1,9 +1,13 @@
 """Credentials for NATS, against servers that demand them."""
 
+import base64
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nkeys
 import pytest
@@ -44,6 +48,76 @@ async def test_nkey_logs_in(tmp_path: Path) -> None:
     with demanding(tmp_path, f"authorization {{ users: [{{nkey: {public}}}] }}") as server:
         assert await logs_in(server, Access(credentials=own))
         assert not await logs_in(server, Access(credentials=foreign))
+        assert not await logs_in(server, Access())
+
+
+class Identity:
+    """A key of NATS that signs JWTs: https://github.com/nats-io/jwt."""
+
+    def __init__(self, kind: int) -> None:
+        self.seed: bytes = nkeys.encode_seed(os.urandom(32), kind)
+        self._key = nkeys.from_seed(bytearray(self.seed))
+        self.public: str = self._key.public_key.decode()
+
+    def jwt(self, subject: "Identity", kind: str, **claims: Any) -> str:
+        """Sign a JWT about an identity."""
+        payload = {
+            "jti": os.urandom(8).hex(),
+            "iat": int(time.time()),
+            "iss": self.public,
+            "sub": subject.public,
+            "name": kind,
+            "nats": {"type": kind, "version": 2, **claims},
+        }
+        parts = [base64url(json.dumps(one).encode()) for one in ({"typ": "JWT", "alg": "ed25519-nkey"}, payload)]
+        signed = ".".join(parts)
+        return f"{signed}.{base64url(self._key.sign(signed.encode()))}"
+
+
+def base64url(data: bytes) -> str:
+    """Encode bytes as JWTs have them."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def credentials_file(path: Path, user: Identity, token: str) -> Path:
+    """Write a JWT and the seed of its user as NATS's tools do."""
+    path.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    return path
+
+
+async def test_credentials_file_logs_in(tmp_path: Path) -> None:
+    operator, system, account, stranger = map(
+        Identity,
+        (
+            nkeys.PREFIX_BYTE_OPERATOR,
+            nkeys.PREFIX_BYTE_ACCOUNT,
+            nkeys.PREFIX_BYTE_ACCOUNT,
+            nkeys.PREFIX_BYTE_ACCOUNT,
+        ),
+    )
+    limits = {"subs": -1, "conn": -1, "data": -1, "payload": -1}
+    with_storage = {**limits, "mem_storage": -1, "disk_storage": -1}
+    accounts = {
+        one.public: operator.jwt(one, "account", limits=with_storage if one is account else limits)
+        for one in (system, account)
+    }
+    preloaded = "\n".join(f"{public}: {token}" for public, token in accounts.items())
+    configuration = (
+        f"operator: {operator.jwt(operator, 'operator', system_account=system.public)}\n"
+        f"system_account: {system.public}\nresolver: MEMORY\nresolver_preload: {{\n{preloaded}\n}}"
+    )
+    user, other = Identity(nkeys.PREFIX_BYTE_USER), Identity(nkeys.PREFIX_BYTE_USER)
+    permitted = account.jwt(user, "user", subs=-1, data=-1, payload=-1)
+    own = credentials_file(tmp_path / "own.creds", user, permitted)
+    forged = credentials_file(tmp_path / "forged.creds", other, stranger.jwt(other, "user", subs=-1))
+    stolen = credentials_file(tmp_path / "stolen.creds", other, permitted)  # without the seed of its user
+    with demanding(tmp_path, configuration) as server:
+        assert await logs_in(server, Access(credentials=own))
+        for bad in (forged, stolen):
+            assert not await logs_in(server, Access(credentials=bad)), bad.name
         assert not await logs_in(server, Access())
 
 
