@@ -135,7 +135,9 @@ class RunSettings(_message.Message):
     """ID of the conversation or thread that the run belongs to. Up to 256 characters. Empty: none."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters."""
+        """Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters. The runs of a
+        tenant have a bounded number of different keys, by default 1,000: another one is refused with QUOTA_EXCEEDED.
+        """
 
     @_builtins.property
     def producer_timeout(self) -> _duration_pb2.Duration:

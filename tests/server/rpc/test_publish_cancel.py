@@ -6,6 +6,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.principal import ANONYMOUS
 from lavant.server.auth.quotas import Quotas
 from lavant.server.auth.run_quotas import RunQuotas
@@ -103,7 +104,7 @@ def publication(engine: SQLiteEngine, client: Client) -> Publication:
         calls=Calls(1, clock),
         clock=clock,
         stalls=StallWatch(5),
-        quotas=RunQuotas(engine, clock, Quotas(clock)),
+        quotas=RunQuotas(engine, clock, Quotas(clock), LabelKeys(engine, clock)),
     )
     return Publication(publisher, Call(client, ANONYMOUS))  # type: ignore[arg-type]
 

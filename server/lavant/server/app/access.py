@@ -10,6 +10,7 @@ from lavant.server.auth.access_tokens import AccessTokens
 from lavant.server.auth.audit import Audit
 from lavant.server.auth.authentication import Authenticate, Authentication, open_to_all
 from lavant.server.auth.keys import Keys
+from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.mtls import CertificatePrincipals
 from lavant.server.auth.principal import Scope
 from lavant.server.auth.quotas import Quotas
@@ -46,7 +47,8 @@ async def access(
     async with AsyncExitStack() as stack:
         audit = await stack.enter_async_context(Audit(engine, clock, metrics.audit))
         quotas = Quotas(clock, settings.limits_of, metrics.quotas)
-        run_quotas = await stack.enter_async_context(RunQuotas(engine, clock, quotas))
+        label_keys = await stack.enter_async_context(LabelKeys(engine, clock, settings.max_label_keys))
+        run_quotas = await stack.enter_async_context(RunQuotas(engine, clock, quotas, label_keys))
         calls = Calls(settings.max_streams, clock, settings.peer_share, quotas)
         keys = await stack.enter_async_context(Keys(engine, clock, calls.revoke))
         by_certificate = None

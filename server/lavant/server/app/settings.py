@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from lavant.server.app.secret_files import read_secret_files
+from lavant.server.auth.label_keys import DEFAULT_LABEL_KEYS
 from lavant.server.auth.principal import Limits, Scope, is_tenant
 from lavant.server.auth.quotas import Quota
 from lavant.server.scores.alerts.addresses import is_prefix
@@ -192,6 +193,13 @@ class Settings(BaseSettings):
     )
     max_rules: int = _number(200, "Maximum number of rules per tenant", "rules", ge=1, le=100_000)
     max_alerts: int = _number(1_000, "Maximum number of alerts of all rules per tenant", "alerts", ge=0, le=1_000_000)
+    max_label_keys: int = _number(
+        DEFAULT_LABEL_KEYS,
+        "Maximum number of different keys that labels of a tenant's runs have",
+        "keys",
+        ge=1,
+        le=100_000,
+    )
     tenant_streams: int | None = _number(
         None, "Maximum number of open streams, publishing calls and waits per tenant; none: any", "calls", ge=1
     )

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import structlog
 
 from lavant.contract.limits import OWN_RUNS
+from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.principal import Principal
 from lavant.server.auth.quotas import Quota, Quotas, QuotaUse
 from lavant.server.clock import Clock, Periodic
@@ -14,7 +15,7 @@ from lavant.server.errors import ServiceError
 from lavant.server.model import is_terminal
 from lavant.server.store.port import Engine, RunQuery
 from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
-from lavant.v1.run_pb2 import RunState
+from lavant.v1.run_pb2 import RunSettings, RunState
 from lavant.v1.run_service_pb2 import RunFilter
 
 _Done: TypeAlias = Callable[["Future[BatchReceipt]"], None]
@@ -33,15 +34,18 @@ class RunQuotas(Periodic):
     several servers of one store may together exceed the limit by what they create in that time.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, quotas: Quotas) -> None:
+    def __init__(self, engine: Engine, clock: Clock, quotas: Quotas, label_keys: LabelKeys) -> None:
         super().__init__(clock, _INTERVAL)
+        self._label_keys = label_keys
         self._engine = engine
         self._quotas = quotas
         self._changed: dict[str, QuotaUse] = {}  # tenants whose open runs may have changed since they were counted
         self._counted: set[str] = set()
 
-    def admit_run(self, principal: Principal) -> None:
+    def admit_run(self, principal: Principal, settings: RunSettings) -> None:
         """Count a run that is about to be created. Raises QUOTA_EXCEEDED."""
+        if settings.labels:
+            self._label_keys.admit(principal.tenant, settings.labels)
         if usages := self._quotas.usages_of(principal):
             self._admit_run(principal.tenant, usages)
             self._quotas.take(usages, (0, 0, 1))
@@ -53,6 +57,8 @@ class RunQuotas(Periodic):
         Empty batches are always admitted: they keep a run alive. A run may end whatever its tenant has stored, so that
         it can be deleted. Returns what is called with the receipt. Raises QUOTA_EXCEEDED.
         """
+        if batch.HasField("create") and batch.create.labels:
+            self._label_keys.admit(principal.tenant, batch.create.labels)
         usages = self._quotas.usages_of(principal)
         count = len(batch.events) if usages else 0
         if not count:

@@ -50,7 +50,7 @@ _PAGE_BYTES = 1 << 20  # of runs in one page, unless the first is larger; gRPC c
 SILENT = """SELECT tenant, run_id FROM runs
     WHERE timeout_ns IS NOT NULL AND state < 10 AND max(seen_ns, ?) + timeout_ns < ? ORDER BY id"""
 
-# Each step seeks the next name, however many runs a tenant has.
+# Each step seeks the next tenant or key, however many runs have it.
 _TENANTS = """WITH RECURSIVE
     of_runs(tenant) AS (SELECT min(tenant) FROM runs
         UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE tenant > of_runs.tenant) FROM of_runs
@@ -61,9 +61,20 @@ _TENANTS = """WITH RECURSIVE
     SELECT tenant FROM of_runs WHERE tenant IS NOT NULL
     UNION SELECT tenant FROM of_deletions WHERE tenant IS NOT NULL
     ORDER BY tenant"""
+_LABEL_KEYS = """WITH RECURSIVE
+    keys(key) AS (SELECT min(key) FROM labels WHERE tenant = ?1
+        UNION ALL SELECT (SELECT min(key) FROM labels WHERE tenant = ?1 AND key > keys.key) FROM keys
+            WHERE keys.key IS NOT NULL)
+    SELECT key FROM keys WHERE key IS NOT NULL LIMIT ?2"""
 
 # ruff: noqa: S608 - every value is bound; only constants of this package become part of the text
 _LAG = "SELECT max(created - create_ns) FROM runs INDEXED BY runs_by_lag WHERE tenant = ? AND created > create_ns"
+
+
+def label_keys(connection: apsw.Connection, tenant: str, limit: int) -> list[str]:
+    """List the keys that labels of a tenant's runs have, up to a number of them."""
+    rows: Any = connection.execute(_LABEL_KEYS, (tenant, limit))
+    return [key for (key,) in rows]
 
 
 def list_runs(

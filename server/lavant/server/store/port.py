@@ -224,6 +224,12 @@ class Engine(Protocol):
     def watch_tenants(self, callback: Callable[[str], None]) -> Watch:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
 
+    async def label_keys(self, tenant: str, limit: int) -> Sequence[str]:
+        """List the keys that labels of a tenant's runs have, up to a number of them.
+
+        Takes time in proportion to the number of keys, not of runs.
+        """
+
     def stored_bytes(self, tenant: str) -> int:
         """Return the bytes of the events of all of a tenant's runs. Never waits, and reads nothing.
 

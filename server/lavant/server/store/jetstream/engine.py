@@ -182,6 +182,12 @@ class JetStreamEngine:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
         return self._feed.watch_all(callback)
 
+    async def label_keys(self, tenant: str, limit: int) -> Sequence[str]:
+        """List the keys that labels of a tenant's runs have, up to a number of them."""
+        with self._in_reach():
+            await self._feed.caught_up()
+            return await self._feed.projection.label_keys(tenant, limit)
+
     def stored_bytes(self, tenant: str) -> int:
         """Return the bytes of the events of all of a tenant's runs, as far as this replica knows them."""
         return self._feed.stored_bytes.of(tenant)

@@ -309,6 +309,10 @@ class Projection:
         """List the tenants that have runs or deletions, in the order of their names."""
         return await self._readers.ask(listing.list_tenants)
 
+    async def label_keys(self, tenant: str, limit: int) -> list[str]:
+        """List the keys that labels of a tenant's runs have, up to a number of them."""
+        return await self._readers.ask(partial(listing.label_keys, tenant=tenant, limit=limit))
+
     async def last_change(self, tenant: str, after: int) -> int:
         """Return the last position of a tenant's feed of changes, in no partition before that of `after`."""
         return await self._readers.ask(lambda connection: _last_change(connection, tenant, after))

@@ -211,6 +211,10 @@ class SQLiteEngine:
         """Call back with the tenant after each change that `list_changes` would report, of any tenant."""
         return self._feeds.add_to_all(callback)
 
+    async def label_keys(self, tenant: str, limit: int) -> Sequence[str]:
+        """List the keys that labels of a tenant's runs have, up to a number of them."""
+        return await self._ask(partial(listing.label_keys, tenant=tenant, limit=limit))
+
     def stored_bytes(self, tenant: str) -> int:
         """Return the bytes of the events of all of a tenant's runs."""
         return self._stored_bytes.of(tenant)
