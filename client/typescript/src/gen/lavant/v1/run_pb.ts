@@ -36,7 +36,8 @@ export type RunSettings = Message<"lavant.v1.RunSettings"> & {
   name: string;
 
   /**
-   * Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters.
+   * Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters. The runs of a
+   * tenant have a bounded number of different keys, by default 1,000: another one is refused with QUOTA_EXCEEDED.
    *
    * @generated from field: map<string, string> labels = 3;
    */
