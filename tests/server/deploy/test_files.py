@@ -37,6 +37,15 @@ def test_the_proxies_know_the_services_of_compose() -> None:
         assert set(re.findall(r"lavant-\d", (DEPLOY / name).read_text())) == replicas
 
 
+def test_callers_behind_a_proxy_share_its_address() -> None:
+    in_kubernetes = manifests("kubernetes/lavant.yaml")["Deployment"]["spec"]["template"]["spec"]["containers"][0][
+        "env"
+    ]
+    assert compose()["x-lavant"]["environment"]["LAVANT_PEER_SHARE"] == "1"
+    assert {"name": "LAVANT_PEER_SHARE", "value": "1"} in in_kubernetes
+    assert yaml.safe_load((DEPLOY / "helm/lavant/values.yaml").read_text())["settings"]["peer_share"] == 1
+
+
 def test_all_name_the_same_servers_of_nats() -> None:
     found = manifests("kubernetes/lavant.yaml")["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]
     in_kubernetes = next(one["value"] for one in found if one["name"] == "LAVANT_STORE")
