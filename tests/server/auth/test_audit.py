@@ -13,7 +13,7 @@ from grpc import aio
 from lavant.server.app import access
 from lavant.server.auth import audit_log
 from lavant.server.auth.audit_log import AUDIT_RUN
-from lavant.server.auth.principal import Principal, Scope
+from lavant.server.auth.principal import ALL_SCOPES, Principal, Scope
 from lavant.v1.audit_pb2 import AuditOutcome, AuditRecorded
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import StreamEventsRequest
@@ -22,7 +22,8 @@ from lavant.v1.run_service_pb2 import CancelRunRequest, DeleteRunRequest
 from server.observability.scraping import Scrape
 from support.calls import append, create, ended_run, get, listed, until
 from support.clock import ManualClock
-from support.events import custom
+from support.credentials import create_key
+from support.events import custom, run_started
 from support.principals import a_principal, calling_as, knowing
 from support.server import Server, Stubs, connected, serving
 from support.status import refused
@@ -39,7 +40,11 @@ DELETE = "/lavant.v1.RunService/DeleteRun"
 @pytest.fixture
 def principals() -> list[Principal]:
     """An administrator, and a reader."""
-    return [a_principal("admin"), a_principal("reader", [Scope.RUNS_READ])]
+    return [
+        a_principal("admin", ALL_SCOPES),
+        a_principal("reader", [Scope.RUNS_READ]),
+        a_principal("publisher", [Scope.RUNS_PUBLISH]),
+    ]
 
 
 async def recorded(stubs: Stubs, run_id: str = AUDIT_RUN) -> list[AuditRecorded]:
@@ -175,6 +180,39 @@ async def test_a_take_over_is_recorded(as_: As) -> None:
     (audit,) = await recorded(stubs)
     assert list(audit.resources) == ["run/run", "consumer/ui"]
     assert "a-secret" not in str(audit)
+
+
+async def test_a_take_over_of_a_producer_is_recorded_once(as_: As, principals_server: Server) -> None:
+    admin, reader = await as_("admin"), await as_("publisher")
+    await create(reader)
+    await append(reader, [run_started()])
+    for first in (1, 2):
+        await append(admin, [custom()], first=first, epoch=1)
+
+    async def is_recorded() -> bool:
+        return bool(await recorded(admin))
+
+    await until(is_recorded)
+    (audit,) = await recorded(admin)
+    assert (audit.outcome, audit.principal, audit.count) == (ALLOWED, "key:admin", 1)
+    assert audit.method == "/lavant.v1.EventService/AppendEvents"
+    assert list(audit.resources) == ["run/run", "producer/p"]
+
+
+async def test_refused_metrics_are_recorded(tmp_path: Path, clock: ManualClock) -> None:
+    settings: dict[str, Any] = {"admin": "0.0.0.0:0", "auth": ["keys"], "init_key": True}
+    async with serving(tmp_path, clock=clock, **settings) as server:
+        _, key = await create_key(server.stubs, "runs:read")
+        port = server.app.admin_address.rpartition(":")[2]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as admin:
+            assert (await admin.get("/metrics", headers={"authorization": f"Bearer {key}"})).status_code == 403
+            assert (await admin.get("/metrics")).status_code == 401
+
+        async def is_recorded() -> bool:
+            return await recorded_count(server.stubs, "GET /metrics") == 1
+
+        await until(is_recorded)
+        assert Scrape(server.app.metrics)("denials_total", reason="UNAUTHENTICATED") == 1
 
 
 async def test_a_full_audit_is_continued_in_the_next_run(

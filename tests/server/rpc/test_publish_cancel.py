@@ -6,6 +6,7 @@ from pathlib import Path
 
 from grpc import aio
 
+from lavant.server.auth.audit import Audit
 from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.principal import ANONYMOUS
 from lavant.server.auth.quotas import Quotas
@@ -105,6 +106,7 @@ def publication(engine: SQLiteEngine, client: Client) -> Publication:
         clock=clock,
         stalls=StallWatch(5),
         quotas=RunQuotas(engine, clock, Quotas(clock), LabelKeys(engine, clock)),
+        audit=Audit(engine, clock),
     )
     return Publication(publisher, Call(client, ANONYMOUS))  # type: ignore[arg-type]
 

@@ -64,6 +64,7 @@ def admin_listener(
         admin_site(
             Isolation(hosts=hosts, addresses=True),
             open_to_all if is_loopback(host_of(settings.admin)) else access.authenticate,
+            access.audit,
             metrics=metrics,
             is_draining=is_draining,
         ),

@@ -91,6 +91,7 @@ def compose(parts: Parts) -> App:
         clock=parts.clock,
         stalls=stalls,
         quotas=access.run_quotas,
+        audit=access.audit,
         metrics=parts.metrics.appends,
     )
     # A copied store keeps its epoch, but positions in lists are specific to the engine: the key distinguishes engines.

@@ -5,11 +5,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from grpc import aio
 
 from lavant.server.auth.access import check_new_run
+from lavant.server.auth.audit import Audit, CallSource
 from lavant.server.auth.ownership import owner_of
 from lavant.server.auth.principal import Principal, unauthenticated
 from lavant.server.auth.run_quotas import RunQuotas
@@ -39,6 +41,7 @@ from lavant.v1.run_pb2 import RunSettings
 
 _check_settings = bounds_check(RunSettings, "batch.create")
 
+_APPEND, _PUBLISH = "/lavant.v1.EventService/AppendEvents", "/lavant.v1.EventService/PublishEvents"
 _MAX_UNANSWERED = 256  # batches that one call reads ahead of its answers
 _MAX_UNANSWERED_BYTES = 8 << 20
 _SNAPSHOT_LIMIT = 1.0  # seconds from the last answer to the runs' snapshots
@@ -72,11 +75,12 @@ class Publisher:
     clock: Clock
     stalls: StallWatch
     quotas: RunQuotas
+    audit: Audit
     metrics: AppendMetrics = field(default_factory=AppendMetrics)
 
     async def append_events(self, request: AppendEventsRequest, call: Call) -> AppendEventsResponse:
         """Append one batch; returns once it is durable."""
-        return AppendEventsResponse(receipt=await self.append(call.principal, request.batch))
+        return AppendEventsResponse(receipt=await self.append(call, request.batch, _APPEND))
 
     async def publish_events(self, call: Call) -> None:
         """Append all batches of a call, and answer each."""
@@ -97,12 +101,13 @@ class Publisher:
                 timer.cancel()
 
     def append(
-        self, principal: Principal, batch: ProducerBatch, size: int | None = None
+        self, call: Call, batch: ProducerBatch, method: str, size: int | None = None
     ) -> asyncio.Future[BatchReceipt]:
-        """Hand a batch to the engine, and count its outcome. All failures come with the receipt.
+        """Hand a batch of a call to the engine, and count its outcome. All failures come with the receipt.
 
         `size` is the number of the batch's bytes, if it is known.
         """
+        principal = call.principal
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -119,11 +124,18 @@ class Publisher:
                 self._keep_alive(principal, batch)
         else:
             key = RunKey(principal.tenant, batch.run_id)
-            receipt = self.engine.append(key, batch, owner_of(principal), principal.restriction)
+            owner = owner_of(principal)
+            if owner.id and owner.may_take_over:
+                owner = owner._replace(on_take_over=partial(self._record_take_over, call, method, batch))
+            receipt = self.engine.append(key, batch, owner, principal.restriction)
             if counted is not None:
                 receipt.add_done_callback(counted)
         receipt.add_done_callback(lambda done: self._count(done, began))
         return receipt
+
+    def _record_take_over(self, call: Call, method: str, batch: ProducerBatch) -> None:
+        resources = [f"run/{batch.run_id}", f"producer/{batch.producer_id}"]
+        self.audit.done(CallSource("grpc", call.peer, method), call.principal, resources)
 
     def _keep_alive(self, principal: Principal, batch: ProducerBatch) -> None:
         """Store that a producer is alive that has to wait: its run must not be abandoned meanwhile."""
@@ -246,7 +258,7 @@ class Publication:
             producer = _Producer(RunKey(principal.tenant, batch.run_id), batch.producer_id, batch.producer_epoch)
             ends_run = bool(batch.events) and batch.events[-1].HasField("run_finished")
             first = batch.first_producer_sequence
-            receipt = self._publisher.append(principal, batch, exact_size)
+            receipt = self._publisher.append(self._call, batch, _PUBLISH, exact_size)
             self._batches.append(_Batch(producer, first, size, ends_run, receipt))
             self._unanswered += 1
             self._unanswered_bytes += size
