@@ -31,6 +31,7 @@ test-clients: test-typescript test-go ## Build and test the clients in other lan
 
 test-typescript: .venv/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent build && npm run --silent test
+	$(MAKE) --no-print-directory conformance CLIENT='node client/typescript/build/conformance.js'
 
 test-go: .venv/.ready
 	cd client/go && go test -race -timeout 4m ./... && go build -o ../../build/go/conformance ./conformance

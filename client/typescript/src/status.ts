@@ -40,13 +40,13 @@ export function fromRejection(status: Status): LavantError {
 /** Return whether an error without ErrorReason means that the connection was cut: see docs/protocol.md. */
 export function isCut(thrown: unknown): boolean {
   if (!(thrown instanceof ConnectError || thrown instanceof LavantError)) return false;
+  if (fromCall(thrown).reason !== "") return false;
   const error = ConnectError.from(thrown);
-  if (fromCall(error).reason !== "") return false;
   if (error.metadata.has(GRPC_STATUS)) return isCutStatus(error);
   // An HTTP status in place of gRPC's: proxies answer so, and only 429 and 502 to 504 pass.
   if ([...error.metadata].length > 0) return error.code === Code.Unavailable;
   // Made on this side, of a connection that failed: reset streams, closed sockets, truncated messages, missing trailers.
-  return !UNREADABLE.test(error.rawMessage);
+  return error.code !== Code.Unimplemented && !UNREADABLE.test(error.rawMessage);
 }
 
 function isCutStatus(error: ConnectError): boolean {

@@ -61,9 +61,9 @@ export async function* watchRuns(
         wasCaughtUp ||= frame.caughtUp;
         for (const [index, change] of changes.entries()) {
           // Between changes of one frame the position is still before the frame.
-          yield { ...change, resumeToken: index + 1 < changes.length ? token : frame.resumeToken };
+          yield { ...change, resumeToken: index + 1 < changes.length ? token : frame.resumeToken || token };
         }
-        token = frame.resumeToken;
+        token = frame.resumeToken || token;
         if (frame.end === undefined) continue;
         pause = backoff.afterEnd(milliseconds(frame.end.retryDelay));
         break;

@@ -76,8 +76,11 @@ export interface Position {
   readonly sequence: bigint;
 }
 
-/** Read a resume token of this client or of the server, or the ID of a server-sent event. */
+/**
+ * Read a resume token of this client or of the server, or the ID of a server-sent event: the server's token, and after
+ * `~`, or `.` in such an ID, the sequence of the last event that was returned after it.
+ */
 export function parsePosition(text: string): Position {
-  const [token = "", sequence = ""] = text.split("~");
-  return { token, sequence: /^\d{1,18}$/.test(sequence) ? BigInt(sequence) : 0n };
+  const [, token = text, sequence = "0"] = /^([^.~]*)(?:[.~](\d{1,18}))?(?:~.*)?$/.exec(text) ?? [];
+  return { token, sequence: BigInt(sequence) };
 }
