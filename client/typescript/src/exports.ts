@@ -14,8 +14,9 @@ export {
   ToolCallOutcome,
 } from "./gen/lavant/v1/event_pb.js";
 export { type Run, RunKind, type RunSettings, RunState, type TokenUsage } from "./gen/lavant/v1/run_pb.js";
+export { CancelRequested } from "./publishing/answers.js";
 export type { EventInit, RunSettingsInit } from "./publishing/events.js";
-export { CancelRequested, type Publisher, type PublishOptions } from "./publishing/publisher.js";
+export type { Publisher, PublishOptions } from "./publishing/publisher.js";
 export type { OnError, RunProducer } from "./publishing/run-producer.js";
 export type { Scope, StepOptions, ToolScope } from "./publishing/scope.js";
 export type { EventStream } from "./reading/event-stream.js";

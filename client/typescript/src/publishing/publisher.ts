@@ -14,6 +14,7 @@ import {
 import type { RunSettings } from "../gen/lavant/v1/run_pb.js";
 import { fromCall, fromRejection, isCut } from "../status.js";
 import { Backoff, milliseconds, sleep } from "../time.js";
+import { CancelRequested, isTransient, Retry } from "./answers.js";
 import { type EventInit, eventOf } from "./events.js";
 import { Gate } from "./gate.js";
 import { Outbox } from "./outbox.js";
@@ -32,18 +33,6 @@ export interface PublishOptions {
 const HEARTBEAT_MS = 15_000;
 const ANSWER_TIMEOUT_MS = 15_000;
 const GAPS_WITHOUT_PROGRESS = 5;
-
-/** Somebody asked to cancel the run. `message` is the reason that was given; it may be empty. */
-export class CancelRequested extends Error {
-  override readonly name = "CancelRequested";
-}
-
-/** A batch was rejected, and sending everything again over another call may help. */
-class Retry extends Error {
-  constructor(readonly error: LavantError) {
-    super(error.message);
-  }
-}
 
 /**
  * Publishes events of one run exactly once, over as many PublishEvents calls as needed: "Publishing" of docs/protocol.md,
@@ -246,9 +235,4 @@ export class Publisher {
     this.#failed.abort(error);
     this.#answered.open();
   }
-}
-
-function isTransient(error: LavantError): boolean {
-  if (error.reason === "QUOTA_EXCEEDED") return error.retryAfterMs !== undefined;
-  return error.reason === "UNAVAILABLE" || error.reason === "SLOW_CONSUMER";
 }

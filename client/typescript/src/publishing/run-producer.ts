@@ -1,8 +1,9 @@
 import type { LavantError } from "../errors.js";
 import { type Error as RunError, RunState } from "../gen/lavant/v1/run_pb.js";
 import { duration } from "../time.js";
+import type { CancelRequested } from "./answers.js";
 import { type EventInit, errorOf, json } from "./events.js";
-import type { CancelRequested, Publisher } from "./publisher.js";
+import type { Publisher } from "./publisher.js";
 import { Scope } from "./scope.js";
 
 /** What a producer does about an event that cannot be stored. */
