@@ -23,6 +23,7 @@ class Lab:
         self.random = Random(seed)
         self._command = command
         self._stack = AsyncExitStack()
+        self._log = self._stack.enter_context((folder / "stderr").open("wb"))
         self._programs: list[Program] = []
         self._servers = 0
 
@@ -44,7 +45,7 @@ class Lab:
 
     async def program(self, *arguments: str) -> Program:
         """Start a client program that is not connected."""
-        program = await Program.start(" ".join((self._command, *arguments)))
+        program = await Program.start(" ".join((self._command, *arguments)), self._log)
         self._programs.append(program)
         return program
 
@@ -66,7 +67,7 @@ class Lab:
         self._servers += 1
         folder = self.folder / f"server-{self._servers}"
         folder.mkdir()
-        process = ServerProcess(folder)
+        process = ServerProcess(folder, {"LAVANT_LOG_LEVEL": "error"})
         self._stack.push_async_callback(process.kill)
         await process.start(*flags)
         return process

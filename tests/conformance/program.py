@@ -7,7 +7,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
@@ -15,7 +15,7 @@ from conformance.suite import Unsupported, Violation, expect
 from lavant.v1.event_pb2 import Event
 
 PATIENCE = 20.0  # seconds for what has to happen
-EXIT_LIMIT = 5.0
+EXIT_LIMIT = 10.0  # twice what a driver has: the machine may be busy
 LONGEST_LINE = 32 << 20
 
 
@@ -146,10 +146,10 @@ class Program:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, command: str) -> Self:
+    async def start(cls, command: str, log: IO[bytes]) -> Self:
         """Start a program by the command of a shell's line."""
         process = await asyncio.create_subprocess_exec(
-            *shlex.split(command), stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
+            *shlex.split(command), stdin=PIPE, stdout=PIPE, stderr=log, limit=LONGEST_LINE
         )
         return cls(process)
 
@@ -235,6 +235,13 @@ class Publication:
 
         await self.operation.wait(lambda: bool(found()), "line with 'flushed'")
         return int(found()[0]["flushed"])
+
+    async def refused(self) -> str:
+        """Wait until all that is queued is durable or refused; return the reason of the refusal, or nothing."""
+        tag = self.flush()
+        lines = self.operation.lines
+        await self.operation.wait(lambda: any(line.get("tag") == tag or "error" in line for line in lines), "flush")
+        return str(lines[-1].get("error", {}).get("reason", ""))
 
     def finish(self, state: str = "SUCCEEDED", error_message: str | None = None) -> None:
         """End the run."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from conformance.lab import Lab
 
-THEMES = ("reading", "publishing")
+THEMES = ("reading", "endings", "cuts", "leases", "publishing", "rejections")
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 Body = Callable[["Lab"], Awaitable[None]]

@@ -212,16 +212,14 @@ class Publication:
 
     async def carry_out(self) -> dict[str, Any]:
         """Carry out commands up to `finish`, and return the outcome."""
-        while (command := await self._operation.commands.get())["do"] != "finish":
-            if command["do"] == "send":
-                for fields in command["events"]:
-                    await self._publish(ParseDict(fields, Event()))
-                self._operation.say(queued=len(command["events"]))
-            elif command["do"] == "flush":
-                await self._producer.flush()
-                receipt = self._producer.last_receipt
-                last = 0 if receipt is None else receipt.last_producer_sequence
-                self._operation.say(flushed=str(last), tag=command.get("tag"))
+        async with asyncio.TaskGroup() as flushes:
+            while (command := await self._operation.commands.get())["do"] != "finish":
+                if command["do"] == "send":
+                    for fields in command["events"]:
+                        await self._publish(ParseDict(fields, Event()))
+                    self._operation.say(queued=len(command["events"]))
+                elif command["do"] == "flush":
+                    flushes.create_task(self._flush(command.get("tag")))
         self._producer.end(_error(command))
         await self._producer.flush(60)
         receipt = self._producer.last_receipt
@@ -230,6 +228,11 @@ class Publication:
             "last_producer_sequence": str(receipt.last_producer_sequence),
             "last_sequence": str(receipt.last_sequence),
         }
+
+    async def _flush(self, tag: int | None) -> None:
+        await self._producer.flush()
+        receipt = self._producer.last_receipt
+        self._operation.say(flushed=str(0 if receipt is None else receipt.last_producer_sequence), tag=tag)
 
     async def report_cancel(self) -> None:
         """Report a request to cancel when there is one."""
@@ -249,6 +252,15 @@ async def _carried_out(operation: Operation, outcome: Awaitable[dict[str, Any]])
         operation.say(done=await outcome)
     except asyncio.CancelledError:
         operation.say(done={"reason": "CANCELLED"})
+    except ExceptionGroup as group:  # of the flushes of a run
+        _report(operation, group.exceptions[0])
+    except Exception as error:
+        _report(operation, error)
+
+
+def _report(operation: Operation, failure: Exception) -> None:
+    try:
+        raise failure
     except RunNotSucceeded as ended:
         operation.say(error={"reason": "", "code": "", "message": str(ended)})
     except LavantError as error:
