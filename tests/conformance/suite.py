@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from conformance.lab import Lab
 
-THEMES = ("reading", "endings", "cuts", "leases", "publishing", "rejections")
+THEMES = (
+    *("reading", "endings", "cuts", "leases", "publishing", "rejections"),
+    *("runs", "connections", "credentials"),
+)
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 Body = Callable[["Lab"], Awaitable[None]]
