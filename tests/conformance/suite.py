@@ -70,7 +70,8 @@ def lines() -> dict[str, str]:
     found: dict[str, str] = {}
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         for name in re.findall(r"`([a-z0-9_]+)`", line):
-            found.setdefault(name, line.strip())
+            if name not in found or line.startswith("|"):  # a row says most
+                found[name] = line.strip()
     return found
 
 

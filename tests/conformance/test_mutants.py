@@ -8,6 +8,7 @@ from conformance.suite import cases
 from conformance.test_python_client import COMMAND
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MUTANTS)
 async def test_a_wrong_client_fails_the_cases_for_its_mistake(name: str) -> None:
     by_name = {case.name: case for case in cases()}

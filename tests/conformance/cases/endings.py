@@ -133,9 +133,12 @@ async def error_unavailable(lab: Lab) -> None:
     """Resume after the error UNAVAILABLE, not before the time of its RetryInfo."""
     refusal = retry_after(status(Code.UNAVAILABLE, "UNAVAILABLE"), 0.7)
     script = Script([plays(then=refusal), whole(1)])
+    program = await lab.client(await lab.scripted(script))
+    read = program.read()
+    await asked(script, 1)
     began = time.monotonic()
-    await (await lab.client(await lab.scripted(script))).read().done()
-    require(time.monotonic() - began > 0.7, "the second call came before the time of RetryInfo")
+    await read.done()
+    require(time.monotonic() - began > 0.6, "the second call came before the time of RetryInfo")
 
 
 @case
@@ -221,3 +224,14 @@ async def page_of_proxy(lab: Lab) -> None:
         await read.done()
     expect(sequences(read.received), [1, 2, 3, 4], "the sequences")
     require(proxy.shown == 2, f"the page was shown {proxy.shown} times")
+
+
+@case
+async def ends_without_progress(lab: Lab) -> None:
+    """Back off from a server that opens each call and ends it at once, without an event."""
+    script = Script([plays(opened(), planned(pb.STREAM_END_REASON_MAX_AGE))] * 400)
+    read = (await lab.client(await lab.scripted(script))).read()
+    await asked(script, 1)
+    await lab.pause(2)
+    require(len(script.requests) <= 12, f"{len(script.requests)} calls within 2 s")
+    await read.cancel()

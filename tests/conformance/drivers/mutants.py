@@ -215,9 +215,6 @@ MUTANTS: dict[str, Mutant] = {
     "does_not_back_off": Mutant(_set(status.Backoff, next=lambda *_: 0.02), ("backoff_grows",)),
     "has_no_watchdog": Mutant(_set(subscription, MISSED_HEARTBEATS=1_000), ("silent_connection",)),
     "keeps_silent_connection": Mutant(_set(transport.Channels, retire=lambda *_: None), ("silent_connection",)),
-    "keeps_lease_when_cancelled": Mutant(
-        _set(subscription.Subscription, _drop_call=lambda _: None), ("cancelled_read",)
-    ),
     "drops_unknown_events": Mutant(_wrap(event_stream, "views", _known_events), ("newer_events",)),
     "believes_foreign_details": Mutant(_set(status, ERROR_DOMAIN=_AnyDomain()), ("foreign_details",)),
     "batches_again_after_cut": Mutant(_set(Outbox, rewind=_rebatch), ("resent_byte_for_byte",)),
