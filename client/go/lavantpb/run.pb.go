@@ -160,7 +160,8 @@ type RunSettings struct {
 	Kind RunKind `protobuf:"varint,1,opt,name=kind,proto3,enum=lavant.v1.RunKind" json:"kind,omitempty"`
 	// Name of the agent or evaluation. 1 to 256 characters, no control characters. Required.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters.
+	// Key-value pairs. At most 64; keys of 1 to 128 characters, values of up to 1,024, no control characters. The runs of a
+	// tenant have a bounded number of different keys, by default 1,000: another one is refused with QUOTA_EXCEEDED.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// ID of the run that starts this one. Bounds as of Run.run_id. Empty: none.
 	ParentRunId string `protobuf:"bytes,4,opt,name=parent_run_id,json=parentRunId,proto3" json:"parent_run_id,omitempty"`
