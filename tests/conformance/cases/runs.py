@@ -189,8 +189,11 @@ async def text_of_run(lab: Lab) -> None:
     await create(server.stubs)
     message = message_started()
     message.message_started.role = ROLE_ASSISTANT
+    finished = message_finished()
+    finished.message_finished.role = ROLE_ASSISTANT
+    finished.message_finished.parts.add(text="It is cold.")
     said: list[Event] = [text_delta(text) for text in ("It ", "is ", "cold.")]
-    await append(server.stubs, [run_started(), message, *said, message_finished(), run_finished()])
+    await append(server.stubs, [run_started(), message, *said, finished, run_finished()])
     done = await (await lab.client(server.target)).begin("text", run="run").done()
     expect(done["text"], "It is cold.", "the text")
 
