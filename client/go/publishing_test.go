@@ -43,8 +43,13 @@ func TestPublish_ConnectionsCutAllTheTime_StoresEachEventOnce(t *testing.T) {
 	run := must(client.Runs.Start(ctx, "noter", lavant.StartOptions{}))(t)
 	const count = 3_000
 	for number := range count {
-		if number%300 == 0 {
+		switch number % 300 {
+		case 100: // what is sent from here on is lost with the connection
+			must(run.Flush(ctx))(t)
+			between.freeze(true)
+		case 200:
 			between.cut()
+			between.freeze(false)
 		}
 		if err := run.Publish(ctx, note(number)); err != nil {
 			t.Fatal(err)
