@@ -1,6 +1,7 @@
 """Threads that read: whose query runs next, and which ones stop."""
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -71,7 +72,9 @@ class Endless:
 
 
 @pytest.mark.parametrize("sql", [_ENDLESS, None])
-async def test_a_query_stops_when_its_caller_has_gone(database: Database, sql: str | None) -> None:
+async def test_a_query_stops_when_its_caller_has_gone(
+    database: Database, sql: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     endless = Endless(sql)
     asked = asyncio.create_task(database.threads.ask(endless))
     await until(lambda: endless.begun == 1)
@@ -79,6 +82,9 @@ async def test_a_query_stops_when_its_caller_has_gone(database: Database, sql: s
     async with asyncio.timeout(10):  # the only thread is free again
         assert await database.threads.ask(numbers) == 3
     assert asked.cancelled()
+    del asked
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_queries_of_callers_that_have_gone_are_never_begun(database: Database) -> None:

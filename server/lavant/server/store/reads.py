@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import thread_time
 from traceback import clear_frames
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
@@ -86,7 +87,7 @@ class _Lane:
         await self._turns.acquire()
         work = _Query(self._idle.pop(), limit, self._guard)
         running = asyncio.get_running_loop().run_in_executor(self._pool, work.run, query)
-        running.add_done_callback(lambda _: self._finish(work))
+        running.add_done_callback(partial(self._finish, work))
         try:
             return await asyncio.shield(running)  # the connection is in use until the thread has finished
         except asyncio.CancelledError:
@@ -100,7 +101,9 @@ class _Lane:
         for connection in self._connections:
             connection.close()
 
-    def _finish(self, work: "_Query") -> None:
+    def _finish(self, work: "_Query", running: "asyncio.Future[Any]") -> None:
+        if not running.cancelled():
+            running.exception()  # nobody else takes it if the caller has gone: asyncio would log it
         self._idle.append(work.connection)
         self._turns.release()
 
