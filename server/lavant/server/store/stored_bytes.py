@@ -39,10 +39,10 @@ class SharedStoredBytes(StoredBytes):
         self._grown[key] = (listed, stored)
         self.add(key.tenant, stored - before)
 
-    def listed(self, key: RunKey, before: int, now: int) -> None:
-        """Record that the list has a run with other bytes than before; 0 before and after it is in the list."""
+    def listed(self, key: RunKey, before: int, now: int, *, deleted: bool) -> None:
+        """Record that the list has a run with other bytes than before, or has it no longer."""
         listed, stored = self._grown.pop(key, (0, 0))
         self.add(key.tenant, now - before - (stored - listed))
-        if now and stored > now:
+        if stored > now and not deleted:
             self._grown[key] = (now, stored)
             self.add(key.tenant, stored - now)

@@ -86,6 +86,10 @@ class Feed:
         """Call back with the tenant after each change of any tenant's runs."""
         return self._watchers.add_to_all(callback)
 
+    def has_listed(self, partition: int, sequence: int) -> bool:
+        """Return whether a change is in the list already."""
+        return sequence <= self._partitions[partition].reached
+
     def stored(self, partition: int, sequence: int, tenant: str) -> None:
         """Record a change that this replica has stored, and notify the tenant's watchers."""
         state = self._partitions[partition]
@@ -174,9 +178,9 @@ class Feed:
                 await self._messages.purge(subjects.stream, subjects.all, record.sequence)
         sizes = await self.projection.apply(partition, records)
         for record, (before, now) in zip(records, sizes, strict=True):
-            self.stored_bytes.listed(record.key, before, now)
+            self.stored_bytes.listed(record.key, before, now, deleted=record.deleted)
+        state.reached = found[-1].sequence  # at once, so that no run's growth is counted after it is listed
         async with self._progress:
-            state.reached = found[-1].sequence
             self._progress.notify_all()
         for tenant in dict.fromkeys(record.key.tenant for record in records if record.sequence not in state.announced):
             self._watchers.announce(tenant)

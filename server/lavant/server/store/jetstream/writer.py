@@ -90,7 +90,9 @@ class Commits:
         log.state = None if draft.deleted else draft.state
         log.settled_ns = self._clock.time_ns()
         self._count(draft)
-        if not draft.deleted:
+        # The feed may have read a change before its writer heard that it is stored, and has counted it then.
+        is_counted = draft.state_changed and self._feed.has_listed(subjects.partition, sequence)
+        if not draft.deleted and not is_counted:
             self._feed.stored_bytes.grew(log.key, log.listed_bytes, stored_bytes)
         if draft.state_changed:
             log.listed_bytes = 0 if draft.deleted else stored_bytes
