@@ -4,6 +4,8 @@ from typing import Final
 
 MAX_BATCH_EVENTS: Final = 1_000
 MAX_BATCH_BYTES: Final = 1 << 20
+MAX_REQUEST_BATCHES: Final = 256
+MAX_REQUEST_BYTES: Final = 4 << 20
 
 # What clients put into an event as one value, such as a tool's result: the rest of the event must fit beside it.
 MAX_VALUE_BYTES: Final = 896 << 10

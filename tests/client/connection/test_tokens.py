@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     async def intercepted(self: Any, continuation: Any, details: Any) -> Any:
         if gate.admits(details.invocation_metadata):
             return await intercept(self, continuation, details)
-        return admission._refusal(unauthenticated("the token has expired"), lambda _: None)
+        return admission._refusal(partial(self._refuse, unauthenticated("the token has expired"), details.method))
 
     monkeypatch.setattr(admission.CallAdmission, "intercept_service", intercepted)
     return gate

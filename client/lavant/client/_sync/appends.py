@@ -8,6 +8,7 @@ from lavant.client._sync.calls import CallEnded
 from lavant.client._sync.concurrency import Background, Lock, Runtime, Signal, next_turn
 from lavant.client._wire.status import from_status, is_cut
 from lavant.client.errors import LavantError, Unavailable
+from lavant.contract.limits import MAX_REQUEST_BATCHES, MAX_REQUEST_BYTES
 from lavant.v1.event_service_pb2 import (
     BatchAnswer,
     BatchReceipt,
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from lavant.client._sync.calls import Conversation
     from lavant.client._sync.transport import Connection
 
-MAX_REQUEST_BATCHES = 256
-MAX_REQUEST_BYTES = 2 << 20  # of the 4 MiB that servers accept; a batch has at most one
+_REQUEST_BYTES = MAX_REQUEST_BYTES // 2  # at which a request ends: a batch may have a quarter, and what is around it
 ANSWER_LIMIT = 10.0  # seconds without an answer after which the connection is dead
 STATUS_LIMIT = 1.0  # seconds for the status after the last answer
 LONGEST_GROUP = 60.0  # seconds after which a batch is sent by itself, whatever has become of its group
@@ -149,7 +149,7 @@ def _requests(group: Sequence[_Append]) -> Iterator[PublishEventsRequest]:
     size = 0
     for one in group:
         added = one.batch.ByteSize()
-        if batches and (len(batches) >= MAX_REQUEST_BATCHES or size + added > MAX_REQUEST_BYTES):
+        if batches and (len(batches) >= MAX_REQUEST_BATCHES or size + added > _REQUEST_BYTES):
             yield PublishEventsRequest(batches=batches)
             batches, size = [], 0
         batches.append(one.batch)

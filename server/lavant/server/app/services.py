@@ -9,6 +9,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from lavant.contract.limits import MAX_REQUEST_BYTES
 from lavant.server.app.access import Access
 from lavant.server.app.certificates import Certificates
 from lavant.server.app.lifecycle import SERVICES, App, Health
@@ -45,7 +46,6 @@ from lavant.server.streaming.tokens import PageTokens, ResumeTokens
 # connection are below it. Without that protection (grpc.http.overload_protection), or with a much higher limit, one
 # client that opens and resets streams as fast as it can delays the calls of all others by seconds.
 _MAX_STREAMS_PER_CONNECTION = 1_280
-_MAX_REQUEST_BYTES = 4 << 20
 _MAX_UNARY_CALLS = 10_000  # including those whose requests are still being received
 
 
@@ -162,7 +162,7 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         # By default gRPC drops calls of any client at random while 1,000 wait for Python.
         ("grpc.server.max_pending_requests", _MAX_UNARY_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_UNARY_CALLS),
-        ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", round(settings.ping_interval * 1_000)),

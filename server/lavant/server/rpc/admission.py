@@ -56,7 +56,7 @@ class CallAdmission(aio.ServerInterceptor):
         try:
             self._authenticated(method, details)
         except ServiceError as error:
-            return _refusal(error, partial(self._record, error, method))
+            return _refusal(partial(self._refuse, error, method))
         handler = await continuation(details)
         if handler is None:
             return None
@@ -104,10 +104,6 @@ class CallAdmission(aio.ServerInterceptor):
                 # gRPC shows the certificate to handlers only.
                 self._enter(by_certificate(names_of_grpc_peer(context.auth_context())), method)
 
-        async def refuse(error: ServiceError, context: _Context) -> NoReturn:
-            self._record(error, method, context)
-            await _abort(error, context)
-
         if handler.response_streaming:
             write_all: _Behaviour = handler.stream_stream or self._reading_first(handler.unary_stream)
 
@@ -115,7 +111,7 @@ class CallAdmission(aio.ServerInterceptor):
                 try:
                     admit(context)
                 except ServiceError as error:
-                    await refuse(error, context)
+                    await self._refuse(error, method, context)
                 try:
                     responses = write_all(requests, context)
                     if not hasattr(responses, "__aiter__"):
@@ -136,7 +132,7 @@ class CallAdmission(aio.ServerInterceptor):
             try:
                 admit(context)
             except ServiceError as error:
-                await refuse(error, context)
+                await self._refuse(error, method, context)
             try:
                 response = await answer(requests, context)
             except aio.BaseError:
@@ -146,7 +142,7 @@ class CallAdmission(aio.ServerInterceptor):
             try:
                 limits.enter_answer(response, context)
             except ServiceError as error:
-                await _abort(error, context)
+                await self._refuse(error, method, context)
             return response
 
         return grpc.stream_unary_rpc_method_handler(unary, *serializers)
@@ -165,19 +161,19 @@ class CallAdmission(aio.ServerInterceptor):
 
         return read
 
-    def _record(self, error: ServiceError, method: str, context: _Context) -> None:
+    async def _refuse(self, error: ServiceError, method: str, context: _Context) -> NoReturn:
         if error.reason in DENIALS:
             self._audit.denied(CallSource("grpc", address_of(context.peer()), method), CALLER.get(None), error)
+        await context.abort(CODES[error.reason], error.message, to_trailers(error))
 
 
-def _refusal(error: ServiceError, record: Callable[[_Context], None]) -> _Handler:
+def _refusal(refuse: Callable[[_Context], Awaitable[NoReturn]]) -> _Handler:
     """Return a handler of streams, for any call: gRPC reads nothing of a stream before its handler runs."""
 
-    async def refuse(_: object, context: _Context) -> None:
-        record(context)
-        await _abort(error, context)
+    async def handle(_: object, context: _Context) -> None:
+        await refuse(context)
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 async def _fail(error: Exception, context: _Context) -> NoReturn:
@@ -189,7 +185,3 @@ async def _fail(error: Exception, context: _Context) -> NoReturn:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the server does not implement this method")
         case _:
             await context.abort(grpc.StatusCode.INTERNAL, report_internal_error(error))
-
-
-async def _abort(error: ServiceError, context: _Context) -> NoReturn:
-    await context.abort(CODES[error.reason], error.message, to_trailers(error))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from grpc import aio
 
+from lavant.contract.limits import MAX_REQUEST_BATCHES
 from lavant.server.auth.access import check_new_run
 from lavant.server.auth.audit import Audit, CallSource
 from lavant.server.auth.ownership import owner_of
@@ -250,8 +251,8 @@ class Publication:
 
     def _append(self, data: bytes) -> None:
         batches = parse(PublishEventsRequest, data).batches
-        if len(batches) > _MAX_UNANSWERED:
-            raise invalid_field("batches", f"must hold at most {_MAX_UNANSWERED} batches; send several requests")
+        if len(batches) > MAX_REQUEST_BATCHES:
+            raise invalid_field("batches", f"must hold at most {MAX_REQUEST_BATCHES} batches; send several requests")
         principal, size = self._call.principal, len(data)
         exact_size = size if len(batches) == 1 else None
         for batch in batches:
