@@ -12,7 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from grpc import aio
 
+from lavant.server.auth.run_quotas import RunQuotas
 from lavant.server.store.jetstream import Location
+from lavant.server.store.port import RunPage, RunQuery
+from lavant.server.store.sqlite.engine import SQLiteEngine
 from lavant.v1.event_service_pb2 import StreamEventsRequest
 from lavant.v1.run_service_pb2 import DeleteRunRequest, WaitRunRequest
 from server.observability.scraping import Scrape
@@ -153,21 +156,62 @@ async def test_runs_beyond_the_rate_are_refused(tmp_path: Path, clock: ManualClo
         await create(server.stubs, "other")
 
 
+async def until_refused(stubs: Stubs) -> Refusal:
+    """Create runs and end them until one is refused: a count may have read a list that lacked the latest runs."""
+    with refused("QUOTA_EXCEEDED") as refusal:
+        for number in range(20_000):
+            await create(stubs, f"more-{number}")
+            await append(stubs, [run_started(), run_finished()], run_id=f"more-{number}")
+    return refusal
+
+
 async def test_open_runs_are_counted_in_the_store(tmp_path: Path, store: dict[str, Any]) -> None:
     async with serving(tmp_path, **store) as server:
         for run_id in ("a", "b"):
             await create(server.stubs, run_id)
     async with serving(tmp_path, tenant_open_runs=3, **store) as server:
         await create(server.stubs, "c")  # from now on the server counts
-        with refused("QUOTA_EXCEEDED") as refusal:
-            for number in range(20_000):  # until the next count: the first one may have missed a run
-                await create(server.stubs, f"more-{number}")
-                await append(server.stubs, [run_started(), run_finished()], run_id=f"more-{number}")
-        check(refusal, "open_runs")
+        check(await until_refused(server.stubs), "open_runs")
         await append(server.stubs, [run_started(), run_finished()], run_id="a")
-        await create(server.stubs, "d")
-        with refused("QUOTA_EXCEEDED"):
-            await create(server.stubs, "e")
+
+        async def is_created() -> bool:
+            try:
+                await create(server.stubs, "d")
+            except aio.AioRpcError:
+                return False
+            return True
+
+        await until(is_created)
+        check(await until_refused(server.stubs), "open_runs")
+
+
+async def test_a_run_that_ends_while_runs_are_counted_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created, listed, ended, counted = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    list_runs, run_once = SQLiteEngine.list_runs, RunQuotas.run_once
+
+    async def list_slowly(engine: SQLiteEngine, query: RunQuery, before: int | None) -> RunPage:
+        await created.wait()
+        page = await list_runs(engine, query, before)
+        listed.set()
+        await ended.wait()
+        return page
+
+    async def count(quotas: RunQuotas) -> None:
+        await run_once(quotas)
+        counted.set()
+
+    monkeypatch.setattr(SQLiteEngine, "list_runs", list_slowly)
+    monkeypatch.setattr(RunQuotas, "run_once", count)
+    async with serving(tmp_path, clock=ManualClock(), tenant_open_runs=1) as server:
+        await create(server.stubs)  # begins to count
+        created.set()
+        await listed.wait()
+        await append(server.stubs, [run_started(), run_finished()])
+        ended.set()
+        await counted.wait()
+        await create(server.stubs, "next")
 
 
 async def test_a_tenants_own_quotas_take_the_place_of_those_of_all(tmp_path: Path, clock: ManualClock) -> None:

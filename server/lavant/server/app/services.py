@@ -22,7 +22,7 @@ from lavant.server.http.api import API
 from lavant.server.metrics import ServerMetrics
 from lavant.server.observability.prometheus import PrometheusMetrics, RuleMetrics
 from lavant.server.rpc.access_service import AccessService
-from lavant.server.rpc.admission import CallAdmission
+from lavant.server.rpc.admission import MAX_METADATA_BYTES, CallAdmission
 from lavant.server.rpc.dispatch import Service
 from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
@@ -162,6 +162,9 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         # By default gRPC drops calls of any client at random while 1,000 wait for Python.
         ("grpc.server.max_pending_requests", _MAX_UNARY_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_UNARY_CALLS),
+        # Above its soft limit, by default the 8 KiB that are allowed here, gRPC refuses calls at random.
+        ("grpc.max_metadata_size", 2 * MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", 10_000),

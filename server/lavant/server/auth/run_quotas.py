@@ -2,6 +2,7 @@
 
 from asyncio import Future
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import structlog
@@ -27,6 +28,15 @@ _OPEN = RunFilter(states=[state for state in RunState.values() if state and not 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Changes:
+    """Runs that a tenant has begun and ended since its open runs were counted: the list of runs may lack them."""
+
+    usage: QuotaUse
+    begun: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+
 class RunQuotas(Periodic):
     """Admits runs and batches within the quotas of their callers, from `async with` to its end.
 
@@ -39,17 +49,18 @@ class RunQuotas(Periodic):
         self._label_keys = label_keys
         self._engine = engine
         self._quotas = quotas
-        self._changed: dict[str, QuotaUse] = {}  # tenants whose open runs may have changed since they were counted
+        self._changed: dict[str, _Changes] = {}  # by tenant, since its runs were counted
+        self._counting: dict[str, _Changes] = {}  # by tenant, of those that are being counted
         self._counted: set[str] = set()
 
-    def admit_run(self, principal: Principal, settings: RunSettings) -> None:
+    def admit_run(self, principal: Principal, run_id: str, settings: RunSettings) -> None:
         """Count a run that is about to be created. Raises QUOTA_EXCEEDED."""
         if settings.labels:
             self._label_keys.admit(principal.tenant, settings.labels)
         if usages := self._quotas.usages_of(principal):
             self._admit_run(principal.tenant, usages)
             self._quotas.take(usages, (0, 0, 1))
-            self._count(usages, 1)
+            self._count(principal.tenant, run_id, usages, 1)
 
     def admit_batch(self, principal: Principal, batch: ProducerBatch, size: int | None) -> _Done | None:
         """Count a batch that is about to be appended; `size` is the number of its bytes, None if that is not known.
@@ -71,44 +82,56 @@ class RunQuotas(Periodic):
             self._admit_run(principal.tenant, usages)
         self._quotas.take(usages, (count, size, int(creates)))
         change = creates - batch.events[-1].HasField("run_finished")
-        return (lambda done: self._count_stored(usages, change, done)) if change else None
+        if not change:
+            return None
+        tenant, run_id = principal.tenant, batch.run_id
+        return lambda done: self._count_stored(tenant, run_id, usages, change, done)
 
     async def run_once(self) -> None:
         """Count the open runs of the tenants that have changed some."""
-        changed, self._changed = self._changed, {}
-        for tenant, usage in changed.items():
+        self._counting, self._changed = self._changed, {}
+        for tenant, changes in self._counting.items():
+            usage = changes.usage
             try:
-                usage.counts[Quota.OPEN_RUNS] = await self._count_open(tenant, usage.limits.open_runs or 0)
+                listed = await self._open_runs(tenant, usage.limits.open_runs or 0)
+                usage.counts[Quota.OPEN_RUNS] = len((listed | changes.begun) - changes.ended)
             except ServiceError as error:
                 _log.debug("open_runs_not_counted", tenant=tenant, error=error.message)
             except Exception:
                 _log.exception("open_runs_not_counted", tenant=tenant)
+        self._counting = {}
 
-    async def _count_open(self, tenant: str, limit: int) -> int:
-        """Return the number of a tenant's open runs; more than the limit need not be counted."""
+    async def _open_runs(self, tenant: str, limit: int) -> set[str]:
+        """Return the IDs of a tenant's open runs; of more than the limit, not all."""
         query = RunQuery(tenant=tenant, limit=_PAGE, filter=_OPEN)
-        count, before = 0, None
-        while count < limit:
+        found: set[str] = set()
+        before = None
+        while len(found) < limit:
             page = await self._engine.list_runs(query, before)
-            count += sum(not run.run_id.startswith(OWN_RUNS) for run in page.runs)
+            found.update(run.run_id for run in page.runs if not run.run_id.startswith(OWN_RUNS))
             before = page.next_position
             if before is None:
                 break
-        return count
+        return found
 
     def _admit_run(self, tenant: str, usages: tuple[QuotaUse, ...]) -> None:
         for usage in usages:
             if usage.limits.open_runs is not None and usage.subject == f"tenant/{tenant}":
-                self._changed[tenant] = usage
+                self._changed.setdefault(tenant, _Changes(usage))
                 if tenant not in self._counted:
                     self._counted.add(tenant)
                     self.trigger()
         self._quotas.check_count(usages, Quota.OPEN_RUNS)
 
-    def _count_stored(self, usages: tuple[QuotaUse, ...], change: int, done: "Future[BatchReceipt]") -> None:
+    def _count_stored(
+        self, tenant: str, run_id: str, usages: tuple[QuotaUse, ...], change: int, done: "Future[BatchReceipt]"
+    ) -> None:
         if not done.cancelled() and done.exception() is None and not done.result().duplicate:
-            self._count(usages, change)
+            self._count(tenant, run_id, usages, change)
 
-    def _count(self, usages: tuple[QuotaUse, ...], change: int) -> None:
+    def _count(self, tenant: str, run_id: str, usages: tuple[QuotaUse, ...], change: int) -> None:
+        for changes in (self._changed.get(tenant), self._counting.get(tenant)):
+            if changes is not None:
+                (changes.begun if change > 0 else changes.ended).add(run_id)
         for usage in usages:
             usage.counts[Quota.OPEN_RUNS] = max(0, usage.counts[Quota.OPEN_RUNS] + change)

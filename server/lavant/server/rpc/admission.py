@@ -23,7 +23,7 @@ _Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable["_Handl
 _Context: TypeAlias = aio.ServicerContext[Any, Any]
 _Behaviour: TypeAlias = Callable[[Any, _Context], Any]
 
-_MAX_METADATA = 8 << 10  # bytes of all keys and values: gRPC's own limit binds only peers that honour it
+MAX_METADATA_BYTES = 8 << 10  # of all keys and values of a call
 
 
 class CallAdmission(aio.ServerInterceptor):
@@ -73,8 +73,8 @@ class CallAdmission(aio.ServerInterceptor):
             size += len(key) + len(value)
             if key == "authorization":
                 given.append(value if isinstance(value, str) else value.decode("latin-1"))
-        if size > _MAX_METADATA:
-            raise invalid_field("metadata", f"must be at most {_MAX_METADATA:,} bytes in all, not {size:,}")
+        if size > MAX_METADATA_BYTES:
+            raise invalid_field("metadata", f"must be at most {MAX_METADATA_BYTES:,} bytes in all, not {size:,}")
         if method.startswith(HEALTH):
             return
         if len(given) > 1:

@@ -65,7 +65,7 @@ class RunService:
         check_settings_size("settings", request.settings)
         run_id = check_callers_run("run_id", request.run_id) if request.run_id else _mint_run_id(self._clock.time_ns())
         check_new_run(call.principal, run_id, request.settings)
-        self._quotas.admit_run(call.principal, request.settings)
+        self._quotas.admit_run(call.principal, run_id, request.settings)
         run = await self._engine.create_run(RunKey(call.tenant, run_id), new_run(request.settings))
         return pb.CreateRunResponse(run=run)
 
