@@ -67,7 +67,7 @@ class Everyone:
 
 @asynccontextmanager
 async def called_by_everyone(folder: Path) -> AsyncIterator[Everyone]:
-    """Serve with API keys, JWTs and access tokens, HTTP, metrics that need a credential, and reflection."""
+    """Serve with API keys, JWTs and access tokens, HTTP, and metrics that need a credential."""
     clock, tables = ManualClock(), Tables()
     issuer, forger = (Issuer(now=clock.time_ns() // 10**9) for _ in range(2))
     (folder / "keys.json").write_bytes(issuer.key_set)
@@ -78,7 +78,6 @@ async def called_by_everyone(folder: Path) -> AsyncIterator[Everyone]:
         "jwt_algorithm": "ES256",
         "jwt_keys": str(folder / "keys.json"),
         "init_key": True,
-        "reflection": True,
         "http": "127.0.0.1:0",
         "admin": "127.0.0.1:0",
     }

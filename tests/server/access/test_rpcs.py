@@ -40,7 +40,9 @@ OF_RUNS = {
     if scope.startswith(("runs:", "scores:"))
     for rpc in rpcs.split()
 }  # fmt: skip
-REFLECTION = f"/{reflection_pb2.DESCRIPTOR.services_by_name['ServerReflection'].full_name}/ServerReflectionInfo"
+REFLECTION, REFLECTION_V1 = (
+    f"/grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1alpha", "v1")
+)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 FREE = {"CreateRun", "CreateRule"}  # what they name must not exist yet
 GRANTED = {"CreateKey": {Scope.RUNS_READ}, "CreateAccessToken": {Scope.RUNS_READ}}  # which nobody grants without it
@@ -90,7 +92,9 @@ async def test_every_rpc_is_in_the_tables(everyone: Everyone) -> None:
     assert set(REQUESTS) == set(RPCS)
 
 
-@pytest.mark.parametrize("path", [*(path for _, path in RPCS.values()), REFLECTION, "/lavant.v1.RunService/Other"])
+@pytest.mark.parametrize(
+    "path", [*(path for _, path in RPCS.values()), REFLECTION, REFLECTION_V1, "/lavant.v1.RunService/Other"]
+)
 async def test_bad_credential_is_refused_before_the_request(everyone: Everyone, path: str) -> None:
     async with connected(everyone.server.target) as stubs:
         for kind, values in everyone.refused.items():
@@ -176,7 +180,9 @@ async def test_health_is_answered_whatever_the_credential(everyone: Everyone, na
             call.cancel()
 
 
-@pytest.mark.parametrize("path", [*(f"/{HEALTH.full_name}/{name}" for name in ("Check", "Watch")), REFLECTION])
+@pytest.mark.parametrize(
+    "path", [*(f"/{HEALTH.full_name}/{name}" for name in ("Check", "Watch")), REFLECTION, REFLECTION_V1]
+)
 async def test_malformed_request_shows_nothing_of_the_inside(
     everyone: Everyone, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""Health and reflection, as gRPC's own tools expect them."""
+"""Health, as gRPC's own tools expect it."""
 
 import asyncio
 import time
@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lavant.v1.event_service_pb2 import StreamEventsRequest
 from support.calls import append, create
 from support.events import custom, run_started
-from support.server import Server, connected, serving, settings_for
+from support.server import Server, connected, serving
 from support.status import refused
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -85,32 +84,3 @@ async def test_a_stream_that_will_not_end_is_cut(tmp_path: Path) -> None:
             await server.app.stop()
         assert len(server.app.calls) == 0
         call.cancel()
-
-
-async def services(server: Server) -> list[str]:
-    """What reflection lists."""
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(server.stubs.channel)
-    call = stub.ServerReflectionInfo(timeout=20)
-    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-    await call.done_writing()
-    response = await call.read()
-    if response is aio.EOF:
-        raise AssertionError(await call.code())
-    return [service.name for service in response.list_services_response.service]
-
-
-async def test_reflection_is_off_unless_asked_for(server: Server) -> None:
-    with pytest.raises(aio.AioRpcError) as caught:
-        await services(server)
-    assert caught.value.code() == StatusCode.UNIMPLEMENTED
-
-
-async def test_reflection_lists_the_services(tmp_path: Path) -> None:
-    assert not settings_for(tmp_path).reflection
-    async with serving(tmp_path, reflection=True) as server:
-        assert {
-            "lavant.v1.RuleService",
-            "lavant.v1.EvaluationService",
-            "lavant.v1.ScoreService",
-            "grpc.health.v1.Health",
-        } <= set(await services(server))

@@ -59,7 +59,7 @@ def test_the_default_is_loopback_and_a_file() -> None:
     assert settings.listen == "127.0.0.1:7447"
     assert settings.store_path == Path("lavant.db")
     assert not settings.store_is_shared
-    assert not settings.reflection
+    assert settings.serves_reflection
     assert not settings.insecure
 
 

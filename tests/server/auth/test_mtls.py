@@ -94,7 +94,7 @@ async def test_a_certificate_of_nobody_is_refused(
     tmp_path: Path, authority: Authority, settings: dict[str, Any]
 ) -> None:
     stranger = authority.issue("stranger", "stranger.example.org")
-    async with serving(tmp_path, reflection=True, **settings) as server:
+    async with serving(tmp_path, **settings) as server:
         async with client_of(server.target, authority, stranger) as client:
             with pytest.raises(Unauthenticated, match=r"stranger.example.org, is of no principal"):
                 await client.runs.get("run")

@@ -7,7 +7,6 @@ from random import Random
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from lavant.contract.limits import MAX_REQUEST_BYTES
 from lavant.server.app.access import Access
@@ -28,6 +27,7 @@ from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.limits import CallLimits
 from lavant.server.rpc.publish import Publisher
+from lavant.server.rpc.reflection import add_reflection
 from lavant.server.rpc.rule_service import RuleService
 from lavant.server.rpc.run_service import RunService
 from lavant.server.rpc.score_service import ScoreService
@@ -148,9 +148,8 @@ def _grpc_server(parts: Parts, services: Sequence[Service], health_service: Heal
         tuple(service.handlers(access.quotas, access.audit, limits.receiving) for service in services)
     )
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    if settings.reflection:
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+    if settings.serves_reflection:
+        add_reflection((*SERVICES, health.SERVICE_NAME), server)
     return server
 
 

@@ -250,7 +250,9 @@ class Settings(BaseSettings):
     metric_tenants: int = _number(
         20, "Maximum number of tenants that metrics name; all others are reported together", "tenants", ge=0, le=1_000
     )
-    reflection: bool = Field(False, description="Serve gRPC reflection.")
+    reflection: bool | None = Field(
+        None, description="Serve gRPC reflection, to callers with a valid credential; none: on loopback only."
+    )
     otel: bool = Field(False, description="Trace calls with OpenTelemetry, configured by the OTEL_* variables.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Format of the log, which goes to stderr.")
@@ -427,6 +429,11 @@ class Settings(BaseSettings):
     def host(self) -> str:
         """Host part of `listen`."""
         return host_of(self.listen)
+
+    @property
+    def serves_reflection(self) -> bool:
+        """Whether gRPC reflection is served."""
+        return is_loopback(self.host) if self.reflection is None else self.reflection
 
     def limits_of(self, tenant: str) -> Limits:
         """Return the quotas of a tenant."""
