@@ -217,7 +217,8 @@ func (x *GetRunResponse) GetRun() *Run {
 	return nil
 }
 
-// Conditions that a run must meet, all of them. An empty filter matches every run. At most 100 values per list.
+// Conditions that a run must meet, all of them. An empty filter matches every run, except system runs. At most 100
+// values per list.
 type RunFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The run's kind is one of these. Empty: any.
@@ -236,8 +237,11 @@ type RunFilter struct {
 	CreatedAfter *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_after,json=createdAfter,proto3" json:"created_after,omitempty"`
 	// The run was created before this time. Absent: no bound.
 	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// System runs match too: those that the server writes itself, such as the audit and the results of rules, whose IDs
+	// start with "lavant.". Default: they do not. Never for a restricted credential.
+	IncludeSystemRuns bool `protobuf:"varint,9,opt,name=include_system_runs,json=includeSystemRuns,proto3" json:"include_system_runs,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *RunFilter) Reset() {
@@ -326,10 +330,17 @@ func (x *RunFilter) GetCreatedBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RunFilter) GetIncludeSystemRuns() bool {
+	if x != nil {
+		return x.IncludeSystemRuns
+	}
+	return false
+}
+
 // Request of ListRuns.
 type ListRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Runs to return. Absent: all.
+	// Runs to return. Absent: all, except system runs.
 	Filter *RunFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Maximum number of runs to return. 1 to 1,000; default 100. A page holds fewer runs only if it is the last, if
 	// more than 1 MiB would be returned, or if the server has examined 100,000 runs for it.
@@ -550,7 +561,7 @@ func (x *WaitRunResponse) GetRun() *Run {
 // Request of WatchRuns.
 type WatchRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Runs to watch. Absent: all.
+	// Runs to watch. Absent: all, except system runs.
 	Filter *RunFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// resume_token of the last response that the client handled: the stream starts with the changes after it. Valid for
 	// 24 hours. Empty: the stream starts with the current state of all runs that match.
@@ -895,7 +906,7 @@ const file_lavant_v1_run_service_proto_rawDesc = "" +
 	"\rGetRunRequest\x12/\n" +
 	"\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02R\x05runId\"2\n" +
 	"\x0eGetRunResponse\x12 \n" +
-	"\x03run\x18\x01 \x01(\v2\x0e.lavant.v1.RunR\x03run\"\xd5\x04\n" +
+	"\x03run\x18\x01 \x01(\v2\x0e.lavant.v1.RunR\x03run\"\x85\x05\n" +
 	"\tRunFilter\x127\n" +
 	"\x05kinds\x18\x01 \x03(\x0e2\x12.lavant.v1.RunKindB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@R\x05kinds\x12:\n" +
 	"\x06states\x18\x02 \x03(\x0e2\x13.lavant.v1.RunStateB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@R\x06states\x129\n" +
@@ -904,7 +915,8 @@ const file_lavant_v1_run_service_proto_rawDesc = "" +
 	"\x0fconversation_id\x18\x05 \x01(\tB\x0f\xc2\xf6\"\v\x11\x00\x00\x00\x00\x00\x00p@(\x01R\x0econversationId\x123\n" +
 	"\rparent_run_id\x18\x06 \x01(\tB\x0f\xc2\xf6\"\v\x11\x00\x00\x00\x00\x00\x00`@(\x01R\vparentRunId\x12?\n" +
 	"\rcreated_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedAfter\x12A\n" +
-	"\x0ecreated_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x1a9\n" +
+	"\x0ecreated_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12.\n" +
+	"\x13include_system_runs\x18\t \x01(\bR\x11includeSystemRuns\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +

@@ -29,7 +29,7 @@ from lavant.v1 import event_service_pb2 as lavant_dot_v1_dot_event__service__pb2
 from lavant.v1 import run_pb2 as lavant_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blavant/v1/run_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x13lavant/v1/run.proto\"e\n\x10\x43reateRunRequest\x12\x1f\n\x06run_id\x18\x01 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x30\n\x08settings\x18\x02 \x01(\x0b\x32\x16.lavant.v1.RunSettingsB\x06\xc2\xf6\"\x02@\x01\"0\n\x11\x43reateRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"9\n\rGetRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\xf1\x03\n\tRunFilter\x12\x30\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKindB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x06states\x18\x02 \x03(\x0e\x32\x13.lavant.v1.RunStateB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x05names\x18\x03 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x62\n\x06labels\x18\x04 \x03(\x0b\x32 .lavant.v1.RunFilter.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12(\n\x0f\x63onversation_id\x18\x05 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12&\n\rparent_run_id\x18\x06 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x89\x01\n\x0fListRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x0eWaitRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x42\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00N@\".\n\x0fWaitRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"N\n\x10WatchRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xac\x01\n\x11WatchRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1c\n\x04runs\x18\x02 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x14\n\x0cleft_run_ids\x18\x03 \x03(\t\x12\x17\n\x0f\x64\x65leted_run_ids\x18\x04 \x03(\t\x12\x11\n\tcaught_up\x18\x05 \x01(\x08\x12!\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEnd\"]\n\x10\x43\x61ncelRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x1f\n\x06reason\x18\x02 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"<\n\x10\x44\x65leteRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"\x13\n\x11\x44\x65leteRunResponse2\xf4\x03\n\nRunService\x12\x46\n\tCreateRun\x12\x1b.lavant.v1.CreateRunRequest\x1a\x1c.lavant.v1.CreateRunResponse\x12=\n\x06GetRun\x12\x18.lavant.v1.GetRunRequest\x1a\x19.lavant.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.lavant.v1.ListRunsRequest\x1a\x1b.lavant.v1.ListRunsResponse\x12@\n\x07WaitRun\x12\x19.lavant.v1.WaitRunRequest\x1a\x1a.lavant.v1.WaitRunResponse\x12H\n\tWatchRuns\x12\x1b.lavant.v1.WatchRunsRequest\x1a\x1c.lavant.v1.WatchRunsResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.lavant.v1.CancelRunRequest\x1a\x1c.lavant.v1.CancelRunResponse\x12\x46\n\tDeleteRun\x12\x1b.lavant.v1.DeleteRunRequest\x1a\x1c.lavant.v1.DeleteRunResponseB~\n\rdev.lavant.v1B\x0fRunServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blavant/v1/run_service.proto\x12\tlavant.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lavant/v1/bounds.proto\x1a\x1dlavant/v1/event_service.proto\x1a\x13lavant/v1/run.proto\"e\n\x10\x43reateRunRequest\x12\x1f\n\x06run_id\x18\x01 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x30\n\x08settings\x18\x02 \x01(\x0b\x32\x16.lavant.v1.RunSettingsB\x06\xc2\xf6\"\x02@\x01\"0\n\x11\x43reateRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"9\n\rGetRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"\x8e\x04\n\tRunFilter\x12\x30\n\x05kinds\x18\x01 \x03(\x0e\x32\x12.lavant.v1.RunKindB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x06states\x18\x02 \x03(\x0e\x32\x13.lavant.v1.RunStateB\r\xc2\xf6\"\t\x11\x00\x00\x00\x00\x00\x00Y@\x12\x32\n\x05names\x18\x03 \x03(\tB#\xc2\xf6\"\x1f\x11\x00\x00\x00\x00\x00\x00Y@2\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12\x62\n\x06labels\x18\x04 \x03(\x0b\x32 .lavant.v1.RunFilter.LabelsEntryB0\xc2\xf6\",\x11\x00\x00\x00\x00\x00\x00P@2\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01:\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12(\n\x0f\x63onversation_id\x18\x05 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00p@(\x01\x12&\n\rparent_run_id\x18\x06 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00`@(\x01\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13include_system_runs\x18\t \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x89\x01\n\x0fListRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12.\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00@\x8f@H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x0eWaitRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x42\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xc2\xf6\"\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00N@\".\n\x0fWaitRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"N\n\x10WatchRunsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.lavant.v1.RunFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xac\x01\n\x11WatchRunsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x1c\n\x04runs\x18\x02 \x03(\x0b\x32\x0e.lavant.v1.Run\x12\x14\n\x0cleft_run_ids\x18\x03 \x03(\t\x12\x17\n\x0f\x64\x65leted_run_ids\x18\x04 \x03(\t\x12\x11\n\tcaught_up\x18\x05 \x01(\x08\x12!\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x14.lavant.v1.StreamEnd\"]\n\x10\x43\x61ncelRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\x12\x1f\n\x06reason\x18\x02 \x01(\tB\x0f\xc2\xf6\"\x0b\x11\x00\x00\x00\x00\x00\x00\x90@(\x01\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.lavant.v1.Run\"<\n\x10\x44\x65leteRunRequest\x12(\n\x06run_id\x18\x01 \x01(\tB\x18\xc2\xf6\"\x14\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00`@(\x02\"\x13\n\x11\x44\x65leteRunResponse2\xf4\x03\n\nRunService\x12\x46\n\tCreateRun\x12\x1b.lavant.v1.CreateRunRequest\x1a\x1c.lavant.v1.CreateRunResponse\x12=\n\x06GetRun\x12\x18.lavant.v1.GetRunRequest\x1a\x19.lavant.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.lavant.v1.ListRunsRequest\x1a\x1b.lavant.v1.ListRunsResponse\x12@\n\x07WaitRun\x12\x19.lavant.v1.WaitRunRequest\x1a\x1a.lavant.v1.WaitRunResponse\x12H\n\tWatchRuns\x12\x1b.lavant.v1.WatchRunsRequest\x1a\x1c.lavant.v1.WatchRunsResponse0\x01\x12\x46\n\tCancelRun\x12\x1b.lavant.v1.CancelRunRequest\x1a\x1c.lavant.v1.CancelRunResponse\x12\x46\n\tDeleteRun\x12\x1b.lavant.v1.DeleteRunRequest\x1a\x1c.lavant.v1.DeleteRunResponseB~\n\rdev.lavant.v1B\x0fRunServiceProtoP\x01Z\x1dlavant.dev/lavant/v1;lavantv1\xaa\x02\tLavant.V1\xca\x02\tLavant\\V1\xe2\x02\x15Lavant\\V1\\GPBMetadata\xea\x02\nLavant::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,29 +78,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNRESPONSE']._serialized_start=395
   _globals['_GETRUNRESPONSE']._serialized_end=440
   _globals['_RUNFILTER']._serialized_start=443
-  _globals['_RUNFILTER']._serialized_end=940
-  _globals['_RUNFILTER_LABELSENTRY']._serialized_start=895
-  _globals['_RUNFILTER_LABELSENTRY']._serialized_end=940
-  _globals['_LISTRUNSREQUEST']._serialized_start=943
-  _globals['_LISTRUNSREQUEST']._serialized_end=1080
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1082
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1155
-  _globals['_WAITRUNREQUEST']._serialized_start=1157
-  _globals['_WAITRUNREQUEST']._serialized_end=1283
-  _globals['_WAITRUNRESPONSE']._serialized_start=1285
-  _globals['_WAITRUNRESPONSE']._serialized_end=1331
-  _globals['_WATCHRUNSREQUEST']._serialized_start=1333
-  _globals['_WATCHRUNSREQUEST']._serialized_end=1411
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=1414
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=1586
-  _globals['_CANCELRUNREQUEST']._serialized_start=1588
-  _globals['_CANCELRUNREQUEST']._serialized_end=1681
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1683
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1731
-  _globals['_DELETERUNREQUEST']._serialized_start=1733
-  _globals['_DELETERUNREQUEST']._serialized_end=1793
-  _globals['_DELETERUNRESPONSE']._serialized_start=1795
-  _globals['_DELETERUNRESPONSE']._serialized_end=1814
-  _globals['_RUNSERVICE']._serialized_start=1817
-  _globals['_RUNSERVICE']._serialized_end=2317
+  _globals['_RUNFILTER']._serialized_end=969
+  _globals['_RUNFILTER_LABELSENTRY']._serialized_start=924
+  _globals['_RUNFILTER_LABELSENTRY']._serialized_end=969
+  _globals['_LISTRUNSREQUEST']._serialized_start=972
+  _globals['_LISTRUNSREQUEST']._serialized_end=1109
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1111
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1184
+  _globals['_WAITRUNREQUEST']._serialized_start=1186
+  _globals['_WAITRUNREQUEST']._serialized_end=1312
+  _globals['_WAITRUNRESPONSE']._serialized_start=1314
+  _globals['_WAITRUNRESPONSE']._serialized_end=1360
+  _globals['_WATCHRUNSREQUEST']._serialized_start=1362
+  _globals['_WATCHRUNSREQUEST']._serialized_end=1440
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=1443
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=1615
+  _globals['_CANCELRUNREQUEST']._serialized_start=1617
+  _globals['_CANCELRUNREQUEST']._serialized_end=1710
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1712
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1760
+  _globals['_DELETERUNREQUEST']._serialized_start=1762
+  _globals['_DELETERUNREQUEST']._serialized_end=1822
+  _globals['_DELETERUNRESPONSE']._serialized_start=1824
+  _globals['_DELETERUNRESPONSE']._serialized_end=1843
+  _globals['_RUNSERVICE']._serialized_start=1846
+  _globals['_RUNSERVICE']._serialized_end=2346
 # @@protoc_insertion_point(module_scope)

@@ -124,7 +124,9 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 
 @_typing.final
 class RunFilter(_message.Message):
-    """Conditions that a run must meet, all of them. An empty filter matches every run. At most 100 values per list."""
+    """Conditions that a run must meet, all of them. An empty filter matches every run, except system runs. At most 100
+    values per list.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,10 +158,15 @@ class RunFilter(_message.Message):
     PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    INCLUDE_SYSTEM_RUNS_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The run belongs to this conversation. Empty: any."""
     parent_run_id: _builtins.str
     """The run was started by this run. Empty: any."""
+    include_system_runs: _builtins.bool
+    """System runs match too: those that the server writes itself, such as the audit and the results of rules, whose IDs
+    start with "lavant.". Default: they do not. Never for a restricted credential.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunKind.ValueType]:
         """The run's kind is one of these. Empty: any."""
@@ -195,10 +202,11 @@ class RunFilter(_message.Message):
         parent_run_id: _builtins.str = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        include_system_runs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "created_after", b"created_after", "created_before", b"created_before", "kinds", b"kinds", "labels", b"labels", "names", b"names", "parent_run_id", b"parent_run_id", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "created_after", b"created_after", "created_before", b"created_before", "include_system_runs", b"include_system_runs", "kinds", b"kinds", "labels", b"labels", "names", b"names", "parent_run_id", b"parent_run_id", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,7 +229,7 @@ class ListRunsRequest(_message.Message):
     """next_page_token of the previous response, with the same filter. Empty: the first page."""
     @_builtins.property
     def filter(self) -> Global___RunFilter:
-        """Runs to return. Absent: all."""
+        """Runs to return. Absent: all, except system runs."""
 
     def __init__(
         self,
@@ -334,7 +342,7 @@ class WatchRunsRequest(_message.Message):
     """
     @_builtins.property
     def filter(self) -> Global___RunFilter:
-        """Runs to watch. Absent: all."""
+        """Runs to watch. Absent: all, except system runs."""
 
     def __init__(
         self,

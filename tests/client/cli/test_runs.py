@@ -11,6 +11,7 @@ from client.cli.conftest import Lavant, Start
 from lavant.client import AsyncClient
 from support.calls import append, create
 from support.events import run_started
+from support.rules import create_rule
 from support.server import Server
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -52,6 +53,18 @@ async def test_filters(client: AsyncClient, lavant: Lavant, flags: list[str], fo
     await some_runs(client)
     lines = (await lavant("runs", "--json", *flags)).out.splitlines()
     assert [json.loads(line)["id"] for line in lines] == found
+
+
+async def test_system_runs_are_listed_with_their_flag(client: AsyncClient, lavant: Lavant, server: Server) -> None:
+    await client.runs.create("other", run_id="waiting")
+    await create_rule(server.stubs)
+
+    async def listed(*arguments: str) -> list[str]:
+        return [line.split("\t")[0] for line in (await lavant(*arguments)).out.splitlines()]
+
+    assert await listed("runs") == ["waiting"]
+    assert await listed("runs", "--system") == ["lavant.rule.1", "waiting"]
+    assert await listed("evaluations") == ["lavant.rule.1"]
 
 
 async def test_a_terminal_gets_a_table_of_80_columns(client: AsyncClient, start: Start) -> None:

@@ -18,6 +18,7 @@ from lavant.v1.run_pb2 import Run
 from lavant.v1.run_service_pb2 import ListRunsRequest
 from server.http.reading import Parser
 from support.calls import create
+from support.rules import create_rule
 from support.server import Server, serving
 
 
@@ -260,3 +261,15 @@ async def test_http_may_be_off(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         assert server.app.http_address == "off"
         await create(server.stubs)
+
+
+async def test_system_runs_are_among_evaluations_but_not_among_runs(server: Server, web: httpx.AsyncClient) -> None:
+    await create(server.stubs, "run")
+    await create_rule(server.stubs)
+
+    async def ids(path: str) -> list[str]:
+        return [run["run_id"] for run in (await web.get(path)).json()["runs"]]
+
+    assert await ids("/api/v1/runs") == ["run"]
+    assert await ids("/api/v1/runs?include_system_runs=true") == ["lavant.rule.1", "run"]
+    assert await ids("/api/v1/evaluations") == ["lavant.rule.1"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from lavant.v1.run_service_pb2 import ListRunsRequest
+from lavant.v1.run_service_pb2 import ListRunsRequest, RunFilter
 from support.calls import PATIENCE, append, create, until
 from support.clock import ManualClock
 from support.events import a_run_of
@@ -32,7 +32,8 @@ async def keeper(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualCl
 
 
 async def kept(stubs: Stubs) -> list[str]:
-    response = await stubs.runs.ListRuns(ListRunsRequest(), timeout=PATIENCE)
+    request = ListRunsRequest(filter=RunFilter(include_system_runs=True))
+    response = await stubs.runs.ListRuns(request, timeout=PATIENCE)
     return [run.run_id for run in response.runs]
 
 

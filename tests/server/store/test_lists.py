@@ -1,6 +1,7 @@
 """Lists of runs and the feed of changes, put through every engine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -73,6 +74,29 @@ async def zoo(engine: Engine, clock: ManualClock) -> Engine:
 )
 async def test_runs_are_filtered(zoo: Engine, wanted: RunFilter, expected: str) -> None:
     assert await listed(zoo, wanted) == expected.split()
+
+
+async def test_system_runs_are_found_unless_left_out(zoo: Engine) -> None:
+    key = RunKey("acme", "lavant.owl")
+    await created(zoo, key, Run(name="pets/owl", labels={"legs": "2"}))
+    await created(zoo, RunKey("acme", "lavant-like"), Run(name="pets/owl"))
+    for wanted, expected in (
+        (RunFilter(), ["lavant-like", "gnu", "fox", "emu", "dog", "cat"]),
+        (RunFilter(names=["pets/owl"]), ["lavant-like"]),
+        (RunFilter(labels={"legs": "2"}), ["emu"]),
+    ):
+        callers = RunQuery(tenant="acme", limit=2, filter=wanted, system_runs=False)
+        found, before = [], None
+        while True:
+            page = await zoo.list_runs(callers, before)
+            found += named(page.runs)
+            if (before := page.next_position) is None:
+                break
+        assert found == expected
+        changes, reached = await zoo.list_changes(replace(callers, limit=100))
+        assert sorted(named([change.run for change in changes])) == sorted(expected)
+        assert reached == await zoo.last_change("acme"), "what is left out was examined"
+        assert key.run_id in await listed(zoo, wanted)
 
 
 async def test_runs_are_filtered_by_their_creation(zoo: Engine, clock: ManualClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode, aio
 
 from lavant.v1.access_service_pb2 import ListKeysRequest, RevokeKeyRequest
-from lavant.v1.run_service_pb2 import GetRunRequest, ListRunsRequest
+from lavant.v1.run_service_pb2 import GetRunRequest, ListRunsRequest, RunFilter
 from support.calls import create, get, until
 from support.clock import ManualClock
 from support.credentials import create_key
@@ -46,7 +46,7 @@ async def test_keys_of_tenants_open_their_own_runs_and_no_others(servers: Sequen
         }
         with refused("RUN_NOT_FOUND"):
             await callers["beta"].runs.GetRun(GetRunRequest(run_id="only-acme"))
-        listed = await admin.runs.ListRuns(ListRunsRequest())
+        listed = await admin.runs.ListRuns(ListRunsRequest(filter=RunFilter(include_system_runs=True)))
         seen = [run.run_id for run in listed.runs]
         assert seen == ["lavant.audit"], "the first key is of the tenant default, and created the others"
 

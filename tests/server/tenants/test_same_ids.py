@@ -20,6 +20,7 @@ from support.tenants import authorization, stubs_of
 TENANTS = {"acme": 0.1, "beta-2": 0.2, "default": 0.3}
 AUDIT = "lavant.audit"  # every tenant has administered something
 IDS = ["lavant.rule.1", "a", "b", "run"]
+EVERY = run_service_pb2.RunFilter(include_system_runs=True)
 
 
 async def use(stubs: Stubs, tenant: str, hook: Hook) -> str:
@@ -47,10 +48,10 @@ async def use(stubs: Stubs, tenant: str, hook: Hook) -> str:
 
 async def look(stubs: Stubs) -> str:
     """Return what a tenant's lists, watches and sums hold, as text."""
-    runs = await stubs.runs.ListRuns(run_service_pb2.ListRunsRequest())
+    runs = await stubs.runs.ListRuns(run_service_pb2.ListRunsRequest(filter=EVERY))
     assert sorted(run.run_id for run in runs.runs if run.run_id != AUDIT) == sorted(IDS)
     changes = []
-    watch = stubs.runs.WatchRuns(run_service_pb2.WatchRunsRequest(), timeout=PATIENCE)
+    watch = stubs.runs.WatchRuns(run_service_pb2.WatchRunsRequest(filter=EVERY), timeout=PATIENCE)
     async for frame in watch:
         changes.append(frame)
         if frame.caught_up:
@@ -97,7 +98,7 @@ async def test_deleting_changing_and_cancelling_leaves_equal_ids_of_others_alone
     await mine.runs.DeleteRun(run_service_pb2.DeleteRunRequest(run_id="a"))
     await mine.runs.CancelRun(run_service_pb2.CancelRunRequest(run_id="open", reason="mine"))
     assert await get_rule(theirs) == before
-    kept = await theirs.runs.ListRuns(run_service_pb2.ListRunsRequest())
+    kept = await theirs.runs.ListRuns(run_service_pb2.ListRunsRequest(filter=EVERY))
     assert [run.run_id for run in kept.runs if run.run_id != AUDIT] == ["a", "open", "lavant.rule.1"]
     with refused("RUN_NOT_FOUND"):
         await mine.runs.GetRun(run_service_pb2.GetRunRequest(run_id="a"))

@@ -124,6 +124,7 @@ def run_filter(
     parent_run_id: str = "",
     created_after: datetime | None = None,
     created_before: datetime | None = None,
+    include_system_runs: bool = False,
 ) -> RunFilter:
     """Return a filter of runs. Raises ValueError for an unknown kind or state, and for a single str."""
     return RunFilter(
@@ -135,4 +136,5 @@ def run_filter(
         parent_run_id=parent_run_id,
         created_after=timestamp("created_after", created_after),
         created_before=timestamp("created_before", created_before),
+        include_system_runs=include_system_runs,
     )

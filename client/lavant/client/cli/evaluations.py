@@ -62,7 +62,7 @@ async def evaluations(
     minima = dict(map(_parse_minimum, min_score or ()))
     bounds = _Bounds(minima, 0 if minima and max_failed_rows is None else max_failed_rows)
     if evaluation is None:
-        selection = Selection.parse(state, ["evaluation"], name, label, since)
+        selection = Selection.parse(state, ["evaluation"], name, label, since, system_runs=True)
         await _EVALUATIONS.print(selection.list(client, limit), json=json, header=header)
     else:
         raise typer.Exit(await _check(client, evaluation, bounds, timeout, json))

@@ -78,8 +78,7 @@ async def export(
 async def _ids(client: AsyncClient, selection: Selection, named: list[str] | None) -> AsyncIterator[str]:
     """Yield the runs to export; an import creates them in the same order, so the oldest come first."""
     for run_id in named or reversed([run.id async for run in selection.list(client)]):
-        if named or not run_id.startswith(SYSTEM_RUNS):
-            yield run_id
+        yield run_id
 
 
 async def _write_run(client: AsyncClient, run_id: str, file: IO[str], *, may_be_gone: bool) -> int | None:

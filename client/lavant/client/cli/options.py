@@ -116,6 +116,10 @@ ScoreLabels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="KEY=VALUE", help="Add this label to the scores; may be repeated."),
 ]
+SystemRuns = Annotated[
+    bool,
+    typer.Option("--system", help="Also runs that the server writes itself: the audit, alerts and results of rules."),
+]
 Since = Annotated[
     str | None,
     typer.Option(
@@ -185,6 +189,7 @@ class Selection:
     names: tuple[str, ...]
     labels: dict[str, str]
     since: datetime | None
+    system_runs: bool = False
 
     @classmethod
     def parse(
@@ -194,6 +199,8 @@ class Selection:
         names: list[str] | None,
         labels: list[str] | None,
         since: str | None,
+        *,
+        system_runs: bool = False,
     ) -> Self:
         """Parse the values of the options. Raises a usage error."""
         selection = cls(
@@ -202,6 +209,7 @@ class Selection:
             names=tuple(names or ()),
             labels=labels_of(labels),
             since=since_of(since),
+            system_runs=system_runs,
         )
         try:
             run_filter(states=selection.states, kinds=selection.kinds)
@@ -222,6 +230,7 @@ class Selection:
             names=self.names,
             labels=self.labels,
             created_after=self.since,
+            include_system_runs=self.system_runs,
             page_size=page_size(limit),
         )
         return first(found, limit)
@@ -229,5 +238,10 @@ class Selection:
     def watch(self, client: AsyncClient) -> AsyncIterator[RunChange]:
         """Watch the matching runs: their current state, then the changes to them."""
         return client.runs.watch(
-            states=self.states, kinds=self.kinds, names=self.names, labels=self.labels, created_after=self.since
+            states=self.states,
+            kinds=self.kinds,
+            names=self.names,
+            labels=self.labels,
+            created_after=self.since,
+            include_system_runs=self.system_runs,
         )

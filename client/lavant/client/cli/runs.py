@@ -10,7 +10,19 @@ from rich.live import Live
 from rich.text import Text
 
 from lavant.client import AsyncClient, Run, WaitTimeout
-from lavant.client.cli.options import Header, Json, Kinds, Labels, Limit, Names, RunId, Selection, Since, States
+from lavant.client.cli.options import (
+    Header,
+    Json,
+    Kinds,
+    Labels,
+    Limit,
+    Names,
+    RunId,
+    Selection,
+    Since,
+    States,
+    SystemRuns,
+)
 from lavant.client.cli.output import Listing, age, label_text, state_text
 from lavant.client.cli.session import command, status_of
 from lavant.client.cli.statuses import NOT_ENDED
@@ -27,6 +39,7 @@ async def runs(
     name: Names = None,
     label: Labels = None,
     since: Since = None,
+    system: SystemRuns = False,
     limit: Limit = 50,
     json: Json = False,
     header: Header = False,
@@ -37,7 +50,7 @@ async def runs(
     Output that is not a terminal gets tab-separated columns: id, name, state, labels, creation time, number of
     events. There, --watch prints the current state of every run and then one line per change, and ignores --limit.
     """
-    selection = Selection.parse(state, kind, name, label, since)
+    selection = Selection.parse(state, kind, name, label, since, system_runs=system)
     if not watch:
         await _RUNS.print(selection.list(client, limit), json=json, header=header)
     elif sys.stdout.isatty() and not json:

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import structlog
 
-from lavant.contract.limits import OWN_RUNS
 from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.principal import Principal
 from lavant.server.auth.quotas import Quota, Quotas, QuotaUse
@@ -103,12 +102,12 @@ class RunQuotas(Periodic):
 
     async def _open_runs(self, tenant: str, limit: int) -> set[str]:
         """Return the IDs of a tenant's open runs; of more than the limit, not all."""
-        query = RunQuery(tenant=tenant, limit=_PAGE, filter=_OPEN)
+        query = RunQuery(tenant=tenant, limit=_PAGE, filter=_OPEN, system_runs=False)
         found: set[str] = set()
         before = None
         while len(found) < limit:
             page = await self._engine.list_runs(query, before)
-            found.update(run.run_id for run in page.runs if not run.run_id.startswith(OWN_RUNS))
+            found.update(run.run_id for run in page.runs)
             before = page.next_position
             if before is None:
                 break

@@ -208,8 +208,9 @@ class API:
         return await _json_page(await self._runs.list_runs(request, _caller()))
 
     async def list_evaluations(self, _: Request, query: queries.EvaluationsQuery) -> Response:
-        """List evaluations, the newest first."""
-        selected = query.message(run_service_pb2.RunFilter, kinds=[RunKind.RUN_KIND_EVALUATION])
+        """List evaluations, the newest first, with those of rules."""
+        evaluations_only = {"kinds": [RunKind.RUN_KIND_EVALUATION], "include_system_runs": True}
+        selected = query.message(run_service_pb2.RunFilter, **evaluations_only)
         request = query.message(run_service_pb2.ListRunsRequest, filter=selected)
         return await _json_page(await self._runs.list_runs(request, _caller()))
 

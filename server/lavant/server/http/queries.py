@@ -45,6 +45,9 @@ class RunsQuery(EvaluationsQuery):
     kinds: Many[Annotated[int, Words(RunKind, "RUN_KIND_")]] = Field(
         [], alias="kind", description="The run is of one of these kinds."
     )
+    include_system_runs: Flag = Field(
+        False, description="System runs too, which the server writes itself: the audit, alerts and results of rules."
+    )
 
 
 class WatchQuery(RunsQuery):

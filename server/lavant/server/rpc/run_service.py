@@ -13,8 +13,8 @@ from lavant.server.model import RunKey, is_terminal
 from lavant.server.rpc.bounds import checked
 from lavant.server.rpc.dispatch import Call, Service, server_stream, unary
 from lavant.server.rpc.validation import DEFAULT_PAGE_SIZE, check_callers_run, check_settings_size
-from lavant.server.rpc.watch_runs import RunWatcher
-from lavant.server.store.port import Engine, Notice, RunQuery
+from lavant.server.rpc.watch_runs import RunWatcher, query_of
+from lavant.server.store.port import Engine, Notice
 from lavant.server.store.runs import new_run
 from lavant.server.streaming.calls import Caller, Calls
 from lavant.server.streaming.pacing import time_left, time_to_end
@@ -80,12 +80,7 @@ class RunService:
     async def list_runs(self, request: pb.ListRunsRequest, call: Caller) -> pb.ListRunsResponse:
         """Return a page of runs that match a filter."""
         before = self._page_tokens.read(Listing.RUNS, call.tenant, request.page_token, "page_token")
-        query = RunQuery(
-            tenant=call.tenant,
-            limit=request.page_size or DEFAULT_PAGE_SIZE,
-            filter=request.filter,
-            within=call.principal.restriction,
-        )
+        query = query_of(call, request.filter, request.page_size or DEFAULT_PAGE_SIZE)
         page = await self._engine.list_runs(query, before)
         token = self._page_tokens.issue(Listing.RUNS, call.tenant, page.next_position)
         return pb.ListRunsResponse(runs=page.runs, next_page_token=token)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from lavant.contract.limits import OWN_RUNS
 from lavant.server.errors import invalid_field
 from lavant.server.model import is_terminal
 from lavant.server.rpc.bounds import checked
@@ -71,7 +72,7 @@ class _RunWatch:
         self._is_new = position is None
         self._position = position or 0
         self._states = frozenset(wanted.states)
-        self._matching = RunQuery(tenant=call.tenant, limit=_PAGE, filter=wanted, within=call.principal.restriction)
+        self._matching = query_of(call, wanted, _PAGE)
         self._changing = self._matching
         if not all(is_terminal(state) for state in wanted.states):  # a run that has ended never leaves a filter
             of_any_state = RunFilter()
@@ -114,6 +115,8 @@ class _RunWatch:
         deleted: Sequence[str] = ()
         if not snapshot:
             deleted = await self._engine.list_deletions(query.tenant, self._position, reached, query.within)
+            if not query.system_runs:
+                deleted = [run_id for run_id in deleted if not run_id.startswith(OWN_RUNS)]
         while len(deleted) > _MAX_DELETED:  # each with the token from before, so that none is skipped
             await self._send(WatchRunsResponse(deleted_run_ids=deleted[:_MAX_DELETED]))
             deleted = deleted[_MAX_DELETED:]
@@ -143,6 +146,17 @@ class _RunWatch:
         end = StreamEnd(reason=reason, reconnect=True)
         end.retry_delay.FromNanoseconds(int(self._shared.retry_delay(reason, self._pacer) * 1e9))
         return end
+
+
+def query_of(call: Caller, wanted: RunFilter, limit: int) -> RunQuery:
+    """Return the query of the runs that a caller wants and may see."""
+    return RunQuery(
+        tenant=call.tenant,
+        limit=limit,
+        filter=wanted,
+        within=call.principal.restriction,
+        system_runs=wanted.include_system_runs,
+    )
 
 
 def _has_started(run: Run) -> bool:

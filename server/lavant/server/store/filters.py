@@ -62,6 +62,7 @@ class Condition(NamedTuple):
 
 
 BY_AGE = Condition("TRUE", [Entries("runs INDEXED BY runs_by_age", "runs.tenant = :tenant")])
+CALLERS_RUNS = Condition(f"substr(runs.run_id, 1, {len(OWN_RUNS)}) <> '{OWN_RUNS}'")  # nearly all runs pass it
 
 
 class Filter:
@@ -76,6 +77,8 @@ class Filter:
         if query.within is not None:
             self._add_settings(query.within, connection)
             self._add_run_ids(query.within.run_ids)
+        if query.within is not None or not query.system_runs:
+            self.conditions.append(CALLERS_RUNS)
         if wanted.parent_run_id:
             self._add("parent", "parent_run_id", [wanted.parent_run_id])
         if wanted.states:
@@ -99,8 +102,7 @@ class Filter:
             self._add_names(wanted.names, connection)
 
     def _add_run_ids(self, run_ids: Iterable[str]) -> None:
-        """Add the condition that a run is one of some, if any, and no system run."""
-        self.conditions.append(Condition(f"substr(runs.run_id, 1, {len(OWN_RUNS)}) <> {self._bind(OWN_RUNS)}"))
+        """Add the condition that a run is one of some, if any."""
         if values := [self._bind(run_id) for run_id in run_ids]:
             entries = [Entries("runs", f"runs.tenant = :tenant AND runs.run_id = {value}") for value in values]
             self.conditions.append(Condition(f"runs.run_id IN ({', '.join(values)})", entries))

@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 
-from lavant.server.store.filters import BY_AGE, INT64_MAX, Condition, Filter, nanoseconds
+from lavant.server.store.filters import BY_AGE, CALLERS_RUNS, INT64_MAX, Condition, Filter, nanoseconds
 from lavant.server.store.port import ListedRun, RunPage, RunQuery
 from lavant.v1.run_pb2 import Run
 
@@ -122,7 +122,8 @@ class _Search:
         drivers = [condition for condition in self._conditions if condition.sources]
         if not all(condition.is_ordered for condition in drivers) or not drivers:
             drivers.append(BY_AGE)
-        if len(drivers) == 1 and self._conditions in ([], drivers):  # there is nothing else to test
+        selective = [condition for condition in self._conditions if condition is not CALLERS_RUNS]
+        if len(drivers) == 1 and selective in ([], drivers):  # nearly every entry is a run of the page
             yield from self._window(columns, drivers[0], self._end)
             return
         for size in WINDOWS:

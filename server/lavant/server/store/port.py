@@ -136,12 +136,16 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunQuery:
-    """Filter of a tenant's runs, and the maximum number of runs to return. Only runs that `within` allows match."""
+    """Filter of a tenant's runs, and the maximum number of runs to return. Only runs that `within` allows match.
+
+    The server's own queries find system runs too, whatever the filter says of them: it speaks for callers only.
+    """
 
     tenant: str
     limit: int
     filter: RunFilter = field(default_factory=RunFilter)
     within: Restriction | None = None
+    system_runs: bool = True
 
 
 class Engine(Protocol):

@@ -175,13 +175,15 @@ class AsyncRuns:
         parent_run_id: str = "",
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        include_system_runs: bool = False,
         page_size: int | None = None,
     ) -> AsyncIterator[Run]:
         """Yield the runs that match all filters, the newest first, in pages.
 
         `kinds`, `states` and `names` match if any of their values does; a name may end in `*`. All `labels` must match.
-        `created_after` is inclusive, `created_before` exclusive. `page_size` is the number of runs per call: 1 to
-        1,000; default 100.
+        `created_after` is inclusive, `created_before` exclusive. With `include_system_runs`, runs that the server
+        writes itself match too, such as the audit and the results of rules. `page_size` is the number of runs per call:
+        1 to 1,000; default 100.
 
         Example:
             assert [run.id async for run in client.runs.list(states=["failed"])] == [failed_id]
@@ -195,6 +197,7 @@ class AsyncRuns:
             parent_run_id=parent_run_id,
             created_after=created_after,
             created_before=created_before,
+            include_system_runs=include_system_runs,
         )
         request = ListRunsRequest(filter=matching, page_size=page_size)
         async for page in self._connection.pages(lambda stubs: stubs.runs.ListRuns, request):
@@ -226,6 +229,7 @@ class AsyncRuns:
         parent_run_id: str = "",
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        include_system_runs: bool = False,
         resume_token: str = "",
     ) -> AsyncIterator[RunChange]:
         """Yield a change for each matching run with its current state, then "caught_up", then each change.
@@ -252,6 +256,7 @@ class AsyncRuns:
             parent_run_id=parent_run_id,
             created_after=created_after,
             created_before=created_before,
+            include_system_runs=include_system_runs,
         )
         return watch_runs(self._connection, matching, resume_token)
 

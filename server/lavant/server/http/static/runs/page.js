@@ -38,7 +38,9 @@ export function runsPage(main, kind, setState) {
     more,
   );
 
-  const filter = () => ({ kind, name: name.value.trim(), label: label.value.trim(), state: state.value });
+  // The results of rules are evaluations too, in runs that the server writes.
+  const include_system_runs = kind === "evaluation" ? "true" : "";
+  const filter = () => ({ kind, name: name.value.trim(), label: label.value.trim(), state: state.value, include_system_runs });
 
   const draw = perFrame(() => {
     const sorted = [...runs.values()].sort((a, b) => milliseconds(b.create_time) - milliseconds(a.create_time) || (a.run_id < b.run_id ? 1 : -1));
