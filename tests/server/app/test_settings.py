@@ -127,6 +127,14 @@ def test_http_beyond_loopback_has_names() -> None:
     assert read("--http", "off", "--listen", "0.0.0.0:0", "--insecure").http_hosts == []
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["https://a.org", "http://localhost:5173", "http://[::1]:3000", "https://a-b.c.org:8443", "capacitor://localhost"],
+)
+def test_origins_of_pages_are_accepted(origin: str) -> None:
+    assert read("--http-origins", origin).http_origins == [origin]
+
+
 BAD = {
     "no port": (("--listen", "127.0.0.1"), "listen: must be HOST:PORT"),
     "no host": (("--listen", ":7447"), "listen: must be HOST:PORT"),
@@ -150,6 +158,11 @@ BAD = {
         ("--http", "0.0.0.0:7448", "--insecure"),
         "http listens on 0.0.0.0, beyond loopback; list the host names under which it is called with --http-hosts",
     ),
+    **{
+        f"origin {origin}": (("--http-origins", origin), f"http_origins: {origin!r} is no origin of pages")
+        for origin in ("*", "example.org", "https://", "https://a.org/", "https://A.org", "https://*.a.org")
+    },
+    "default port of an origin": (("--http-origins", "https://a.org:443"), "without a path or the default port"),
     "no streams": (("--max-streams", "0"), "max_streams: Input should be greater than or equal to 1"),
     "streams in words": (("--max-streams", "many"), "max_streams: Input should be a valid integer"),
     "streams beyond what a process can serve": (("--max-streams", "2147483648"), "max_streams: Input should be less"),

@@ -31,6 +31,7 @@ _MOST = 1_000_000  # calls or connections: more than one process can serve, and 
 _SQLITE = "sqlite:///"
 _NATS = "nats://"
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+_ORIGIN = re.compile(r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d+)?")
 _KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 _STORE_KEY = re.compile(rf"{FIRST_KEY_ID}(-\d+)?")  # IDs of the keys that are kept in the store
 
@@ -78,7 +79,8 @@ class Settings(BaseSettings):
         "one. They have connections of their own, so that a flood on the other ports does not make them fail.",
     )
     http_origins: list[str] = Field(
-        default_factory=list, description="Other sites whose pages may read over HTTP, such as https://example.org."
+        default_factory=list,
+        description="Origins of other sites whose pages may read over HTTP, such as https://example.org.",
     )
     http_hosts: list[str] = Field(
         default_factory=list,
@@ -295,6 +297,17 @@ class Settings(BaseSettings):
     @classmethod
     def _is_off_or_has_host_and_port(cls, value: str) -> str:
         return value if value == OFF else cls._has_host_and_port(value)
+
+    @field_validator("http_origins")
+    @classmethod
+    def _are_origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin of pages as browsers send it: SCHEME://HOST or SCHEME://HOST:PORT in "
+                    "lower case, without a path or the default port, such as https://example.org"
+                )
+        return value
 
     @field_validator("store")
     @classmethod

@@ -38,7 +38,8 @@ class Guard:
             self._check,
             allow_origins=list(isolation.origins),
             allow_methods=_METHODS,
-            allow_headers=["Authorization", "Last-Event-ID"],
+            allow_headers=["Authorization", "Last-Event-ID"],  # credentials are headers: no cookies, no certificates
+            expose_headers=["Retry-After"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
