@@ -8,6 +8,7 @@ from typing import Any
 from lavant.client._wire import json_text as _json
 from lavant.client._wire.snapshot import TRUNCATED
 from lavant.client.models import Usage
+from lavant.contract.json_values import bounded_text
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import is_name, to_id, to_name, to_run_id, to_text
 from lavant.v1.event_pb2 import Event
@@ -55,7 +56,7 @@ class Fitting:
         if len(checked) * 4 <= MAX_VALUE_BYTES or len(checked.encode()) <= MAX_VALUE_BYTES:
             return checked
         self._note(field, TRUNCATED)
-        return _json.bounded_text(checked)
+        return bounded_text(checked)
 
     def data(self, field: str, value: Any) -> bytes:
         """Return bytes; text as UTF-8, other types as nothing."""

@@ -12,6 +12,7 @@ from lavant.client._wire import json_text as _json
 from lavant.client._wire.arguments import duration
 from lavant.client.errors import RunCancelled, RunNotSucceeded
 from lavant.client.models import Usage
+from lavant.contract.json_values import bounded_text
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import to_id, to_name, to_text
 from lavant.v1 import event_pb2, run_pb2
@@ -317,7 +318,7 @@ class MessageDraft:
         """Set the call of a reserved part. Arguments that are too long are truncated."""
         filled = self._parts[part_index].tool_call
         filled.CopyFrom(call)
-        filled.arguments_json = _json.bounded_text(call.arguments_json, LONG_CALLS - self._calls_size)
+        filled.arguments_json = bounded_text(call.arguments_json, LONG_CALLS - self._calls_size)
         self._calls_size += len(filled.arguments_json)
 
     def finish(self, finish_reason: str = "", usage: Usage | None = None) -> Event:

@@ -6,11 +6,10 @@ from typing import Any
 from pydantic_core import to_json
 
 from lavant.client._wire.snapshot import NESTED, TRUNCATED, describe, is_plain, snapshot
+from lavant.contract.json_values import truncated
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import to_text
 from lavant.contract.values import is_json
-
-HEAD = 1_000
 
 
 def encode(value: object, limit: int = MAX_VALUE_BYTES) -> str:
@@ -33,10 +32,10 @@ def encode_flawed(value: object, limit: int = MAX_VALUE_BYTES) -> tuple[str, str
     except Exception:
         return to_json(describe(value)).decode(), NESTED
     if flaw == TRUNCATED:
-        return _beginning(text, None), flaw
+        return truncated(text, None), flaw
     # Few texts come near the limit: only those are worth encoding to know their size.
     size = len(text.encode()) if len(text) * 4 > limit else 0
-    return (text, flaw) if size <= limit else (_beginning(text, size), TRUNCATED)
+    return (text, flaw) if size <= limit else (truncated(text, size), TRUNCATED)
 
 
 def _plain_text(value: object, limit: int) -> str | None:
@@ -53,11 +52,6 @@ def encode_optional(value: object) -> str:
     return "" if value is None else encode(value)
 
 
-def bounded_text(text: str, limit: int = MAX_VALUE_BYTES) -> str:
-    """Return JSON text, or a JSON object with its size and start if it exceeds `limit` bytes."""
-    return text if (size := len(text.encode())) <= limit else _beginning(text, size)
-
-
 def checked(text: object) -> str:
     """Return JSON text unchanged, and other text as a JSON string: a model's arguments may be malformed."""
     text = to_text(text)
@@ -72,8 +66,3 @@ def decode(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _beginning(text: str, size: int | None) -> str:
-    known = {} if size is None else {"bytes": size}
-    return to_json({"truncated": True, **known, "head": text[:HEAD]}).decode()

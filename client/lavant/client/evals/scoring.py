@@ -23,6 +23,7 @@ from lavant.client.evals.outages import is_outage, retry_after
 from lavant.client.models import ErrorInfo, Run
 from lavant.client.rules import EvaluatorInfo
 from lavant.client.scores import Score
+from lavant.contract.json_values import bounded_text
 from lavant.contract.text import to_text
 
 _Evaluator: TypeAlias = Evaluator[Any, Any, Any]
@@ -226,7 +227,7 @@ def _config_of(arguments: dict[str, Any]) -> Any:
     if not arguments:
         return None
     config = _without_secrets(_json.decode(_json.encode(arguments)))
-    return _json.decode(_json.bounded_text(_json.encode(config), _LARGEST_CONFIG))
+    return _json.decode(bounded_text(_json.encode(config), _LARGEST_CONFIG))
 
 
 def _without_secrets(value: Any) -> Any:

@@ -14,6 +14,7 @@ from lavant.client._wire import json_text as _json
 from lavant.client.errors import EvaluationChanged
 from lavant.client.evals.scoring import direction_of
 from lavant.client.evaluations import Row
+from lavant.contract.json_values import bounded_text
 from lavant.contract.text import to_text
 from lavant.v1 import event_pb2
 from lavant.v1.event_pb2 import EvaluationPlan, Event
@@ -149,7 +150,7 @@ def _describe(evaluator: Evaluator[Any, Any, Any]) -> event_pb2.Evaluator:
     return event_pb2.Evaluator(
         name=to_text(evaluator.get_default_evaluation_name()),
         version=to_text(evaluator.get_evaluator_version() or ""),
-        config_json=_json.bounded_text(settings, _LARGEST_CONFIG),
+        config_json=bounded_text(settings, _LARGEST_CONFIG),
     )
 
 

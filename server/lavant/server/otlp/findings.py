@@ -1,0 +1,136 @@
+"""Meanings of the attributes of a span, of its events or of a log record, by all vocabularies at once."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from lavant.contract.text import to_name, to_text
+from lavant.server.otlp.attributes import count, number, text, value_of
+from lavant.server.otlp.vocabularies import ATTRIBUTES, IMPLIED, KINDS, LISTS
+from lavant.server.otlp.vocabularies.vocabulary import Meaning
+from lavant.v1.event_pb2 import Score, StepKind
+
+_PREFIXES: Final = tuple(LISTS)
+# Every name that has a meaning; and the first characters of the others that may, which few names of others share.
+_NAMES: Final = frozenset({*ATTRIBUTES, *KINDS, *IMPLIED})
+_WRAPPERS: Final = frozenset({"message", "message_content", "tool_call", "document", "evaluation", "annotation"})
+_MAX_DEPTH: Final = 16  # of attributes that hold parts of a list
+_WORST: Final = 1 << 30
+
+
+class Findings:
+    """Values by meaning, and the kind of work that they are evidence of."""
+
+    __slots__ = ("_ranks", "exception", "implied", "kind", "scores", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[Meaning, Any] = {}
+        self.kind: StepKind.ValueType | None = None  # as an attribute says; UNSPECIFIED for an unknown word
+        self.implied: StepKind.ValueType | None = None
+        self.exception: Findings | None = None  # the last one, of an event
+        self.scores: list[Score] = []
+        self._ranks: dict[Meaning, int] = {}
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether an agent did the work, or a model or tool of one."""
+        return self.kind is not None or self.implied is not None
+
+    def put(self, meaning: Meaning, value: Any, rank: int = _WORST) -> None:
+        """Add a value, unless there is one of a lower rank. Empty ones do not count."""
+        if value is not None and value != "" and value != [] and rank < self._ranks.get(meaning, _WORST + 1):
+            self.values[meaning] = value
+            self._ranks[meaning] = rank
+
+    def first(self, *meanings: Meaning) -> Any:
+        """Return the value of the first of these meanings that has one; None if none has."""
+        return next((self.values[meaning] for meaning in meanings if meaning in self.values), None)
+
+    def name(self, meaning: Meaning) -> str:
+        """Return a name for people; empty if there is none."""
+        value = self.values.get(meaning)
+        return "" if value is None else to_name(text(value))
+
+    def text(self, meaning: Meaning) -> str:
+        """Return a text; empty if there is none."""
+        value = self.values.get(meaning)
+        return "" if value is None else to_text(text(value))
+
+    def count(self, meaning: Meaning) -> int:
+        """Return a number of tokens; 0 if there is none."""
+        return count(self.values.get(meaning))
+
+    def number(self, meaning: Meaning) -> float | None:
+        """Return a finite number; None if there is none."""
+        return number(self.values.get(meaning))
+
+
+def find(attributes: Iterable[KeyValue]) -> Findings | None:
+    """Return what attributes mean; None if no vocabulary has any of their names."""
+    known: list[KeyValue] = []
+    parts: list[KeyValue] = []
+    for entry in attributes:  # spans of others have tens of attributes: each costs one look into a set
+        name = entry.key
+        if name in _NAMES:
+            known.append(entry)
+        elif name.startswith(_PREFIXES):
+            parts.append(entry)
+    if not known and not parts:
+        return None
+    found = Findings()
+    for entry in known:
+        _add(found, entry.key, entry.value.string_value or value_of(entry.value))
+    if parts:
+        _add_lists(found, parts)
+    return found
+
+
+def _add(found: Findings, name: str, value: Any) -> None:
+    for meaning, rank in ATTRIBUTES.get(name, ()):
+        found.put(meaning, value, rank)
+    if (kinds := KINDS.get(name)) is not None and found.kind in (None, StepKind.STEP_KIND_UNSPECIFIED):
+        found.kind = kinds.get(text(value).lower(), StepKind.STEP_KIND_UNSPECIFIED)
+    implied = IMPLIED.get(name)
+    # What executes a tool may name the model too.
+    if implied is not None and found.implied != StepKind.STEP_KIND_TOOL:
+        found.implied = implied
+
+
+def _add_lists(found: Findings, parts: list[KeyValue]) -> None:
+    by_prefix: dict[str, dict[str, Any]] = {}
+    for entry in parts:
+        prefix = next(prefix for prefix in _PREFIXES if entry.key.startswith(prefix))
+        by_prefix.setdefault(prefix, {})[entry.key[len(prefix) :]] = value_of(entry.value)
+    for prefix, values in by_prefix.items():
+        for meaning, rank in LISTS[prefix]:
+            found.put(meaning, nested(values), rank)
+
+
+def nested(values: Mapping[str, Any]) -> Any:
+    """Return values by dotted path as dicts and lists: {"0.message.role": "user"} is [{"role": "user"}].
+
+    A dict whose only key is a word such as "message", as OpenInference wraps its items, is what it holds.
+    """
+    root: dict[str, Any] = {}
+    for path, value in values.items():
+        *folders, last = path.split(".", _MAX_DEPTH)
+        holder = root
+        for folder in folders:
+            inner = holder.setdefault(folder, {})
+            if not isinstance(inner, dict):
+                break
+            holder = inner
+        else:
+            holder.setdefault(last, value)
+    return _unwrapped(root)
+
+
+def _unwrapped(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        return value
+    if all(key.isdecimal() and len(key) < _MAX_DEPTH for key in value):
+        return [_unwrapped(value[key]) for key in sorted(value, key=int)]
+    if len(value) == 1 and (only := next(iter(value))) in _WRAPPERS:
+        return _unwrapped(value[only])
+    return {key: _unwrapped(inner) for key, inner in value.items()}
