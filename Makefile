@@ -6,6 +6,8 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 	tests/client/publishing tests/client/reading
 
 .DEFAULT_GOAL := help
+# Empty, whatever the environment says: each of the hundreds of processes of a test run would compile every module.
+export PYTHONDONTWRITEBYTECODE =
 .PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
 .PHONY: test-typescript check-typescript test-go check-go
 
