@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _NEEDS = {
     "nats": {"nats", "own_nats", "one_server", "three_servers"},
     "envoy": {"envoy"},
-    "browser": {"site", "scored"},
+    "browser": {"browser"},
 }
 _LONG = 60  # seconds: tests with a higher limit of their own are slow
 
@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, names in _NEEDS.items():
             if fixtures & names:
                 item.add_marker(marker)
+        if "browser" in fixtures:  # it lives in the loop of the session
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         if parameters.get("engine") in {"jetstream", "cluster"}:  # its fixture asks for servers while the test runs
             item.add_marker("nats")

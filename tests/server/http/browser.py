@@ -4,12 +4,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from lavant.client import AsyncClient
 from support.server import ServerProcess, free_address
@@ -18,11 +18,13 @@ CHROMIUM = shutil.which("chromium") or ""
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&lt;\u202e\x00\r\n'\"`${7*7}"
 )
+PATIENCE = 20_000  # milliseconds: both processors may be busy with other tests
 ACTIVE = "main img, main script, main iframe, main [onerror], main a[href^=javascript]"
 
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM and "CI" not in os.environ, reason="needs chromium: apt-get install chromium"
 )
+expect.set_options(timeout=PATIENCE)
 
 
 class Site:
@@ -43,6 +45,7 @@ class Site:
         self.client = client
         self._address = address
         self._browser = browser
+        self._pages: list[Page] = []
         self.complaints: list[str] = []
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -67,9 +70,10 @@ class Site:
             await asked.acquire()
 
     async def open(self, path: str = "", now: datetime | None = None, **options: object) -> Page:
-        """Open a page; with a time, the browser's clock stands still at it."""
+        """Open a page in a context of its own; with a time, the browser's clock stands still at it."""
         page = await self._browser.new_page(**options)  # type: ignore[arg-type]
-        page.set_default_timeout(15_000)
+        self._pages.append(page)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._hear)
         page.on("request", lambda request: self.asked.append(request.url))
@@ -77,6 +81,11 @@ class Site:
             await page.clock.set_fixed_time(now)
         await page.goto(f"{self.url}/#/{path}")
         return page
+
+    async def close(self) -> None:
+        """Close the pages, and what they keep."""
+        for page in self._pages:
+            await page.close()
 
     @property
     def url(self) -> str:
@@ -94,26 +103,28 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(folder: Path, *flags: str) -> AsyncIterator[Site]:
-    """Serve from a store in a folder, and open its dashboard; no page may have an error that nobody caught.
+async def a_site(folder: Path, *flags: str, browser: Browser | None = None) -> AsyncIterator[Site]:
+    """Serve from a store in a folder, and show its dashboard; no page may have an error that nobody caught.
 
-    With the flag --init-key, the client calls with the first key.
+    Without a browser, one is started. With the flag --init-key, the client calls with the first key.
     """
     address = free_address()
     process = ServerProcess(folder)
     await process.start("--http", address, *flags)
     key = (await process.line()).split()[-1] if "--init-key" in flags else ""
-    try:
-        async with AsyncClient(process.target, api_key=key) as client, browsing() as browser:
-            site = Site(process, address, client, browser, flags, key)
-            yield site
-            await browser.close()
-    finally:
-        await process.kill()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(process.kill)
+        client = await stack.enter_async_context(AsyncClient(process.target, api_key=key))
+        site = Site(process, address, client, browser or await stack.enter_async_context(browsing()), flags, key)
+        stack.push_async_callback(site.close)
+        yield site
     assert site.complaints == []
 
 
 @asynccontextmanager
 async def browsing() -> AsyncIterator[Browser]:
+    """A browser, closed at the block's end."""
     async with async_playwright() as playwright:
-        yield await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        await browser.close()

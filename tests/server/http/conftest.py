@@ -5,9 +5,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from lavant.client import AsyncClient
-from server.http.browser import Site, a_site
+from server.http.browser import Site, a_site, browsing
 from server.http.scored import keep, two_days
 from support.server import Server, serving
 
@@ -39,16 +41,23 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A browser for all tests, each of which opens pages in contexts of its own: its start takes a second of CPU."""
+    async with browsing() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(tmp_path: Path, browser: Browser) -> AsyncIterator[Site]:
     """A browser on the dashboard."""
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         yield site
 
 
-@pytest.fixture
-async def scored(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def scored(tmp_path: Path, browser: Browser) -> AsyncIterator[Site]:
     """A browser on the dashboard of a server with the scores of two days."""
     await keep(tmp_path, two_days())
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         yield site

@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from server.http.browser import Site, browsing, needs_chromium
+from server.http.browser import Site, needs_chromium
 from support.calls import create
 from support.server import Server, serving
 from support.web import serving_web
@@ -118,14 +119,13 @@ async def hostile_site(target: str) -> AsyncIterator[str]:
 
 
 @needs_chromium
-async def test_a_foreign_page_cannot_displace_a_consumer(site: Site) -> None:
+async def test_a_foreign_page_cannot_displace_a_consumer(site: Site, browser: Browser) -> None:
     async with site.client.runs.start("agent") as run:
         await run.flush()
         async with site.client.runs.stream(run.id, consumer="ui") as stream:
             await anext(stream)
             target = f"{site.url}/api/v1/runs/{run.id}/stream?consumer=ui&take_over=true"
-            async with hostile_site(target) as address, browsing() as browser, asyncio.timeout(40):
-                page = await browser.new_page()
+            async with hostile_site(target) as address, await browser.new_page() as page, asyncio.timeout(40):
                 ended = set[str]()
                 changed = asyncio.Event()
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from lavant.client import Alert
 from server.http.browser import ACTIVE, HOSTILE, Site, a_site, needs_chromium
@@ -113,7 +113,7 @@ async def test_a_window_is_checked_against_the_one_before(scored: Site) -> None:
     await expect(rows.nth(2)).to_contain_text("neither numbers nor verdicts")
 
 
-async def test_versions_are_not_mixed_up(tmp_path: Path) -> None:
+async def test_versions_are_not_mixed_up(tmp_path: Path, browser: Browser) -> None:
     def version(number: int) -> str:
         return "10" if number % 2 else "9"
 
@@ -129,7 +129,7 @@ async def test_versions_are_not_mixed_up(tmp_path: Path) -> None:
         for number in range(80)
     ]
     await keep(tmp_path, scores)
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         page = await site.open("scores", NOW)
         await expect(page.locator(".warning")).to_contain_text("judge is here in 2 versions (v9, v10)")
         await page.get_by_label("version", exact=True).select_option(label="9 (40)")
@@ -139,7 +139,7 @@ async def test_versions_are_not_mixed_up(tmp_path: Path) -> None:
         await expect(page).to_have_url(f"{site.url}/#/scores?version=9&against=10")
 
 
-async def test_hostile_scores_stay_text(tmp_path: Path) -> None:
+async def test_hostile_scores_stay_text(tmp_path: Path, browser: Browser) -> None:
     name = HOSTILE.replace("\x00", "").replace("\r\n", "")
     scores = []
     for value in (None, HOSTILE, 0.5):
@@ -149,7 +149,7 @@ async def test_hostile_scores_stay_text(tmp_path: Path) -> None:
             told.score.error.message = told.score.error.type = HOSTILE
         scores.append(told)
     await keep(tmp_path, scores)
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         page = await site.open("scores?lines=run_name", NOW)
         await page.locator(".dot").first.press("Enter")
         await expect(page.locator(".evaluated tbody tr")).to_have_count(3)
@@ -210,11 +210,11 @@ async def test_a_failure_is_shown_and_can_be_overcome(scored: Site) -> None:
     await expect(page.locator(".plot-status .fault")).to_have_count(0)
 
 
-async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path) -> None:
+async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path, browser: Browser) -> None:
     before = [recorded("quality", 0.5 + number % 2 / 10, run=f"b{number}", time_ns=ago(30)) for number in range(40)]
     after = [recorded("quality", None if number % 4 else 0.5, run=f"a{number}", time_ns=ago(1)) for number in range(40)]
     await keep(tmp_path, [*before, *after])
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         page = await site.open("scores", NOW)
         row = page.locator(".check tbody tr")
         await expect(row.locator(".errors")).to_have_text("75 % failed")
@@ -223,9 +223,9 @@ async def test_failures_of_evaluators_stand_beside_the_scores(tmp_path: Path) ->
         site.check_quiet()
 
 
-async def test_an_alert_that_cannot_fire_says_why(tmp_path: Path) -> None:
+async def test_an_alert_that_cannot_fire_says_why(tmp_path: Path, browser: Browser) -> None:
     await keep(tmp_path, [recorded("quality", 0.5, rule_id="watched")])
-    async with a_site(tmp_path) as site:
+    async with a_site(tmp_path, browser=browser) as site:
         minutes = timedelta(minutes=5)
         rude = Alert(name="typo", score_name="qality", below=0.5, window=minutes)
         await site.client.rules.create("watched", alerts=[rude])

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from lavant.v1.access_service_pb2 import CreateKeyRequest, Key, RevokeKeyRequest
 from server.http.browser import Site, a_site, needs_chromium
@@ -27,10 +27,10 @@ READ = """(url) => {
 }"""
 
 
-@pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def guarded(tmp_path: Path, browser: Browser) -> AsyncIterator[Site]:
     """A browser on the dashboard of a server that wants credentials."""
-    async with a_site(tmp_path, "--auth", "keys", "--init-key") as site:
+    async with a_site(tmp_path, "--auth", "keys", "--init-key", browser=browser) as site:
         yield site
 
 
