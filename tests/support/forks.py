@@ -13,7 +13,28 @@ from multiprocessing.process import BaseProcess
 from typing import Self
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["support.preloaded"])
+# All that starts no thread and reads no variable. None of tests/, which the fork server does not find.
+_PRELOADED = [
+    "lavant.client._async.client",
+    "lavant.client._sync.client",
+    "lavant.client.cli.alerts",
+    "lavant.client.cli.app",
+    "lavant.client.cli.evaluate",
+    "lavant.client.cli.evaluations",
+    "lavant.client.cli.export",
+    "lavant.client.cli.import_",
+    "lavant.client.cli.keys",
+    "lavant.client.cli.rules",
+    "lavant.client.cli.runs",
+    "lavant.client.cli.scores",
+    "lavant.client.cli.session",
+    "lavant.client.cli.tail.command",
+    "lavant.client.cli.tokens",
+    "lavant.server.__main__",
+    "lavant.server.commands.stores",
+    "lavant.server.store.jetstream",
+]
+_CONTEXT.set_forkserver_preload(_PRELOADED)
 # Variables that are read when Python starts, or lavant is imported: a fork would come too late for them.
 _READ_AT_START = ("PYTHON", "GRPC_", "LC_", "LANG", "LAVANT_FAILPOINT")
 
@@ -139,6 +160,7 @@ def _run(program: str, arguments: list[str], environment: dict[str, str], ends: 
     sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115  # descriptors
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     module, _, function = program.partition(":")
+    assert _PRELOADED[0] in sys.modules, "the fork server has imported nothing: it passes over what it does not find"
     sys.argv = [module, *arguments]
     try:
         sys.exit(getattr(import_module(module), function)())
