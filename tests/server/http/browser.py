@@ -115,7 +115,9 @@ async def a_site(folder: Path, *flags: str, browser: Browser | None = None) -> A
     async with AsyncExitStack() as stack:
         stack.push_async_callback(process.kill)
         client = await stack.enter_async_context(AsyncClient(process.target, api_key=key))
-        site = Site(process, address, client, browser or await stack.enter_async_context(browsing()), flags, key)
+        if browser is None:
+            browser = await stack.enter_async_context(browsing())
+        site = Site(process, address, client, browser, flags, key)
         stack.push_async_callback(site.close)
         yield site
     assert site.complaints == []
