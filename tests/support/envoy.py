@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ SHIPPED = Path(__file__).parents[2] / "server" / "deploy" / "envoy.yaml"
 class Envoy:
     """Envoy before replicas, in a process of its own, on ports that survive its death.
 
-    `grpc`, `http` and `admin` are the replicas' addresses. Without a folder of certificates, there is no TLS.
+    `grpc`, `http` and `admin` are the replicas' addresses. Without a folder of certificates, there is no TLS. Pages of
+    `origins` may make gRPC-Web calls.
     """
 
     def __init__(
@@ -27,18 +28,20 @@ class Envoy:
         http: Sequence[str],
         admin: Sequence[str],
         certificates: Path | None = None,
+        origins: Sequence[str] = (),
     ) -> None:
+        self._origins = origins
         self._certificates = certificates
-        self.target, self.http, self._admin = free_address(), free_address(), free_address()
-        self._file = folder / "envoy.yaml"
-        self._file.write_text(yaml.safe_dump(self._configuration(grpc, http, admin)))
+        self.target, self.http, self.admin = free_address(), free_address(), free_address()
+        self.file = folder / "envoy.yaml"
+        self.file.write_text(yaml.safe_dump(self._configuration(grpc, http, admin)))
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start, and wait until it listens."""
         program = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
         self._process = await asyncio.create_subprocess_exec(
-            *(program, "--config-path", str(self._file), "--log-level", "error"),
+            *(program, "--config-path", str(self.file), "--log-level", "error"),
             *("--use-dynamic-base-id", "--concurrency", "1"),
         )
         await self._answers("/ready", {"LIVE"})
@@ -63,7 +66,7 @@ class Envoy:
 
     async def _ask(self, path: str) -> str:
         """Ask the administrator's port; nothing while it is not there."""
-        host, port = self._admin.split(":")
+        host, port = self.admin.split(":")
         try:
             reader, writer = await asyncio.open_connection(host, int(port))
         except OSError:
@@ -80,6 +83,9 @@ class Envoy:
         if self._certificates is None:
             for place in (*(listener["filter_chains"][0] for listener in listeners), *clusters):
                 del place["transport_socket"]
+        for route in _routes(listeners[1]):
+            for policy in route.get("typed_per_filter_config", {}).values():
+                policy["allow_origin_string_match"] = [{"exact": origin} for origin in self._origins]
         for listener, address in zip(listeners, (self.target, self.http), strict=True):
             listener["address"] = _address(address)
         for cluster, addresses in zip(clusters, (grpc, http), strict=True):
@@ -89,9 +95,16 @@ class Envoy:
             ]
         for place, address in zip(clusters[1]["load_assignment"]["endpoints"][0]["lb_endpoints"], admin, strict=True):
             place["endpoint"]["health_check_config"] = {"port_value": int(address.split(":")[1])}
-        return {**shipped, "admin": {"address": _address(self._admin)}}
+        return {**shipped, "admin": {"address": _address(self.admin)}}
 
 
 def _address(address: str) -> dict[str, Any]:
     host, port = address.split(":")
     return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def _routes(listener: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the routes of a listener."""
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    for host in manager["route_config"]["virtual_hosts"]:
+        yield from host["routes"]

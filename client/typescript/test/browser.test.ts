@@ -1,38 +1,14 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join, normalize, resolve } from "node:path";
 import { test } from "node:test";
 import { Client } from "../src/index.js";
-import { custom, finished, started } from "./support/events.js";
+import { Site } from "./support/browser.js";
+import { Envoy } from "./support/envoy.js";
+import { collect, custom, finished, started } from "./support/events.js";
 import { Relay } from "./support/relay.js";
 import { Server } from "./support/server.js";
 
-const PACKAGE = resolve(import.meta.dirname, "../..");
-const IMPORTS = {
-  "@lavant/client/web": "/build/src/web.js",
-  "@bufbuild/protobuf": "/node_modules/@bufbuild/protobuf/dist/esm/index.js",
-  "@bufbuild/protobuf/": "/node_modules/@bufbuild/protobuf/dist/esm/",
-  "@bufbuild/protobuf/wkt": "/node_modules/@bufbuild/protobuf/dist/esm/wkt/index.js",
-  "@bufbuild/protobuf/wire": "/node_modules/@bufbuild/protobuf/dist/esm/wire/index.js",
-  "@bufbuild/protobuf/reflect": "/node_modules/@bufbuild/protobuf/dist/esm/reflect/index.js",
-  "@bufbuild/protobuf/codegenv2": "/node_modules/@bufbuild/protobuf/dist/esm/codegenv2/index.js",
-  "@connectrpc/connect": "/node_modules/@connectrpc/connect/dist/esm/index.js",
-  "@connectrpc/connect/protocol": "/node_modules/@connectrpc/connect/dist/esm/protocol/index.js",
-  "@connectrpc/connect/protocol-connect": "/node_modules/@connectrpc/connect/dist/esm/protocol-connect/index.js",
-  "@connectrpc/connect/protocol-grpc-web": "/node_modules/@connectrpc/connect/dist/esm/protocol-grpc-web/index.js",
-  "@connectrpc/connect-web": "/node_modules/@connectrpc/connect-web/dist/esm/index.js",
-};
 // It reads a run, reports each event, keeps its position, and reloads itself once.
-const PAGE = `<!doctype html><script type="importmap">${JSON.stringify({ imports: IMPORTS })}</script>
-<script type="module">
-  const report = (text) => fetch("/report", { method: "POST", body: text });
-  addEventListener("error", ({ message }) => report("error " + message));
-  addEventListener("unhandledrejection", ({ reason }) => report("error " + reason));
+const READER = `
   const { Client } = await import("@lavant/client/web");
   const stream = new Client().runs.read("run", { consumer: "page", resumeToken: localStorage.position });
   for await (const { sequence } of stream) {
@@ -41,7 +17,7 @@ const PAGE = `<!doctype html><script type="importmap">${JSON.stringify({ imports
     if (sequence === 3n) { location.reload(); await new Promise(() => {}); }
   }
   await report("end " + stream.endReason);
-</script>`;
+`;
 
 test("a page in Chromium reads live, over two cuts and a reload", async () => {
   await using server = await Server.start();
@@ -50,61 +26,75 @@ test("a page in Chromium reads live, over two cuts and a reload", async () => {
   const publisher = producer.runs.publish("run", { create: { name: "test" } });
   publisher.put(started);
   await publisher.flush();
-
-  const reports: string[] = [];
-  let end = () => {};
-  const over = new Promise<void>((resolve) => {
-    end = resolve;
+  await using site = await Site.serve({
+    script: READER,
+    api: relay.target,
+    received: (text) => {
+      if (text === "1" || text === "4") relay.cut();
+      if (Number(text) > 0) publisher.put(...(Number(text) < 5 ? [custom(text)] : text === "5" ? [finished] : []));
+    },
   });
-  const site = createServer((from: IncomingMessage, to: ServerResponse) => {
-    const path = normalize(from.url ?? "/");
-    if (path.startsWith("/api/")) return forward(relay.target, from, to);
-    if (path === "/report") return void receive(from, to);
-    if (!path.endsWith(".js")) return to.writeHead(200, { "content-type": "text/html" }).end(PAGE);
-    to.writeHead(200, { "content-type": "text/javascript" }).end(readFileSync(join(PACKAGE, path)));
-  });
-  async function receive(from: IncomingMessage, to: ServerResponse): Promise<void> {
-    let text = "";
-    for await (const piece of from) text += piece;
-    reports.push(text);
-    if (text === "1" || text === "4") relay.cut();
-    if (Number(text) > 0) publisher.put(...(Number(text) < 5 ? [custom(text)] : text === "5" ? [finished] : []));
-    if (text.startsWith("e")) end();
-    to.end();
-  }
-  site.listen(0, "127.0.0.1");
-  await once(site, "listening");
-
-  const profile = mkdtempSync(join(tmpdir(), "lavant-chromium-"));
-  const url = `http://127.0.0.1:${(site.address() as AddressInfo).port}/`;
-  const flags = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--remote-debugging-port=0",
-    `--user-data-dir=${profile}`,
-  ];
-  const chromium = spawn("chromium", [...flags, url], { stdio: "ignore" });
-  try {
-    await Promise.race([over, once(chromium, "exit")]);
-    assert.deepEqual(reports, ["1", "2", "3", "4", "5", "6", "end RUN_FINISHED"]);
-    await publisher.finish();
-  } finally {
-    chromium.kill();
-    if (chromium.exitCode === null) await once(chromium, "exit"); // its other processes write until then
-    site.closeAllConnections();
-    site.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
-  }
+  await site.show();
+  assert.deepEqual(site.reports, ["1", "2", "3", "4", "5", "6", "end RUN_FINISHED"]);
+  await publisher.finish();
 });
 
-/** Forward a request to the server, as a proxy in front of it does. */
-function forward(target: string, from: IncomingMessage, to: ServerResponse): void {
-  const upstream = request(`http://${target}${from.url}`, { headers: { ...from.headers, host: target } }, (answer) => {
-    to.writeHead(answer.statusCode ?? 502, answer.headers);
-    answer.on("error", () => to.destroy()).pipe(to);
+// It does over gRPC-Web, from another origin, what a page can do with runs, and reads one as it is written.
+const CALLER = `
+  const { Client, RunNotFound, RunState } = await import("@lavant/client/web");
+  const parameters = new URLSearchParams(location.search);
+  const client = new Client({ url: parameters.get("url"), token: parameters.get("token"), transport: "grpc-web" });
+  await report("created " + (await client.runs.create({ name: "page" }, { runId: "mine" })).name);
+  await client.runs.cancel("mine");
+  await report("missing " + await client.runs.get("none").catch((error) => error instanceof RunNotFound));
+  const stream = client.runs.read("run", { consumer: "page" });
+  for await (const { sequence } of stream) await report(String(sequence));
+  await client.runs.score("run", { name: "helpful", value: true, evaluator: "page" });
+  const run = await client.runs.wait("run");
+  await report("end " + stream.endReason + " " + RunState[run.state]);
+`;
+
+test("a page in Chromium calls over gRPC-Web, and reads over the kills of Envoy and of the server", async () => {
+  await using server = await Server.start("--auth", "keys", "--init-key");
+  await using producer = new Client({ targets: server.grpc, token: server.firstKey });
+  const publisher = producer.runs.publish("run", { create: { name: "test" } });
+  publisher.put(started);
+  await publisher.flush();
+  const killed: string[] = [];
+  await using site = await Site.serve({
+    script: CALLER,
+    received: async (text) => {
+      const victim = text === "1" ? envoy : text === "3" ? server : undefined;
+      if (victim !== undefined) {
+        await victim.kill();
+        await victim.start();
+        killed.push(text);
+      }
+      if (Number(text) > 0) publisher.put(...(Number(text) < 4 ? [custom(text)] : text === "4" ? [finished] : []));
+    },
   });
-  upstream.on("error", () => to.destroy());
-  to.on("close", () => upstream.destroy());
-  upstream.end();
-}
+  await using envoy = await Envoy.before(server, site.origin);
+  await site.show(`?${new URLSearchParams({ url: envoy.url, token: server.firstKey })}`);
+  const expected = ["created page", "missing true", "1", "2", "3", "4", "5", "end RUN_FINISHED SUCCEEDED"];
+  assert.deepEqual(site.reports, expected);
+  assert.deepEqual(killed, ["1", "3"]);
+  await publisher.finish();
+});
+
+test("a page of another origin calls nothing over gRPC-Web", async () => {
+  await using server = await Server.start();
+  await using producer = new Client({ targets: server.grpc });
+  await using site = await Site.serve({
+    script: `
+      const { Client } = await import("@lavant/client/web");
+      const client = new Client({ url: new URLSearchParams(location.search).get("url"), transport: "grpc-web" });
+      const refused = client.runs.create({ name: "page" }, { timeoutMs: 1000 });
+      await report("end " + await refused.then(() => "created", () => "refused"));
+    `,
+    received: () => undefined,
+  });
+  await using envoy = await Envoy.before(server, "https://ui.example");
+  await site.show(`?${new URLSearchParams({ url: envoy.url })}`);
+  assert.deepEqual(site.reports, ["end refused"]);
+  assert.deepEqual(await collect(producer.runs.list()), []);
+});

@@ -12,6 +12,8 @@ const LAVANT = process.env.LAVANT ?? resolve(import.meta.dirname, "../../../../.
 export class Server {
   grpc = "127.0.0.1:0";
   http = "127.0.0.1:0";
+  /** Address of health checks, for a proxy. */
+  admin = "127.0.0.1:0";
   /** API key that a server with `--init-key` printed. */
   firstKey = "";
   readonly #folder = mkdtempSync(join(tmpdir(), "lavant-ts-"));
@@ -31,14 +33,14 @@ export class Server {
   /** Start it, on the addresses that it had before. */
   async start(): Promise<void> {
     const store = `sqlite:///${join(this.#folder, "lavant.db")}`;
-    const addresses = ["--listen", this.grpc, "--http", this.http, "--admin", "off", "--store", store];
+    const addresses = ["--listen", this.grpc, "--http", this.http, "--admin", this.admin, "--store", store];
     this.#process = spawn(LAVANT, ["serve", ...addresses, ...this.#flags], { stdio: ["ignore", "pipe", "inherit"] });
     const lines = createInterface({ input: this.#process.stdout as Readable });
     await new Promise<void>((resolve, reject) => {
       const isKeyAwaited = this.#flags.includes("--init-key") && this.firstKey === "";
       lines.on("line", (line) => {
-        const addresses = /grpc=(\S+) http=(\S+)/.exec(line);
-        if (addresses !== null) [, this.grpc = "", this.http = ""] = addresses;
+        const addresses = /grpc=(\S+) http=(\S+) admin=(\S+)/.exec(line);
+        if (addresses !== null) [, this.grpc = "", this.http = "", this.admin = ""] = addresses;
         this.firstKey = /lvk_\S+/.exec(line)?.[0] ?? this.firstKey;
         if (isKeyAwaited ? this.firstKey !== "" : addresses !== null) resolve();
       });
