@@ -1,6 +1,7 @@
 PYTHON ?= python3
 ARGS ?=
 CYCLES ?= 200
+MAVEN = mvn --quiet --batch-mode --no-transfer-progress
 CLIENT ?= python tests/conformance/drivers/python_client.py
 CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/streaming tests/client/connection \
 	tests/client/publishing tests/client/reading
@@ -9,7 +10,7 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 # Empty, whatever the environment says: each of the hundreds of processes of a test run would compile every module.
 export PYTHONDONTWRITEBYTECODE =
 .PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
-.PHONY: test-typescript check-typescript test-go check-go
+.PHONY: test-typescript check-typescript test-go check-go test-java check-java
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +30,7 @@ test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
-test-clients: test-typescript test-go ## Build and test the clients in other languages than Python
+test-clients: test-typescript test-go test-java ## Build and test the clients in other languages than Python
 
 test-typescript: .venv/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent build && npm run --silent test
@@ -38,6 +39,10 @@ test-typescript: .venv/.ready client/typescript/node_modules/.ready
 test-go: .venv/.ready
 	cd client/go && go test -race -timeout 4m ./... && go build -o ../../build/go/conformance ./conformance
 	$(MAKE) --no-print-directory conformance CLIENT=build/go/conformance
+
+test-java: .venv/.ready
+	cd client/java && $(MAVEN) test
+	$(MAKE) --no-print-directory conformance CLIENT=client/java/conformance
 
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
 	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
@@ -51,13 +56,16 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree
 
-check-clients: check-typescript check-go ## Lint the clients in other languages than Python, and check their generated code
+check-clients: check-typescript check-go check-java ## Lint the clients in other languages than Python, and check their generated code
 
 check-typescript: .venv-proto/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent check && npm run --silent build && ./generate --check
 
 check-go: .venv-proto/.ready
 	cd client/go && go vet ./... && test -z "$$(gofmt -l .)" && ./generate --check
+
+check-java:
+	cd client/java && $(MAVEN) spotless:check test-compile
 
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
 	$(PYTHON) tests/tree/oldest.py
@@ -81,7 +89,7 @@ bench: .venv/.ready ## Measure beside other systems and bare loops, e.g. make be
 
 clean: ## Remove what make made
 	rm -rf .venv .venv-proto .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	rm -rf client/typescript/node_modules client/typescript/build
+	rm -rf client/typescript/node_modules client/typescript/build client/java/build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define new_venv
