@@ -4,6 +4,7 @@ The result equals that of `google.protobuf.json_format`, in about a tenth of the
 thousands of events, and they are written on the event loop.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
@@ -19,11 +20,22 @@ from google.protobuf.message import Message
 _Write = Callable[[Any], str]
 # In ASCII: some readers take U+2028 and its like for the end of a line.
 quote: _Write = encode_basestring_ascii
+_NOT_ASCII = re.compile("[^\\x00-\\x7f]+")
 
 
 def to_json(message: Message) -> str:
     """Write a message as an object, on one line."""
     return writer(message.DESCRIPTOR)(message)
+
+
+def to_object(**members: str | None) -> str:
+    """Write an object of members that are JSON text already, without those that are None."""
+    return "{" + ", ".join(f"{quote(name)}: {text}" for name, text in members.items() if text is not None) + "}"
+
+
+def to_line(text: str) -> str:
+    """Write JSON text that is known to be valid in ASCII on one line: between tokens, a line break is only space."""
+    return _NOT_ASCII.sub(lambda found: quote(found[0])[1:-1], text.replace("\r", " ").replace("\n", " "))
 
 
 def parts(message: Message) -> Iterator[str]:

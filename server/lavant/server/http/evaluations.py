@@ -1,15 +1,13 @@
 """An evaluation's events as dashboards know them: status, progress, row_complete, final, error."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lavant.contract.json_text import quote, to_json
+from lavant.contract.json_text import quote, to_json, to_line, to_object
 from lavant.server.model import is_terminal
 from lavant.v1.event_pb2 import Event, ProgressReported, RowFinished, Score
 from lavant.v1.run_pb2 import Run, RunFinished, RunState
 
-_NOT_ASCII = re.compile("[^\\x00-\\x7f]+")
 Named = Sequence[tuple[str, str]]
 
 _STATUSES = {
@@ -42,14 +40,14 @@ def render(event: Event) -> Named:
             total = plan.row_count if event.run_started.HasField("evaluation") else None
             return (
                 ("status", _status(RunState.RUN_STATE_RUNNING)),
-                ("progress", _object(rows_complete="0", rows_total=_count(total))),
+                ("progress", to_object(rows_complete="0", rows_total=_count(total))),
             )
         case "run_state_changed":
             return (("status", _status(event.run_state_changed.state)),)
         case "progress_reported":
             return (("progress", _progress(event.progress_reported)),)
         case "row_finished":
-            return (("row_complete", _object(row=_row(event.row_finished))),)
+            return (("row_complete", to_object(row=_row(event.row_finished))),)
         case "run_finished":
             return _ended(event.run_finished)
     return ()
@@ -59,18 +57,18 @@ def _ended(finished: RunFinished) -> Named:
     result = _result(finished)
     status = ("status", _status(finished.state))
     if finished.state in _STATUSES:
-        return (status, ("final", _object(result=result)))
+        return (status, ("final", to_object(result=result)))
     error = to_json(finished.error) if finished.HasField("error") else '{"message": "it did not end well"}'
-    return (status, ("error", _object(error=error, result=result)))
+    return (status, ("error", to_object(error=error, result=result)))
 
 
 def _status(state: "RunState.ValueType") -> str:
     name = RunState.Name(state) if state in RunState.values() else "RUN_STATE_UNSPECIFIED"
-    return _object(status=quote(_STATUSES.get(state, "failed")), state=quote(_word(name, "RUN_STATE_")))
+    return to_object(status=quote(_STATUSES.get(state, "failed")), state=quote(_word(name, "RUN_STATE_")))
 
 
 def _progress(progress: ProgressReported) -> str:
-    return _object(
+    return to_object(
         rows_complete=_count(progress.completed if progress.HasField("completed") else None),
         rows_total=_count(progress.total if progress.HasField("total") else None),
         label=quote(progress.label) if progress.label else None,
@@ -79,7 +77,7 @@ def _progress(progress: ProgressReported) -> str:
 
 def _row(row: RowFinished) -> str:
     numbers = [float(_value(score)) for score in row.scores if isinstance(_value(score), float | bool)]
-    return _object(
+    return to_object(
         id=quote(row.row_id),
         iteration=str(row.iteration),
         run_id=quote(row.subject_run_id) if row.subject_run_id else None,
@@ -89,13 +87,13 @@ def _row(row: RowFinished) -> str:
         output=_json(row.output_json),
         expected=_json(row.expected_output_json),
         duration=_number(row.duration.ToNanoseconds() / 1e9) if row.HasField("duration") else None,
-        metrics=_object(**{name: _number(row.metrics[name]) for name in row.metrics}) if row.metrics else None,
+        metrics=to_object(**{name: _number(row.metrics[name]) for name in row.metrics}) if row.metrics else None,
         error=to_json(row.error) if row.HasField("error") else None,
     )
 
 
 def _score(score: Score) -> str:
-    return _object(
+    return to_object(
         name=quote(score.name),
         value=_written(_value(score)),
         explanation=quote(score.explanation) if score.explanation else None,
@@ -115,10 +113,10 @@ def _written(value: Any) -> str | None:
 
 def _result(finished: RunFinished) -> str:
     means = finished.evaluation.mean_scores
-    return _object(
+    return to_object(
         state=quote(_word(RunState.Name(finished.state), "RUN_STATE_")),
         accuracy=_number(finished.evaluation.accuracy) if finished.evaluation.HasField("accuracy") else None,
-        mean_scores=_object(**{name: _number(means[name]) for name in means}),
+        mean_scores=to_object(**{name: _number(means[name]) for name in means}),
         rows_succeeded=str(finished.evaluation.rows_succeeded),
         rows_failed=str(finished.evaluation.rows_failed),
         score_counts=_counts(finished.evaluation.score_counts),
@@ -133,16 +131,12 @@ def _value(score: Score) -> Any:
     return None if kind is None else getattr(score, kind)
 
 
-def _object(**members: str | None) -> str:
-    return "{" + ", ".join(f"{quote(name)}: {text}" for name, text in members.items() if text is not None) + "}"
-
-
 def _count(value: int | None) -> str | None:
     return None if value is None else str(value)
 
 
 def _counts(counts: Mapping[str, int]) -> str | None:
-    return _object(**{name: str(counts[name]) for name in counts}) if counts else None
+    return to_object(**{name: str(counts[name]) for name in counts}) if counts else None
 
 
 def _number(value: float) -> str:
@@ -150,9 +144,7 @@ def _number(value: float) -> str:
 
 
 def _json(text: str) -> str | None:
-    """JSON text, which was checked when it came, in ASCII on one line: between tokens, a line break is but space."""
-    line = text.replace("\r", " ").replace("\n", " ")
-    return _NOT_ASCII.sub(lambda found: quote(found[0])[1:-1], line) or None
+    return to_line(text) or None
 
 
 def _word(name: str, prefix: str) -> str:
