@@ -1,6 +1,6 @@
 """The HTTP API: its paths, answered by the same services as gRPC's calls."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -12,18 +12,22 @@ from lavant.contract.json_text import parts, to_json
 from lavant.server.auth.principal import Scope
 from lavant.server.errors import ServiceError, run_not_found
 from lavant.server.http import evaluations, queries
+from lavant.server.http.formats import FORMATS
+from lavant.server.http.formats.frames import FormatFrames, Start
+from lavant.server.http.formats.projection import Projection
 from lavant.server.http.isolation import check_displacing
 from lavant.server.http.openapi import Endpoint
 from lavant.server.http.parameters import Query
 from lavant.server.http.sse import (
+    NO_HEADERS,
     RETRY_MS,
     EventStreamResponse,
     EventTexts,
     HTTPCaller,
     LastEventId,
-    Named,
     SSEFrames,
     attempt_now,
+    end_event,
     end_of,
     event_of_run,
     new_session_id,
@@ -37,7 +41,12 @@ from lavant.server.streaming.tokens import Position, ResumeTokens
 from lavant.v1 import access_service_pb2, event_service_pb2, rule_service_pb2, run_service_pb2, score_service_pb2
 from lavant.v1.error_pb2 import ErrorReason
 from lavant.v1.event_pb2 import EventType
-from lavant.v1.event_service_pb2 import ListEventsRequest, ListEventsResponse, StopPosition, StreamEventsRequest
+from lavant.v1.event_service_pb2 import (
+    ListEventsRequest,
+    ListEventsResponse,
+    StopPosition,
+    StreamEventsRequest,
+)
 from lavant.v1.rule_pb2 import Rule
 from lavant.v1.run_pb2 import Run, RunKind
 
@@ -152,7 +161,7 @@ class API:
                 ListEventsResponse,
                 queries.EventsQuery,
             ),
-            Endpoint("/api/v1/runs/{run_id}/stream", self.stream_run, Scope.RUNS_READ, None, queries.StreamQuery),
+            Endpoint("/api/v1/runs/{run_id}/stream", self.stream_run, Scope.RUNS_READ, None, queries.RunStreamQuery),
             Endpoint(
                 "/api/v1/runs/{run_id}/scores",
                 self.list_run_scores,
@@ -226,13 +235,19 @@ class API:
         """List the events of a run, in order."""
         return await self._list_events(query.message(ListEventsRequest, run_id=request.path_params["run_id"]))
 
-    async def stream_run(self, request: Request, query: queries.StreamQuery) -> ASGIApp:
+    async def stream_run(self, request: Request, query: queries.RunStreamQuery) -> ASGIApp:
         """Stream the events of a run.
 
         First `opened` with the run, then each event named by its type, `caught_up` once when the recorded ones were
-        sent, and finally `end` with the reason. The ID of each event is a resume token. 204: there is nothing left.
+        sent, and finally `end` with the reason. In another `format`, its events only. The ID of each event is a resume
+        token. 204: there is nothing left.
         """
-        return await self._stream(request, query, self._run_texts)
+        kind = FORMATS.get(query.format)
+        if kind is None:
+            return await self._stream(request, query, lambda session_id, _: SSEFrames(self._run_texts, session_id))
+        return await self._stream(
+            request, query, lambda session_id, start: self._in_format(kind, session_id, start), headers=kind.headers
+        )
 
     async def stream_evaluation(self, request: Request, query: queries.StreamQuery) -> ASGIApp:
         """Stream the progress of an evaluation.
@@ -240,8 +255,9 @@ class API:
         Events `status`, `progress`, `row_complete`, `final` and `error` between `opened` and `end`. The ID of each
         event is a resume token. 204: there is nothing left.
         """
+        texts, state = self._evaluation_texts, evaluations.state
         return await self._stream(
-            request, query, self._evaluation_texts, RunKind.RUN_KIND_EVALUATION, evaluations.state
+            request, query, lambda session_id, _: SSEFrames(texts, session_id, state), RunKind.RUN_KIND_EVALUATION
         )
 
     async def watch_runs(self, request: Request, query: queries.WatchQuery) -> ASGIApp:
@@ -325,15 +341,16 @@ class API:
         self,
         request: Request,
         query: queries.StreamQuery,
-        texts: EventTexts,
+        encode: Callable[[str, Start], SSEFrames | FormatFrames],
         kind: "RunKind.ValueType | None" = None,
-        state: Callable[[Run], Named] = lambda _: (),
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> ASGIApp:
         asked = query.message(StreamEventsRequest, run_id=request.path_params["run_id"])
         if asked.consumer_id:
             check_displacing(request.headers, request.query_params)
         run = await self._run_to_stream(asked, kind)
         last = LastEventId.of(request, query.last_event_id)
+        position = None
         if last.token:
             position = self._tokens.read(last.token, RunKey(_caller().tenant, asked.run_id))
             if last.is_over or (run is not None and _has_read_all(run, position, asked)):
@@ -342,11 +359,28 @@ class API:
             asked.take_over = False
         session_id = last.session_id or asked.session_id or new_session_id()
         # Without a consumer the stream has no rival, so its IDs need no session.
-        frames = SSEFrames(texts, session_id if asked.consumer_id else "", state)
+        frames = encode(session_id if asked.consumer_id else "", Start(asked, run, position))
         asked.session_id = session_id
         asked.consumer_id = asked.consumer_id or f"http-{new_session_id()}"
         asked.attempt = attempt_now()
-        return _stream_or_head(request, lambda write: self._events.stream_events(asked, HTTPCaller(write), frames))
+        return _stream_or_head(
+            request,
+            lambda write: self._events.stream_events(asked, HTTPCaller(write), frames),
+            encode_end=frames.end_event,
+            headers=headers,
+        )
+
+    def _in_format(self, kind: type[Projection], session_id: str, start: Start) -> FormatFrames:
+        run_id, call = start.asked.run_id, _caller()
+
+        async def get_run() -> Run:
+            return (await self._runs.get_run(run_service_pb2.GetRunRequest(run_id=run_id), call)).run
+
+        async def list_events(page_token: str) -> bytes:
+            page = ListEventsRequest(run_id=run_id, page_size=1_000, page_token=page_token)
+            return await self._events.list_events(page, call)
+
+        return start.frames(kind, session_id, get_run, list_events)
 
     async def _run_to_stream(self, asked: StreamEventsRequest, kind: "RunKind.ValueType | None") -> Run | None:
         """Return the run; None if it does not exist yet and the stream may wait for it."""
@@ -386,10 +420,16 @@ def _change(name: str, run_id: str) -> str:
     return f'event: {name}\ndata: {{"run_id": "{run_id}"}}\n\n'
 
 
-def _stream_or_head(request: Request, deliver: Callable[[_Write], Awaitable[None]]) -> ASGIApp:
+def _stream_or_head(
+    request: Request,
+    deliver: Callable[[_Write], Awaitable[None]],
+    *,
+    encode_end: Callable[..., bytes] = end_event,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> ASGIApp:
     if request.method == "HEAD":
-        return Response(media_type="text/event-stream")
-    return EventStreamResponse(deliver)
+        return Response(media_type="text/event-stream", headers=headers)
+    return EventStreamResponse(deliver, encode_end=encode_end, headers=headers)
 
 
 def _hide_webhooks(rule: Rule) -> None:

@@ -3,7 +3,7 @@
 The fields of a model have the names of the contract's fields; their aliases are the names of the parameters.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -88,6 +88,16 @@ class StreamQuery(Query):
         None, description="Seconds of silence after which a comment is sent. 1 to 60; default 15."
     )
     wait_for_run: Flag = Field(False, description="Wait for a run that does not exist yet.")
+
+
+class RunStreamQuery(StreamQuery):
+    """Parameters of a stream of a run."""
+
+    format: Literal["lavant", "ag-ui", "ai-sdk"] = Field(
+        "lavant",
+        description="Protocol of the data: lavant's own; AG-UI events; chunks of the AI SDK's UI message stream. "
+        "The latter two are of all events from the first: without type, and without start=now.",
+    )
 
 
 class ScoreFilterQuery(Query):

@@ -6,9 +6,11 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 import asyncio
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import quote as percent_encode
 from urllib.parse import unquote
 
@@ -30,8 +32,9 @@ from lavant.v1.event_service_pb2 import EventBatch, StreamEndReason
 from lavant.v1.run_pb2 import Run
 
 RETRY_MS = 1_000
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _CACHED_BYTES = 16 << 20
-_SHORT = 16 << 10  # bytes of a batch that is written at once
+SHORT = 16 << 10  # bytes of a batch that is written at once
 _END_REASON = "STREAM_END_REASON_"
 _END_OF_ID = b"~\n\n"
 OVER = "~over"  # suffix of the ID of an idle end: a browser that sends it must be answered with 204
@@ -95,7 +98,7 @@ class EventTexts:
         return text
 
     async def _write(self, key: _Key, tokens: TokenIssuer) -> bytes:
-        if len(key[0]) <= _SHORT:
+        if len(key[0]) <= SHORT:
             return self._keep(key, "".join(self._texts_of(tokens, key[0])).encode())
         # A task of its own: readers share it, and each of them may be cancelled.
         writing = self._writing.get(key)
@@ -133,48 +136,25 @@ class EventTexts:
         return text
 
 
-class SSEFrames:
-    """Encoder of one stream. The ID of an event is its resume token, `~`, and the session of the stream, if any.
+class StreamFrames(ABC):
+    """Base of encoders of one stream.
 
-    A browser reconnects with the last ID it received, and is recognized by it as the same reader. JSON escapes
-    line breaks, so no data of a run can end a line.
+    The ID of an event is its resume token, `~`, and the session of the stream, if any. A browser reconnects with the
+    last ID it received, and is recognized by it as the same reader. JSON escapes line breaks, so no data of a run can
+    end a line.
     """
 
-    def __init__(self, texts: EventTexts, session_id: str = "", state: Callable[[Run], Named] = lambda _: ()) -> None:
-        """Encode events as `texts` does; `state` returns additional events for each opening of the stream."""
-        self._texts = texts
-        self._state = state
+    def __init__(self, session_id: str = "") -> None:
         # In ASCII, which a header carries unchanged: browsers and servers disagree on the encoding of other text.
-        self._end_of_id = f"~{percent_encode(session_id, safe='').replace('~', '%7E')}\n\n".encode()
+        self.end_of_id = f"~{percent_encode(session_id, safe='').replace('~', '%7E')}\n\n".encode()
 
-    @property
-    def key(self) -> object:
-        """Key of the encoders that share frames of events: those without a session."""
-        return self._texts if self._end_of_id == _END_OF_ID else None
-
-    def opened(self, tokens: TokenIssuer, sequence: int, run: Run | None, **_: float) -> Pieces:
-        """Encode the opening, with the current state of the run."""
-        data = f'{{"run": {to_json(run)}}}' if run is not None else "{}"
-        named = (("opened", data), *(self._state(run) if run is not None else ()))
-        end_of_event = b"id: " + tokens.at(sequence) + self._end_of_id
-        events = [f"event: {name}\ndata: {text}\n".encode() + end_of_event for name, text in named]
-        return (f"retry: {RETRY_MS}\n".encode(), *events)
-
-    async def events(self, tokens: TokenIssuer, _: int, events: Pieces) -> Pieces:
-        """Encode events, each with an ID of its own."""
-        text = await self._texts.of(tokens, b"".join(events))
-        if self._end_of_id == _END_OF_ID:
-            return (text,)
-        return (text.replace(_END_OF_ID, self._end_of_id),)  # no JSON ends with a tilde, so this matches IDs only
-
-    def caught_up(self, tokens: TokenIssuer, sequence: int, last_sequence: int) -> Pieces:
-        """Encode that all recorded events are sent."""
-        text = f'event: caught_up\ndata: {{"last_sequence": "{last_sequence}"}}\nid: '.encode()
-        return (text, tokens.at(sequence), self._end_of_id)
+    def position(self, tokens: TokenIssuer, sequence: int) -> Pieces:
+        """Encode an ID, and the empty line that completes an event."""
+        return (b"id: ", tokens.at(sequence), self.end_of_id)
 
     def heartbeat(self, tokens: TokenIssuer, sequence: int, **_: int) -> Pieces:
         """Encode a comment, which browsers ignore, with an ID, which they remember."""
-        return (b": heartbeat\nid: ", tokens.at(sequence), self._end_of_id)
+        return (b": heartbeat\n", *self.position(tokens, sequence))
 
     def end(
         self,
@@ -188,20 +168,67 @@ class SSEFrames:
         """Encode the end, with the delay before a reconnect. An idle end is marked: the reader asked for it."""
         retry = f"retry: {max(RETRY_MS, round(retry_delay * 1000))}\n".encode() if reconnect else b""
         over = OVER.encode() if reason == StreamEndReason.STREAM_END_REASON_IDLE and not reconnect else b""
-        last_id = (b"id: ", tokens.at(sequence), self._end_of_id.rstrip(), over, b"\n\n")
-        return (retry, end_of(reason, reconnect=reconnect), *last_id)
+        last_id = (b"id: ", tokens.at(sequence), self.end_of_id.rstrip(), over, b"\n\n")
+        return (retry, self.end_event(_name_of(reason), reconnect=reconnect), *last_id)
+
+    @abstractmethod
+    def end_event(self, reason: str, *, reconnect: bool, message: str = "") -> bytes:
+        """Encode an end, without ID and without the empty line that completes it. Errors have a message."""
 
     def frame(self, _tokens: TokenIssuer, _sequence: int, parts: Pieces) -> bytes:
         """Join parts; each has an ID already."""
         return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
 
 
+class SSEFrames(StreamFrames):
+    """Encoder of one stream in lavant's own format."""
+
+    def __init__(self, texts: EventTexts, session_id: str = "", state: Callable[[Run], Named] = lambda _: ()) -> None:
+        """Encode events as `texts` does; `state` returns additional events for each opening of the stream."""
+        super().__init__(session_id)
+        self._texts = texts
+        self._state = state
+
+    @property
+    def key(self) -> object:
+        """Key of the encoders that share frames of events: those without a session."""
+        return self._texts if self.end_of_id == _END_OF_ID else None
+
+    def opened(self, tokens: TokenIssuer, sequence: int, run: Run | None, **_: float) -> Pieces:
+        """Encode the opening, with the current state of the run."""
+        data = f'{{"run": {to_json(run)}}}' if run is not None else "{}"
+        named = (("opened", data), *(self._state(run) if run is not None else ()))
+        end_of_event = b"id: " + tokens.at(sequence) + self.end_of_id
+        events = [f"event: {name}\ndata: {text}\n".encode() + end_of_event for name, text in named]
+        return (f"retry: {RETRY_MS}\n".encode(), *events)
+
+    async def events(self, tokens: TokenIssuer, _: int, events: Pieces) -> Pieces:
+        """Encode events, each with an ID of its own."""
+        text = await self._texts.of(tokens, b"".join(events))
+        if self.end_of_id == _END_OF_ID:
+            return (text,)
+        return (text.replace(_END_OF_ID, self.end_of_id),)  # no JSON ends with a tilde, so this matches IDs only
+
+    def caught_up(self, tokens: TokenIssuer, sequence: int, last_sequence: int) -> Pieces:
+        """Encode that all recorded events are sent."""
+        text = f'event: caught_up\ndata: {{"last_sequence": "{last_sequence}"}}\n'.encode()
+        return (text, *self.position(tokens, sequence))
+
+    def end_event(self, reason: str, *, reconnect: bool, message: str = "") -> bytes:
+        """Encode an `end` event, which has the reason."""
+        return end_event(reason, reconnect=reconnect, message=message)
+
+
 def end_of(reason: "StreamEndReason.ValueType", *, reconnect: bool) -> bytes:
     """Return the `end` event of a planned end, without the empty line that completes it."""
-    return _end(StreamEndReason.Name(reason).removeprefix(_END_REASON), reconnect=reconnect)
+    return end_event(_name_of(reason), reconnect=reconnect)
 
 
-def _end(reason: str, *, reconnect: bool, message: str = "") -> bytes:
+def _name_of(reason: "StreamEndReason.ValueType") -> str:
+    return StreamEndReason.Name(reason).removeprefix(_END_REASON)
+
+
+def end_event(reason: str, *, reconnect: bool, message: str = "") -> bytes:
     """Return an `end` event, without the empty line that completes it."""
     told = f', "message": {quote(message)}' if message else ""
     return f'event: end\ndata: {{"reason": "{reason}", "reconnect": {str(reconnect).lower()}{told}}}\n'.encode()
@@ -264,9 +291,17 @@ class EventStreamResponse:
     A write returns once the connection has accepted it: a slow reader costs no more memory than one frame.
     """
 
-    def __init__(self, deliver: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]],
+        *,
+        encode_end: Callable[..., bytes] = end_event,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
         self.on_error: Callable[[ServiceError], None] = lambda _: None
         self._deliver = deliver
+        self._encode_end = encode_end
+        self._headers = [*_HEADERS, *((name.encode(), value.encode()) for name, value in headers.items())]
         self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -275,7 +310,7 @@ class EventStreamResponse:
         async def write(text: bytes) -> None:
             if not self._has_begun:
                 self._has_begun = True
-                await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+                await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await send({"type": "http.response.body", "body": text, "more_body": True})
 
         last = b""
@@ -286,12 +321,13 @@ class EventStreamResponse:
             if not self._has_begun:
                 await to_response(error)(scope, receive, send)
                 return
-            last = _end(error.reason_name, reconnect=error.reason not in _FINAL, message=error.message) + b"\n"
+            reconnect = error.reason not in _FINAL
+            last = self._encode_end(error.reason_name, reconnect=reconnect, message=error.message) + b"\n"
             _log.info("event_stream_ended", reason=error.reason_name)
         except Exception as error:
             message = report_internal_error(error)
             if not self._has_begun:
                 await refused(500, "INTERNAL", message)(scope, receive, send)
                 return
-            last = _end("INTERNAL", reconnect=True, message=message) + b"\n"
+            last = self._encode_end("INTERNAL", reconnect=True, message=message) + b"\n"
         await send({"type": "http.response.body", "body": last})

@@ -44,6 +44,7 @@ class Encoder(Protocol):
         tokens: TokenIssuer,
         sequence: int,
         run: Run | None,
+        /,
         *,
         fence: int,
         max_age: float,
