@@ -164,6 +164,7 @@ BAD = {
     },
     "default port of an origin": (("--http-origins", "https://a.org:443"), "without a path or the default port"),
     "no streams": (("--max-streams", "0"), "max_streams: Input should be greater than or equal to 1"),
+    "no publishing calls": (("--max-publishing-calls", "0"), "max_publishing_calls: Input should be greater"),
     "streams in words": (("--max-streams", "many"), "max_streams: Input should be a valid integer"),
     "streams beyond what a process can serve": (("--max-streams", "2147483648"), "max_streams: Input should be less"),
     "connections beyond gRPC's numbers": (("--max-connections", "2147483648"), "max_connections: Input should be less"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -26,6 +27,8 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
+        self.initial_window = 65_535  # that the server grants to each stream
+        self.granted: Counter[int] = Counter()  # what it has granted since, by stream
         self._reader = reader
         self._next = 1
 
@@ -54,11 +57,16 @@ class Connection:
         while True:
             head = await self._reader.readexactly(9)
             payload = await self._reader.readexactly(int.from_bytes(head[:3]))
-            kind, flags = head[3], head[4]
+            kind, flags, stream = head[3], head[4], struct.unpack(">I", head[5:])[0]
+            if kind == WINDOW_UPDATE:
+                self.granted[stream] += struct.unpack(">I", payload)[0]
+            elif kind == SETTINGS and not flags & ACK:
+                settings = dict(struct.iter_unpack(">HI", payload))
+                self.initial_window = settings.get(INITIAL_WINDOW_SIZE, self.initial_window)
             if kind in (SETTINGS, PING) and not flags & ACK:
                 self.writer.write(frame(kind, ACK, 0, payload if kind == PING else b""))
             elif kind in (DATA, HEADERS):
-                return Frame(kind, flags, struct.unpack(">I", head[5:])[0], payload)
+                return Frame(kind, flags, stream, payload)
 
     async def ended(self, streams: set[int]) -> None:
         """Read until the server has ended all of these streams with a status."""

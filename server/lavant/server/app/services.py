@@ -141,7 +141,7 @@ def compose(parts: Parts) -> App:
 def _grpc_server(parts: Parts, services: Sequence[Service], health_service: Health) -> aio.Server:
     settings, access = parts.settings, parts.access
     scopes = {method: needed for service in services for method, needed in service.scopes().items()}
-    limits = CallLimits(settings.max_streams + _MAX_UNARY_CALLS, settings.peer_share)
+    limits = CallLimits(settings.max_streams + _MAX_UNARY_CALLS, settings.max_publishing_calls, settings.peer_share)
     admission = CallAdmission(access.authenticate, scopes, limits, access.audit, access.by_certificate)
     server = aio.server(interceptors=(admission, *parts.interceptors), options=server_options(settings))
     server.add_generic_rpc_handlers(
@@ -165,6 +165,8 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", 2 * MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # Else the window of every call grows to 4 MiB and more, also of those that nothing is read from.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", round(settings.ping_interval * 1_000)),

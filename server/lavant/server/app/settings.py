@@ -179,6 +179,14 @@ class Settings(BaseSettings):
         None, description="File with the keys that sign resume tokens, a line ID=KEY for each, as in token_keys."
     )
     max_streams: int = _number(20_000, "Maximum number of open streams and publishing calls", "calls", ge=1, le=_MOST)
+    max_publishing_calls: int = _number(
+        2_000,
+        "Maximum number of open publishing calls, each of which may take 4 MiB of memory for a message that has not "
+        "arrived whole",
+        "calls",
+        ge=1,
+        le=_MOST,
+    )
     max_connections: int = _number(
         10_000,
         "Maximum number of open connections, of gRPC and HTTP each; fewer if the limit of open files is lower",

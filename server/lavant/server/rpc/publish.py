@@ -22,6 +22,7 @@ from lavant.server.metrics import AppendMetrics
 from lavant.server.model import RunKey
 from lavant.server.rpc.bounds import bounds_check
 from lavant.server.rpc.dispatch import Call, parse
+from lavant.server.rpc.limits import PUBLISH
 from lavant.server.rpc.status import to_status
 from lavant.server.rpc.validation import check_callers_run, check_settings_size
 from lavant.server.store.port import Engine, Notice, Watch
@@ -42,7 +43,7 @@ from lavant.v1.run_pb2 import RunSettings
 
 _check_settings = bounds_check(RunSettings, "batch.create")
 
-_APPEND, _PUBLISH = "/lavant.v1.EventService/AppendEvents", "/lavant.v1.EventService/PublishEvents"
+_APPEND = "/lavant.v1.EventService/AppendEvents"
 _MAX_UNANSWERED = 256  # batches that one call reads ahead of its answers
 _MAX_UNANSWERED_BYTES = 8 << 20
 _SNAPSHOT_LIMIT = 1.0  # seconds from the last answer to the runs' snapshots
@@ -259,7 +260,7 @@ class Publication:
             producer = _Producer(RunKey(principal.tenant, batch.run_id), batch.producer_id, batch.producer_epoch)
             ends_run = bool(batch.events) and batch.events[-1].HasField("run_finished")
             first = batch.first_producer_sequence
-            receipt = self._publisher.append(self._call, batch, _PUBLISH, exact_size)
+            receipt = self._publisher.append(self._call, batch, PUBLISH, exact_size)
             self._batches.append(_Batch(producer, first, size, ends_run, receipt))
             self._unanswered += 1
             self._unanswered_bytes += size
