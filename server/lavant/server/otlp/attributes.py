@@ -1,7 +1,7 @@
 """Values of OpenTelemetry's attributes as Python values, JSON text, names and numbers. Nothing here raises."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ from pydantic_core import from_json, to_json
 
 from lavant.contract.json_values import bounded_text
 from lavant.contract.limits import MAX_VALUE_BYTES
-from lavant.contract.text import to_text
+from lavant.contract.text import to_name, to_text
 from lavant.contract.values import is_json
 
+_VERSION: Final = "service.version"
 _MAX_COUNT: Final = 1 << 53
 _BEGINNINGS: Final = frozenset('{["tfn-0123456789 \t\r\n')  # of JSON
 
@@ -32,6 +33,11 @@ def value_of(value: AnyValue) -> Any:
 def values_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     """Return all attributes by name, such as those of a resource."""
     return {entry.key: value_of(entry.value) for entry in attributes}
+
+
+def version_of(resource: Mapping[str, Any]) -> str:
+    """Return the version of the service that a resource describes; empty if it has none."""
+    return to_name(text(resource.get(_VERSION, "")))
 
 
 def text(value: Any) -> str:

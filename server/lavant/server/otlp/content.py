@@ -2,18 +2,25 @@
 
 from typing import Any, Final, NamedTuple
 
-from lavant.contract.text import to_text
-from lavant.server.otlp.attributes import decoded, json_text, text
+from lavant.server.otlp.attributes import decoded, json_text
 from lavant.server.otlp.findings import Findings
-from lavant.server.otlp.messages import MessageReading, call_of, conversation_json, read_messages
+from lavant.server.otlp.messages import MessageReading, call_of, conversation_json, last_question, read_messages
 from lavant.server.otlp.vocabularies.vocabulary import Meaning
-from lavant.v1.event_pb2 import Evaluator, MessagePart, Score, StepKind, ToolCall, ToolCallOutcome
+from lavant.v1.event_pb2 import Evaluator, Score, StepKind, ToolCall, ToolCallOutcome
 from lavant.v1.run_pb2 import Error, RunState, TokenUsage
 
 MAX_TEXT: Final = 8_192  # characters of an error or an explanation
 MAX_SCORES: Final = 100
+_RETRYABLE: Final = frozenset({408, 409, 429})
+_SERVER_ERRORS: Final = 500
 _CANCELLED: Final = frozenset({"CancelledError", "KeyboardInterrupt", "AbortError"})
 _PASSED: Final = {"true": True, "pass": True, "passed": True, "false": False, "fail": False, "failed": False}
+_SCORE_PARTS: Final = {
+    "name": Meaning.SCORE_NAME,
+    "score": Meaning.SCORE_VALUE,
+    "label": Meaning.SCORE_LABEL,
+    "explanation": Meaning.SCORE_EXPLANATION,
+}
 _MODEL_REQUEST: Final = StepKind.STEP_KIND_MODEL_REQUEST
 
 
@@ -45,6 +52,8 @@ def tool_of(found: Findings, owner: str, name: str, state: "RunState.ValueType")
 def input_of(found: Findings, kind: "StepKind.ValueType") -> str:
     """Return the input of an agent or the messages that a model is given, as JSON text."""
     given = found.first(Meaning.INPUT, Meaning.ARGUMENTS)
+    if given is None and Meaning.TRANSCRIPT in found.values:
+        given = last_question(decoded(found.values[Meaning.TRANSCRIPT]))
     instructions = found.values.get(Meaning.INSTRUCTIONS) if kind == _MODEL_REQUEST else None
     if given is None and instructions is None:
         return ""
@@ -71,6 +80,19 @@ def messages_of(found: Findings, owner: str) -> tuple[MessageReading, ...]:
         calls = decoded(found.values.get(Meaning.TOOL_CALLS))
         written = {"parts": parts, "tool_calls": calls} if parts or calls else found.values.get(Meaning.OUTPUT)
     return read_messages(written, owner, found.values.get(Meaning.FINISH_REASON)) if written is not None else ()
+
+
+def scores_of(found: Findings) -> tuple[Score, ...]:
+    """Return the results of evaluators: of events, of a list, and of the span itself."""
+    scores = [*found.scores, score_of(found)]
+    listed = found.values.get(Meaning.SCORES)
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict) and len(scores) <= MAX_SCORES:
+            said = Findings()
+            for name, value in item.items():
+                said.put(_SCORE_PARTS.get(name, Meaning.SCORES), value)
+            scores.append(score_of(said))
+    return tuple(score for score in scores if score is not None)
 
 
 def usage_of(found: Findings, model: str, requests: int) -> TokenUsage | None:
@@ -124,12 +146,11 @@ def described(found: Findings, message: str, default: str) -> Error:
     return Error(message=said[:MAX_TEXT], type=error_type)
 
 
+def retryable(status: int) -> bool:
+    """Return whether a request that failed with this status of HTTP may succeed when it is repeated."""
+    return status in _RETRYABLE or status >= _SERVER_ERRORS
+
+
 def is_cancelled(error: Error) -> bool:
     """Return whether an error says that somebody stopped the work."""
     return error.type.rpartition(".")[2] in _CANCELLED
-
-
-def text_part(value: Any) -> tuple[MessagePart, ...]:
-    """Return a text as the parts of a message."""
-    written = to_text(text(value)) if value is not None else ""
-    return (MessagePart(text=written),) if written else ()

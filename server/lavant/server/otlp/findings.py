@@ -7,14 +7,14 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from lavant.contract.text import to_name, to_text
 from lavant.server.otlp.attributes import count, number, text, value_of
-from lavant.server.otlp.vocabularies import ATTRIBUTES, IMPLIED, KINDS, LISTS
+from lavant.server.otlp.vocabularies import Index, index_of
 from lavant.server.otlp.vocabularies.vocabulary import Meaning
 from lavant.v1.event_pb2 import Score, StepKind
 
-_PREFIXES: Final = tuple(LISTS)
-# Every name that has a meaning; and the first characters of the others that may, which few names of others share.
-_NAMES: Final = frozenset({*ATTRIBUTES, *KINDS, *IMPLIED})
-_WRAPPERS: Final = frozenset({"message", "message_content", "tool_call", "document", "evaluation", "annotation"})
+_WRAPPERS: Final = frozenset(
+    {"message", "message_content", "tool_call", "document", "evaluation", "annotation", "prompt", "completion"}
+)
+_REDACTED: Final = "<REDACTED>"  # as Claude Code writes what it does not send
 _MAX_DEPTH: Final = 16  # of attributes that hold parts of a list
 _WORST: Final = 1 << 30
 
@@ -39,7 +39,7 @@ class Findings:
 
     def put(self, meaning: Meaning, value: Any, rank: int = _WORST) -> None:
         """Add a value, unless there is one of a lower rank. Empty ones do not count."""
-        if value is not None and value != "" and value != [] and rank < self._ranks.get(meaning, _WORST + 1):
+        if value not in (None, "", [], _REDACTED) and rank < self._ranks.get(meaning, _WORST + 1):
             self.values[meaning] = value
             self._ranks[meaning] = rank
 
@@ -66,44 +66,46 @@ class Findings:
         return number(self.values.get(meaning))
 
 
-def find(attributes: Iterable[KeyValue]) -> Findings | None:
-    """Return what attributes mean; None if no vocabulary has any of their names."""
+def find(attributes: Iterable[KeyValue], name: str = "") -> Findings | None:
+    """Return what the attributes of a span, event or record of this name mean; None if none has a meaning."""
+    index = index_of(name)
+    names, prefixes = index.names, index.prefixes
     known: list[KeyValue] = []
     parts: list[KeyValue] = []
-    for entry in attributes:  # spans of others have tens of attributes: each costs one look into a set
-        name = entry.key
-        if name in _NAMES:
+    for entry in attributes:  # a span of others has tens of them: each costs one look into a set
+        key = entry.key
+        if key in names:
             known.append(entry)
-        elif name.startswith(_PREFIXES):
+        elif key.startswith(prefixes):
             parts.append(entry)
     if not known and not parts:
         return None
     found = Findings()
     for entry in known:
-        _add(found, entry.key, entry.value.string_value or value_of(entry.value))
+        _add(found, index, entry.key, entry.value.string_value or value_of(entry.value))
     if parts:
-        _add_lists(found, parts)
+        _add_lists(found, index, parts)
     return found
 
 
-def _add(found: Findings, name: str, value: Any) -> None:
-    for meaning, rank in ATTRIBUTES.get(name, ()):
+def _add(found: Findings, index: Index, name: str, value: Any) -> None:
+    for meaning, rank in index.attributes.get(name, ()):
         found.put(meaning, value, rank)
-    if (kinds := KINDS.get(name)) is not None and found.kind in (None, StepKind.STEP_KIND_UNSPECIFIED):
+    if (kinds := index.kinds.get(name)) is not None and not found.kind:
         found.kind = kinds.get(text(value).lower(), StepKind.STEP_KIND_UNSPECIFIED)
-    implied = IMPLIED.get(name)
-    # What executes a tool may name the model too.
-    if implied is not None and found.implied != StepKind.STEP_KIND_TOOL:
-        found.implied = implied
+    if (implied := index.implied.get(name)) is not None and found.implied != StepKind.STEP_KIND_TOOL:
+        found.implied = implied  # what executes a tool may name the model too
 
 
-def _add_lists(found: Findings, parts: list[KeyValue]) -> None:
+def _add_lists(found: Findings, index: Index, parts: list[KeyValue]) -> None:
     by_prefix: dict[str, dict[str, Any]] = {}
     for entry in parts:
-        prefix = next(prefix for prefix in _PREFIXES if entry.key.startswith(prefix))
-        by_prefix.setdefault(prefix, {})[entry.key[len(prefix) :]] = value_of(entry.value)
+        prefix = next(prefix for prefix in index.prefixes if entry.key.startswith(prefix))
+        rest = entry.key[len(prefix) :]
+        if rest[:1].isdecimal():  # `gen_ai.prompt.name` is no part of the list `gen_ai.prompt`
+            by_prefix.setdefault(prefix, {})[rest] = value_of(entry.value)
     for prefix, values in by_prefix.items():
-        for meaning, rank in LISTS[prefix]:
+        for meaning, rank in index.lists[prefix]:
             found.put(meaning, nested(values), rank)
 
 

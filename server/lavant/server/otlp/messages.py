@@ -40,6 +40,7 @@ _CALL_NAME: Final = ("name", "toolName", "tool_name")
 _CALL_ARGUMENTS: Final = ("arguments", "input", "args")
 # Where a message has its parts, and a message's further entries that are parts of a kind.
 _PARTS: Final = ("parts", "content", "contents")
+_INNER: Final = ("message", "content")  # where a choice has its message
 _REASONING_OF_MESSAGE: Final = ("reasoning", "reasoning_content", "thinking")
 
 
@@ -115,6 +116,18 @@ def conversation_json(messages: Any, instructions: Any = None) -> str:
     return f"[{','.join([first, *reversed(texts)] if first else reversed(texts))}]"
 
 
+def last_question(transcript: Any) -> Any:
+    """Return the last message of a person in a transcript; None if there is none."""
+    for message in reversed(transcript if isinstance(transcript, list) else []):
+        if isinstance(message, dict) and message.get("role") == "user":
+            parts = message.get("parts", message.get("content"))
+            if not isinstance(parts, list) or any(
+                isinstance(part, dict) and part.get("type") == "text" for part in parts
+            ):
+                return [message]
+    return None
+
+
 class _Writer:
     """Makes parts, as long as they fit into one event."""
 
@@ -164,8 +177,9 @@ def _message(item: Any, writer: _Writer, reason: Any) -> MessageReading | None:
     if _is_part(item):  # as OpenAI's Responses have calls of tools beside messages
         item = {"parts": [item]}
     reason = item.get("finish_reason") or reason
-    if isinstance(inner := item.get("message"), dict):
-        item = inner
+    for name in _INNER:
+        if isinstance(inner := item.get(name), dict):
+            item = inner
     parts = []
     for part in _parts(item, writer):
         if part is not None:
@@ -215,6 +229,10 @@ def _reasoning(value: Any) -> Any:
     if isinstance(value, list):
         return "\n\n".join(text(_reasoning(item) or "") for item in value if isinstance(item, dict | str))
     return value
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, str) or (isinstance(item, dict) and to_text(item.get("type")) in _TEXTS)
 
 
 def _is_part(item: Any) -> bool:

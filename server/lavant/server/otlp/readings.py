@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from lavant.contract.text import to_name
-from lavant.server.otlp.attributes import text
+from lavant.server.otlp.attributes import version_of
 from lavant.server.otlp.content import (
     ToolReading,
     described,
@@ -17,23 +17,24 @@ from lavant.server.otlp.content import (
     is_cancelled,
     messages_of,
     output_of,
+    scores_of,
     tool_of,
     usage_of,
 )
-from lavant.server.otlp.events import add_events
+from lavant.server.otlp.events import add_events, add_listed
 from lavant.server.otlp.findings import Findings, find
+from lavant.server.otlp.logs import LogReading, read_log
 from lavant.server.otlp.messages import MessageReading
 from lavant.server.otlp.vocabularies import SCOPES, SPAN_NAMES
 from lavant.server.otlp.vocabularies.vocabulary import Meaning
 from lavant.v1.event_pb2 import Score, StepKind
 from lavant.v1.run_pb2 import Error, RunState, TokenUsage
 
-__all__ = ["MessageReading", "SpanReading", "ToolReading", "pending_of", "read_span"]
+__all__ = ["LogReading", "MessageReading", "SpanReading", "ToolReading", "pending_of", "read_log", "read_span"]
 
 _PENDING: Final = "pending_span"
 _PENDING_PARENT: Final = "logfire.pending_parent_id"
 _SPAN_TYPE: Final = "logfire.span_type"
-_VERSION: Final = "service.version"
 _SPAN_ID_LENGTH: Final = 8
 
 
@@ -63,18 +64,21 @@ class SpanReading(NamedTuple):
 
 def read_span(span: Span, resource: Mapping[str, Any], scope: str) -> SpanReading:
     """Return what a span of the instrumentation scope `scope` says, with the attributes of its resource."""
-    found = find(span.attributes)
+    found = find(span.attributes, span.name)
     if span.events:
         found = add_events(found, span.events)
-    named = SPAN_NAMES.get(span.name) or SCOPES.get(scope)
     name = to_name(span.name, default="span")
+    named = SPAN_NAMES.get(span.name) or SCOPES.get(scope)
     state, error = _end_of(span, found)
-    if found is None and named is None:
-        kind = StepKind.STEP_KIND_WORKFLOW
-        return SpanReading(name, kind, False, "", "", "", "", state, error, "", "", (), None, None, ())
-    found = found or Findings()
+    if found is None:
+        if named is None:
+            return _other(name, "", state, error)
+        found = Findings()
+    if not (found.is_agent or named is not None or _is_true(found.values.get(Meaning.REQUESTED))):
+        return _other(found.name(Meaning.NAME) or name, found.name(Meaning.CONVERSATION), state, error)
+    if Meaning.EVENTS in found.values:
+        add_listed(found)
     kind = found.kind or named or found.implied or StepKind.STEP_KIND_WORKFLOW
-    is_agent = found.is_agent or named is not None or _is_true(found.values.get(Meaning.REQUESTED))
     is_request = kind == StepKind.STEP_KIND_MODEL_REQUEST
     owner = span.span_id.hex() or "span"
     tool = tool_of(found, owner, name, state) if kind == StepKind.STEP_KIND_TOOL else None
@@ -83,10 +87,10 @@ def read_span(span: Span, resource: Mapping[str, Any], scope: str) -> SpanReadin
     return SpanReading(
         name=shown or found.name(Meaning.NAME) or name,
         kind=kind,
-        is_agent=is_agent,
+        is_agent=True,
         agent_name=agent_name,
         model=model,
-        version=found.name(Meaning.VERSION) or to_name(text(resource.get(_VERSION, ""))),
+        version=found.name(Meaning.VERSION) or version_of(resource),
         conversation_id=found.name(Meaning.CONVERSATION),
         state=state,
         error=error,
@@ -95,7 +99,7 @@ def read_span(span: Span, resource: Mapping[str, Any], scope: str) -> SpanReadin
         messages=messages_of(found, owner) if is_request else (),
         tool=tool,
         usage=usage_of(found, model, int(is_request)),
-        scores=tuple(found.scores),
+        scores=scores_of(found),
     )
 
 
@@ -119,6 +123,12 @@ def pending_of(span: Span) -> tuple[bytes, bytes] | None:
     except ValueError:
         parent_id = b""
     return span.parent_span_id, parent_id if len(parent_id) == _SPAN_ID_LENGTH and any(parent_id) else b""
+
+
+def _other(name: str, conversation_id: str, state: "RunState.ValueType", error: Error | None) -> SpanReading:
+    """Return the reading of a span that is no agent's, which is quick: most are such."""
+    kind = StepKind.STEP_KIND_WORKFLOW
+    return SpanReading(name, kind, False, "", "", "", conversation_id, state, error, "", "", (), None, None, ())
 
 
 def _end_of(span: Span, found: Findings | None) -> tuple["RunState.ValueType", Error | None]:

@@ -41,6 +41,8 @@ GENAI = Vocabulary(
             "retrieval": StepKind.STEP_KIND_RETRIEVAL,
             "execute_tool": StepKind.STEP_KIND_TOOL,
             "invoke_agent": StepKind.STEP_KIND_AGENT,
+            "rerank": StepKind.STEP_KIND_RETRIEVAL,
+            "agent_step": StepKind.STEP_KIND_WORKFLOW,
             "create_agent": StepKind.STEP_KIND_WORKFLOW,
             "invoke_workflow": StepKind.STEP_KIND_WORKFLOW,
         },

@@ -5,7 +5,6 @@ from lavant.server.otlp.vocabularies.vocabulary import EventKind, Meaning, Vocab
 GENERAL = Vocabulary(
     name="general",
     attributes={
-        Meaning.SPAN_TYPE: ("logfire.span_type",),
         Meaning.REQUESTED: ("lavant.run",),
         Meaning.CONVERSATION: ("session.id",),
         Meaning.ERROR_TYPE: ("error.type", "exception.type"),

@@ -14,7 +14,8 @@ class Meaning(StrEnum):
     VERSION = "version"  # of the agent
     MODEL = "model"
     CONVERSATION = "conversation"
-    PROMPT = "prompt"  # ID of the question that the work belongs to: a turn of the conversation
+    TURN = "turn"  # ID of the question that the work belongs to
+    REQUEST = "request"  # ID of a request to a model, which several records may be about
     NAME = "name"  # for people, instead of the span's own
     SPAN_TYPE = "span_type"  # "pending_span" if a span only announces another one
     REQUESTED = "requested"  # whether the application asks for a run of the trace
@@ -22,6 +23,8 @@ class Meaning(StrEnum):
     INPUT = "input"  # any JSON or text: the messages that a model is given, or the input of an agent or a tool
     INSTRUCTIONS = "instructions"
     OUTPUT = "output"  # any JSON or text
+    TRANSCRIPT = "transcript"  # messages of a whole run, those that models wrote included
+    EVENTS = "events"  # a list of events, each as `gen_ai.choice` or the like has it
     MESSAGES = "messages"  # that a model wrote; their shapes are those of `messages.py`
     TEXT = "text"  # of the single message that a model wrote, if its parts are separate attributes
     REASONING = "reasoning"
@@ -35,6 +38,7 @@ class Meaning(StrEnum):
     RETRY = "retry"  # present if the tool asked the model to call it again
     SUCCESS = "success"  # whether the work succeeded, where no status says so
     DECISION = "decision"  # "accept" or "reject": whether a tool may be executed
+    DECIDER = "decider"  # who decided so
     STATUS_CODE = "status_code"  # of a failed request
     ATTEMPT = "attempt"  # number of the attempt, from 1
     DURATION_MS = "duration_ms"
@@ -62,14 +66,14 @@ class EventKind(StrEnum):
     """Kind of a span's event or of a log record, by its name."""
 
     DETAILS = "details"  # its attributes mean what the span's own would
-    INPUT_MESSAGE = "input_message"  # a message that a model is given
-    OUTPUT_MESSAGE = "output_message"
     SCORE = "score"
     EXCEPTION = "exception"
-    PROMPT = "prompt"  # a person asks: the input of a run
-    MODEL_REQUEST = "model_request"
-    TOOL = "tool"
+    QUESTION = "question"  # a person asks: the input of a run
+    MODEL_REQUEST = "model_request"  # has ended
+    MODEL_ERROR = "model_error"  # a request has failed
+    TOOL = "tool"  # has ended
     DECISION = "decision"  # whether a tool may be executed
+    OTHER = "other"  # an agent's, without a meaning of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Vocabulary:
     """
 
     name: str
+    # If not empty, the vocabulary is that of spans and records only whose names begin so.
+    prefix: str = ""
     # Attributes by meaning.
     attributes: Mapping[Meaning, tuple[str, ...]] = field(default_factory=dict)
     # Prefixes of attributes that hold one part of a list each: `llm.input_messages.0.message.role`.
@@ -96,3 +102,7 @@ class Vocabulary:
     scopes: Mapping[str, "StepKind.ValueType"] = field(default_factory=dict)
     # Names of a span's events and of log records.
     events: Mapping[str, EventKind] = field(default_factory=dict)
+    # Names of those that are one message each, by the role of its author: of what a model is given, and of what it
+    # wrote. The message is the body of a record, or the attributes of an event.
+    given: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
