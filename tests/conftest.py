@@ -1,5 +1,6 @@
 """Servers that tests can ask for."""
 
+import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -24,6 +25,12 @@ _NEEDS = {
     "browser": {"browser"},
 }
 _LONG = 60  # seconds: tests with a higher limit of their own are slow
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run more workers than there are processors: tests wait for half of their time."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker

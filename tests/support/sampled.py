@@ -63,7 +63,8 @@ async def found_scores(client: AsyncClient, **wanted: Any) -> Counter[tuple[str,
 
 async def result_scores(client: AsyncClient, rule_id: str = RULE) -> Counter[tuple[str, str]]:
     """How often each run has each score in the rule's results."""
-    evaluations = [run.id async for run in client.runs.list(kinds=["evaluation"], names=[rule_id])]
+    found = client.runs.list(kinds=["evaluation"], names=[rule_id], include_system_runs=True)
+    evaluations = [run.id async for run in found]
     return Counter(
         [
             (event.data.subject_run_id, score.name)
