@@ -62,11 +62,11 @@ async def test_lists_and_watches_have_system_runs_on_demand(stubs: Stubs) -> Non
 
 
 async def test_watch_stays_silent_about_system_runs(stubs: Stubs) -> None:
-    call = stubs.runs.WatchRuns(WatchRunsRequest(), timeout=PATIENCE)
-    while not (frame := await call.read()).caught_up:  # type: ignore[union-attr]
+    call: Any = stubs.runs.WatchRuns(WatchRunsRequest(), timeout=PATIENCE)
+    while not (frame := await call.read()).caught_up:
         pass
     await create_rule(stubs, "another")
     await create(stubs, "third")
     frame = await call.read()
-    assert [run.run_id for run in frame.runs] == ["third"]  # type: ignore[union-attr]
+    assert [run.run_id for run in frame.runs] == ["third"]
     call.cancel()
