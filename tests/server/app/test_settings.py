@@ -345,6 +345,8 @@ def test_jwts_are_mapped_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--jwt-keys", "k", "--jwt-algorithm", "HS256"), "jwt_algorithm: "),
         (("--jwt-keys", "k", "--jwt-tenants", "a=lavant"), "'lavant' must be 1 to 64 characters"),
         (("--jwt-keys", "k", "--jwt-scopes", '{"a": ["runs:raed"]}'), "'runs:raed' is no scope"),
+        (("--jwt-keys", "k", "--jwt-limits", '{"a": {"calls": 0}}'), "jwt_limits.a.calls: Input should be greater"),
+        (("--jwt-keys", "k", "--jwt-limits", '{"a": {"open_runs": 1}}'), "jwt_limits.a.open_runs: "),
     ],
 )
 def test_bad_settings_of_jwts_are_named(

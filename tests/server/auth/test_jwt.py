@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -11,8 +12,9 @@ from structlog.testing import capture_logs
 
 from lavant.server.auth.jwt import Claims, JWTAuthentication, is_jwt
 from lavant.server.auth.key_set import KeySet
-from lavant.server.auth.principal import Principal, Scope
+from lavant.server.auth.principal import Limits, Principal, Scope
 from lavant.server.auth.principal_cache import PrincipalCache
+from lavant.server.auth.quotas import Quota, Quotas
 from lavant.server.errors import ServiceError
 from lavant.v1.error_pb2 import ErrorReason
 from support.clock import ManualClock
@@ -55,6 +57,27 @@ async def test_jwt_of_the_issuer_names_tenant_scopes_and_expiry(issuer: Issuer, 
         credential_id="jwt:token-1",
         expires_ns=(issuer.now + 600) * 1_000_000_000,
     )
+
+
+async def test_limits_of_a_claim_count_for_all_tokens_of_a_subject(issuer: Issuer, clock: ManualClock) -> None:
+    claims = replace(CLAIMS, limits={"free": Limits(streams=1), "paid": Limits()})
+    async with KeySet(issuer.url, "ES256", clock) as keys:
+        authenticate = JWTAuthentication(keys, "ES256", claims, clock)
+        quotas = Quotas(clock)
+        one, two, other = (
+            authenticate(issuer.token(limits="free", sub=subject, jti=token_id))
+            for subject, token_id in (("ada", "1"), ("ada", "2"), ("bob", "3"))
+        )
+        with quotas.using(Quota.STREAMS, one):
+            with pytest.raises(ServiceError, match="principal jwt:ada has 1 streams"), quotas.using(Quota.STREAMS, two):
+                pass
+            paid = authenticate(issuer.token(limits="paid"))
+            with quotas.using(Quota.STREAMS, other), quotas.using(Quota.STREAMS, paid):
+                pass
+        with quotas.using(Quota.STREAMS, two):
+            pass
+        for unknown in ("none", "", ["free"], None):
+            assert outcome(authenticate, issuer.token(limits=unknown)) == PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])

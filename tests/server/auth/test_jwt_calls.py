@@ -1,6 +1,7 @@
 """Calls with JWTs over gRPC and HTTP: who they are served as, and which are refused."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import jwt
 import pytest
 from grpc import aio
 
-from lavant.v1.access_service_pb2 import GetPrincipalRequest
+from lavant.v1.access_service_pb2 import CreateAccessTokenRequest, GetPrincipalRequest, Restriction
+from lavant.v1.event_service_pb2 import StreamEventsRequest
 from lavant.v1.run_service_pb2 import ListRunsRequest
 from support.calls import create
 from support.issuer import AUDIENCE, ISSUER, Issuer
-from support.server import Server, connected, serving
+from support.server import Server, Stubs, connected, serving
 from support.status import Refusal, refused
 
 
@@ -95,3 +97,28 @@ async def test_server_without_jwts_refuses_them(tmp_path: Path, issuer: Issuer) 
     ):
         with refused("UNAUTHENTICATED"):
             await stubs.runs.ListRuns(ListRunsRequest())
+
+
+async def test_limits_of_jwts_bind_their_calls_and_access_tokens(tmp_path: Path, issuer: Issuer) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(issuer.key_set)
+    settings: dict[str, Any] = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": str(keys)}
+    settings |= {"jwt_limits_claim": "plan", "jwt_limits": {"free": {"streams": 1}}}
+    async with serving(tmp_path, auth=["jwt"], http="127.0.0.1:0", **settings) as server, AsyncExitStack() as stack:
+
+        async def calling(bearer: str) -> Stubs:
+            return await stack.enter_async_context(connected(server.target, bearer=bearer))
+
+        scopes = "runs:read runs:publish"
+        first, second = [await calling(issuer.token(plan="free", scope=scopes, jti=name)) for name in "ab"]
+        await create(first)
+        stream = first.events.StreamEvents(StreamEventsRequest(run_id="run", consumer_id="a"), timeout=30)
+        await stream.read()
+        request = CreateAccessTokenRequest(restriction=Restriction(run_ids=["run"]))
+        by_token = await calling((await second.access.CreateAccessToken(request)).token)
+        for stubs in (second, by_token):
+            with refused("QUOTA_EXCEEDED") as refusal:
+                await stubs.events.StreamEvents(StreamEventsRequest(run_id="run", consumer_id="b"), timeout=30).read()
+            assert refusal.metadata == {"quota": "streams", "limit": "1"}
+        with refused("PERMISSION_DENIED"):
+            await create(await calling(issuer.token(plan="other", scope=scopes)))

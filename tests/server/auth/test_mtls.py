@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lavant.client import TLS, AsyncClient, PermissionDenied, RunNotFound, Unauthenticated
+from lavant.server.auth import mtls
 from lavant.server.auth.mtls import CertificatePrincipals
 from lavant.server.errors import StartError
 from lavant.v1.access_service_pb2 import CreateAccessTokenRequest, Restriction
@@ -175,12 +176,57 @@ async def test_name_that_is_allowed_less_ends_its_streams_and_may_still_call(
     assert reported == [*(("reduced", name) for name in names), *(("allowed", name) for name in names)]
 
 
+async def test_table_is_parsed_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "principals.toml"
+    path.write_text(TABLE)
+    table = CertificatePrincipals(path, ManualClock())
+    parsed: list[bytes] = []
+    parse = mtls._parse
+
+    def noted(path: Path, content: bytes) -> Any:
+        parsed.append(content)
+        return parse(path, content)
+
+    monkeypatch.setattr(mtls, "_parse", noted)
+    await table.run_once()
+    assert parsed == []
+    for text in ("nonsense", TABLE):
+        path.write_text(text)
+        for _ in range(2):
+            await table.run_once()
+    path.unlink()
+    await table.run_once()
+    path.write_text(TABLE)
+    for _ in range(2):
+        await table.run_once()
+    assert parsed == [b"nonsense", TABLE.encode(), TABLE.encode()]
+    assert table(["reader.example.org"]).tenant == "acme"
+
+
+async def test_limits_of_a_name_bind_its_calls(tmp_path: Path, authority: Authority, settings: dict[str, Any]) -> None:
+    settings["mtls_principals"].write_text(TABLE.replace('["runs:read"]', '["runs:read"]\nlimits = { streams = 1 }'))
+    team, reader = authority.issue_for_uri("team", TEAM), authority.issue("reader", "reader.example.org")
+    async with (
+        serving(tmp_path, **settings) as server,
+        connected(server.target, authority.channel_credentials(team)) as of_team,
+        connected(server.target, authority.channel_credentials(reader)) as of_reader,
+    ):
+        await create(of_team)
+        await opened(of_reader, consumer_id="a")
+        with refused("QUOTA_EXCEEDED") as refusal:
+            await read_to_end(await opened(of_reader, consumer_id="b"))
+        assert refusal.metadata == {"quota": "streams", "limit": "1"}
+        await opened(of_team, consumer_id="b")
+
+
 BAD = {
     "[a]\ntenant = 'acme'": "a.scopes: Field required",
     "[a]\ntenant = 'a/b'\nscopes = []": "a.tenant: Value error, must be 1 to 64",
     "[a]\ntenant = 'lavant'\nscopes = []": "a.tenant",
     "[a]\ntenant = 'acme'\nscopes = ['runs:all']": "a.scopes.0: Input should be",
     "[a]\ntenant = 'acme'\nscopes = []\nextra = 1": "a.extra",
+    "[a]\ntenant = 'acme'\nscopes = []\nlimits = {calls = 0}": "a.limits.calls",
+    "[a]\ntenant = 'acme'\nscopes = []\nlimits = {open_runs = 1}": "a.limits.open_runs",
     "a = 1": "a: Input should be",
     "a =": "cannot be read as TOML",
 }

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lavant.v1 import access_service_pb2 as lavant_dot_v1_dot_access__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lavant/internal/v1/access_token.proto\x12\x12lavant.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elavant/v1/access_service.proto\"\xf0\x01\n\x0b\x41\x63\x63\x65ssToken\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x15\n\rcredential_id\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12+\n\x0brestriction\x18\x05 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstore_epoch\x18\x07 \x01(\t\x12$\n\x06limits\x18\x08 \x01(\x0b\x32\x14.lavant.v1.KeyLimitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lavant/internal/v1/access_token.proto\x12\x12lavant.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1elavant/v1/access_service.proto\"\x84\x02\n\x0b\x41\x63\x63\x65ssToken\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x15\n\rcredential_id\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12+\n\x0brestriction\x18\x05 \x01(\x0b\x32\x16.lavant.v1.Restriction\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstore_epoch\x18\x07 \x01(\t\x12$\n\x06limits\x18\x08 \x01(\x0b\x32\x14.lavant.v1.KeyLimits\x12\x12\n\nlimited_as\x18\t \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lavant.internal.v1.access_t
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCESSTOKEN']._serialized_start=127
-  _globals['_ACCESSTOKEN']._serialized_end=367
+  _globals['_ACCESSTOKEN']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

@@ -36,12 +36,15 @@ class AccessToken(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     STORE_EPOCH_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    LIMITED_AS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     principal: _builtins.str
     """Principal that the token stands for."""
     credential_id: _builtins.str
     """Credential that created the token: when it is revoked, the token is."""
     store_epoch: _builtins.str
+    limited_as: _builtins.str
+    """What the use counts as, together with other credentials. Empty: the one that created the token."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -63,10 +66,11 @@ class AccessToken(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         store_epoch: _builtins.str = ...,
         limits: _access_service_pb2.KeyLimits | None = ...,
+        limited_as: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "restriction", b"restriction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "limits", b"limits", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "store_epoch", b"store_epoch", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "limited_as", b"limited_as", "limits", b"limits", "principal", b"principal", "restriction", b"restriction", "scopes", b"scopes", "store_epoch", b"store_epoch", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,8 @@ async def _jwts(stack: AsyncExitStack, settings: Settings, clock: Clock) -> "JWT
         scopes_claim=settings.jwt_scopes_claim,
         tenants=settings.jwt_tenants,
         scopes={value: [Scope(scope) for scope in granted] for value, granted in settings.jwt_scopes.items()},
+        limits_claim=settings.jwt_limits_claim,
+        limits={value: limits.limits() for value, limits in settings.jwt_limits.items()},
     )
     key_set = await stack.enter_async_context(KeySet(settings.jwt_keys or "", settings.jwt_algorithm, clock))
     return JWTAuthentication(key_set, settings.jwt_algorithm, claims, clock)

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from lavant.server.app.secret_files import read_secret_files
+from lavant.server.auth.credential_limits import CredentialLimits
 from lavant.server.auth.label_keys import DEFAULT_LABEL_KEYS
 from lavant.server.auth.principal import Limits, Scope, is_tenant
 from lavant.server.auth.quotas import Quota
@@ -141,8 +142,8 @@ class Settings(BaseSettings):
     )
     mtls_principals: Path | None = Field(
         None,
-        description="TOML file that maps names in client certificates, SPIFFE IDs or DNS names, to tenant, scopes and "
-        "restriction, for --auth mtls. It is read again when it changes.",
+        description="TOML file that maps names in client certificates, SPIFFE IDs or DNS names, to tenant, scopes, "
+        "restriction and limits, for --auth mtls. It is read again when it changes.",
     )
     jwt_issuer: str | None = Field(None, description="Issuer of JWTs: the only accepted value of their claim iss.")
     jwt_audience: str | None = Field(
@@ -169,6 +170,12 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Scopes by the values of jwt_scopes_claim, {value: [scope, ...]}; others grant nothing. None: a "
         "value is a scope.",
+    )
+    jwt_limits_claim: str = Field("limits", description="Claim of a JWT that names its limits.", min_length=1)
+    jwt_limits: dict[str, CredentialLimits] = Field(
+        default_factory=dict,
+        description="Limits by the values of jwt_limits_claim, {value: {streams: 10, events_per_second: 100}}, which "
+        "count for all JWTs of a subject; others are denied. None: JWTs have the quotas of their tenant only.",
     )
     token_keys: dict[str, SecretStr] = Field(
         default_factory=dict,

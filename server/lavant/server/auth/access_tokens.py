@@ -57,6 +57,7 @@ class AccessTokens:
             restriction=_message(narrowed(minter.restriction, wanted)),
             store_epoch=self._epoch,
             limits=limits_message(minter.limits),
+            limited_as=minter.limited_as,
         )
         if len(token.principal) > _MAX_PRINCIPAL:
             raise invalid_field("name", f"is too long after the name of the caller, {minter.id}")
@@ -95,6 +96,7 @@ class AccessTokens:
             restriction=restriction_of(token.restriction),
             credential_id=token.credential_id,
             limits=limits_of(token),
+            limited_as=token.limited_as,
             expires_ns=expires_ns,
         )
 

@@ -12,7 +12,7 @@ import jwt
 import structlog
 
 from lavant.server.auth.key_set import KeySet
-from lavant.server.auth.principal import Principal, Scope, is_tenant, unauthenticated
+from lavant.server.auth.principal import Limits, Principal, Scope, is_tenant, unauthenticated
 from lavant.server.auth.principal_cache import PrincipalCache
 from lavant.server.clock import Clock
 from lavant.server.errors import ServiceError, unavailable
@@ -35,9 +35,10 @@ _OPTIONS: Any = {"require": ["iss", "aud"], "verify_exp": False, "verify_nbf": F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """Claims that tokens must have, and those that name their tenant and scopes.
+    """Claims that tokens must have, and those that name their tenant, scopes and limits.
 
-    `tenants` and `scopes` translate the values of claims; empty: a value is the name itself.
+    `tenants` and `scopes` translate the values of claims; empty: a value is the name itself. `limits` has those of each
+    value; empty: tokens have no limits.
     """
 
     issuer: str
@@ -46,6 +47,8 @@ class Claims:
     scopes_claim: str = "scope"
     tenants: Mapping[str, str] = field(default_factory=dict)
     scopes: Mapping[str, Sequence[Scope]] = field(default_factory=dict)
+    limits_claim: str = "limits"
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
 
 class TokenRefused(Exception):
@@ -133,6 +136,8 @@ class JWTAuthentication:
             id=f"jwt:{subject}",
             scopes=self._scopes(claims.get(self._claims.scopes_claim)),
             credential_id=f"jwt:{token_id}",
+            limits=self._limits(claims.get(self._claims.limits_claim)),
+            limited_as=f"jwt:{subject}" if self._claims.limits else "",  # a subject gets as many tokens as it likes
             expires_ns=expires_ns,
         )
 
@@ -152,11 +157,20 @@ class JWTAuthentication:
             raise self._denied(f"the claim {self._claims.scopes_claim!r} names no known scope: {_shown(value)}")
         return scopes
 
+    def _limits(self, value: object) -> Limits | None:
+        """Return the limits that a claim names. To be without any, a token needs a value that grants that."""
+        known = self._claims.limits
+        if not known:
+            return None
+        if not isinstance(value, str) or value not in known:
+            raise self._denied(f"the claim {self._claims.limits_claim!r} names no known limits: {_shown(value)}")
+        return known[value]
+
     def _denied(self, why: str) -> ServiceError:
         self._report(why)
         return ServiceError(
             ErrorReason.ERROR_REASON_PERMISSION_DENIED,
-            "the JWT names no tenant or no scope that this server knows; the server's log says which",
+            "the JWT names no tenant, no scope or no limits that this server knows; the server's log says which",
         )
 
     def _report(self, why: str) -> None:

@@ -47,6 +47,7 @@ class KeySet(Periodic):
         self._source = source
         self._algorithm = algorithm
         self._keys: Mapping[str | None, jwt.PyJWK] | None = None
+        self._content = b""  # that the keys are from
         self._next_at = self._next_for_unknown_at = clock.monotonic()
         self._client: httpx.AsyncClient | None = None
         self._on_change: list[Callable[[], None]] = []
@@ -120,8 +121,12 @@ class KeySet(Periodic):
         """Read the keys. Raises OSError, ValueError, or an error of httpx."""
         began = self._clock.monotonic()
         content = await (asyncio.to_thread(_content_of, Path(self._source)) if self._client is None else self._fetch())
+        interval = _FILE_INTERVAL if self._client is None else _URL_INTERVAL
+        if content == self._content:
+            self._next_at = began + interval
+            return
         keys = await asyncio.to_thread(read_keys, content, self._algorithm)
-        self._next_at = began + (_FILE_INTERVAL if self._client is None else _URL_INTERVAL)
+        self._next_at, self._content = began + interval, content
         known = self._keys or {}
         if self._keys is None or _material(known) != _material(keys):
             self._keys = keys

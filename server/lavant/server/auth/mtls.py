@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from lavant.server.auth.credential_limits import CredentialLimits
 from lavant.server.auth.principal import Principal, Restriction, Scope, is_tenant, unauthenticated
 from lavant.server.clock import Clock, Periodic
 from lavant.server.errors import StartError
@@ -42,6 +43,7 @@ class _Entry(BaseModel):
     tenant: Annotated[str, AfterValidator(_check_tenant)]
     scopes: frozenset[Scope]
     restriction: _Restriction | None = None
+    limits: CredentialLimits | None = None
 
 
 _TABLE = TypeAdapter(dict[_Name, _Entry])
@@ -68,12 +70,18 @@ class CertificatePrincipals(Periodic):
         self._on_reduced = on_reduced
         self._on_allowed = on_allowed
         self._complaint = ""
-        self._principals = _read(path)
+        content = _read(path)
+        self._principals = _parse(path, content)
+        self._content: bytes | None = content  # as last read; None: it could not be
 
     async def run_once(self) -> None:
         """Read the file again, and use it if it has changed."""
         try:
-            found = await asyncio.to_thread(_read, self._path)
+            known, self._content = self._content, None
+            self._content = content = await asyncio.to_thread(_read, self._path)
+            if content == known:  # a complaint about it stands
+                return
+            found = await asyncio.to_thread(_parse, self._path, content)
         except StartError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -104,12 +112,18 @@ class CertificatePrincipals(Periodic):
         return name != credential_id and name not in self._principals
 
 
-def _read(path: Path) -> Mapping[str, Principal]:
-    """Read the table from a TOML file: by name, `tenant`, `scopes` and `restriction`. Raises StartError."""
+def _read(path: Path) -> bytes:
+    """Read the file of the table. Raises StartError."""
     try:
-        table = _TABLE.validate_python(tomllib.loads(path.read_text("utf-8")))
+        return path.read_bytes()
     except OSError as error:
         raise StartError(f"mtls_principals: {path} cannot be read: {error.strerror}") from None
+
+
+def _parse(path: Path, content: bytes) -> Mapping[str, Principal]:
+    """Parse the table from TOML: by name, `tenant`, `scopes`, `restriction` and `limits`. Raises StartError."""
+    try:
+        table = _TABLE.validate_python(tomllib.loads(content.decode()))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
@@ -128,7 +142,12 @@ def _principal(name: str, entry: _Entry) -> Principal:
     restriction = None if found is None else Restriction(**found.model_dump())
     identity = f"{_PREFIX}{name}"
     return Principal(
-        tenant=entry.tenant, id=identity, scopes=entry.scopes, restriction=restriction, credential_id=identity
+        tenant=entry.tenant,
+        id=identity,
+        scopes=entry.scopes,
+        restriction=restriction,
+        credential_id=identity,
+        limits=None if entry.limits is None else entry.limits.limits(),
     )
 
 

@@ -65,8 +65,8 @@ class Principal:
 
     `id` stays the same when a key is replaced by another one of the same name: consumers, producers and sessions of
     workers belong to it. `credential_id` names the credential itself, without its secret. `limits` are quotas of the
-    credential alone and of the access tokens that it created, beside those of its tenant. `expires_ns` is when it
-    expires, in wall time; None: never.
+    credential alone and of the access tokens that it created, beside those of its tenant; of all that share
+    `limited_as`, unless it is empty. `expires_ns` is when it expires, in wall time; None: never.
     """
 
     tenant: str
@@ -75,6 +75,7 @@ class Principal:
     restriction: Restriction | None = None
     credential_id: str = ""
     limits: Limits | None = None
+    limited_as: str = ""
     expires_ns: int | None = None
 
     def require(self, *scopes: Scope) -> None:

@@ -1,6 +1,6 @@
 """Quotas: how much of one server a tenant, or a single principal, may use at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from math import ceil
@@ -123,7 +123,7 @@ class Quotas:
         self._clock = clock
         self._limits_of = limits_of
         self._metrics = metrics or QuotaMetrics()
-        self._usages: dict[str, QuotaUse | None] = {}  # by subject; None: without limits
+        self._usages: dict[Hashable, QuotaUse | None] = {}  # by tenant, or by what has limits; None: without limits
 
     def using(self, kind: Quota, principal: Principal) -> AbstractContextManager[None]:
         """Return a block that counts as one stream or call of a principal."""
@@ -158,8 +158,9 @@ class Quotas:
         usage = self._usages[name] if name in self._usages else self._add(name, f"tenant/{name}", self._limits_of(name))
         if principal.limits is None:
             return () if usage is None else (usage,)
-        name = f"{name}/{principal.credential_id}"
-        own = self._usages.get(name) or self._add(name, f"principal/{principal.id}", principal.limits)
+        # With the limits: those of a certificate change with their table, those of a subject from one JWT to the next.
+        key = (name, principal.limited_as or principal.credential_id, principal.limits)
+        own = self._usages.get(key) or self._add(key, f"principal/{principal.id}", principal.limits)
         return tuple(each for each in (usage, own) if each is not None)
 
     def check_stored(self, usages: tuple[QuotaUse, ...], stored: int, size: int) -> None:
@@ -176,7 +177,7 @@ class Quotas:
                     resource=usage.subject,
                 )
 
-    def _add(self, name: str, subject: str, limits: Limits) -> QuotaUse | None:
+    def _add(self, name: Hashable, subject: str, limits: Limits) -> QuotaUse | None:
         if len(self._usages) >= _MOST_SUBJECTS:
             now = self._clock.monotonic()
             for idle in [key for key, usage in self._usages.items() if usage is None or usage.is_idle(now)]:
