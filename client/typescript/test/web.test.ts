@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { Client as NodeClient } from "../src/index.js";
 import { Client, createResumingFetch, RunNotFound, RunState, StreamDisplaced } from "../src/web.js";
@@ -113,4 +116,58 @@ test("a resuming fetch returns one body over cuts", async () => {
   const types = [...text.matchAll(/^event: (?!opened|caught_up)(.*)$/gm)].map(([, type]) => type);
   assert.deepEqual(types, ["run_started", "custom", "run_finished", "end"]);
   assert.equal(relay.connections, 3);
+});
+
+/** An application that answers each request with the next of some bodies, and then cuts the connection. */
+async function application(headers: Record<string, string>, ...bodies: string[]) {
+  const requests: string[] = [];
+  const server = createServer((from, to) => {
+    requests.push(`${from.method} ${from.url} ${from.headers["last-event-id"] ?? ""}`);
+    to.writeHead(200, { "content-type": "text/event-stream", ...headers });
+    // A connection that is closed with unread bytes takes those that were sent along.
+    from.resume().on("end", () => to.write(bodies.shift() ?? "", () => to.destroy()));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/run`;
+  return { requests, url, [Symbol.dispose]: () => void server.close() };
+}
+
+test("a resuming fetch never posts twice", async () => {
+  using plain = await application({}, 'data: {"n": 1}\nid: 1\n\n');
+  const cut = await createResumingFetch()(plain.url, { method: "POST", body: "{}" });
+  await assert.rejects(cut.text());
+  assert.deepEqual(plain.requests, ["POST /run "]);
+
+  const bodies = ['data: {"n": 1}\nid: 1\n\ndata: {"n": 2}\n\n', 'data: {"n": 2}\n\ndata: [DONE]\nid: 2\n\n'];
+  using located = await application({ "content-location": "/stream?x" }, ...bodies);
+  const whole = await createResumingFetch()(located.url, { method: "POST", body: "{}" });
+  assert.equal(await whole.text(), 'data: {"n": 1}\n\ndata: {"n": 2}\n\ndata: [DONE]\n\n');
+  assert.deepEqual(located.requests, ["POST /run ", "GET /stream?x 1"]);
+});
+
+test("a resuming fetch reconnects where a stream ends before its run", async () => {
+  const early = 'data: {"n": 1}\nid: 1\n\nretry: 1\nevent: reconnect\ndata: {"type": "RUN_ERROR"}\nid: 1\n\n';
+  using app = await application({}, early, 'data: {"type": "RUN_FINISHED"}\nid: 2\n\n');
+  const body = await (await createResumingFetch()(app.url)).text();
+  assert.equal(body, 'data: {"n": 1}\n\ndata: {"type": "RUN_FINISHED"}\n\n');
+  assert.deepEqual(app.requests, ["GET /run ", "GET /run 1"]);
+});
+
+test("a resuming fetch ends its request when its body is cancelled", async () => {
+  let closed = () => {};
+  const over = new Promise<void>((resolve) => {
+    closed = resolve;
+  });
+  const app = createServer((_, to) => {
+    to.on("close", closed).writeHead(200, { "content-type": "text/event-stream" }).write("data: {}\nid: 1\n\n");
+  });
+  app.listen(0, "127.0.0.1");
+  await once(app, "listening");
+  const response = await createResumingFetch()(`http://127.0.0.1:${(app.address() as AddressInfo).port}/`);
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  await reader.read();
+  await reader.cancel();
+  await over;
+  app.close();
 });
