@@ -79,6 +79,14 @@ func (o *operation) setPosition(position string) {
 	o.position = position
 }
 
+// sayHandled reports a line of an event, which is handled with it: nobody sees the line with the position before.
+func (d *driver) sayHandled(o *operation, line object, position string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d.say(o.id, line)
+	o.position = position
+}
+
 // driver has the client, and the operations that run.
 type driver struct {
 	client     *lavant.Client

@@ -69,13 +69,16 @@ func (d *driver) read(o *operation, c command) (object, error) {
 			fence = stream.Fence()
 			d.say(o.id, object{"opened": object{"fence": fence}})
 		}
-		d.say(o.id, object{"event": asJSON(event)})
-		if c.Hold {
-			select {
-			case <-o.next:
-			case <-o.ctx.Done():
-				return nil, o.ctx.Err()
-			}
+		line := object{"event": asJSON(event)}
+		if !c.Hold {
+			d.sayHandled(o, line, stream.Position())
+			continue
+		}
+		d.say(o.id, line)
+		select {
+		case <-o.next:
+		case <-o.ctx.Done():
+			return nil, o.ctx.Err()
 		}
 		o.setPosition(stream.Position())
 	}
