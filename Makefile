@@ -10,7 +10,7 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 # Empty, whatever the environment says: each of the hundreds of processes of a test run would compile every module.
 export PYTHONDONTWRITEBYTECODE =
 .PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
-.PHONY: test-typescript check-typescript test-go check-go test-java check-java
+.PHONY: test-typescript check-typescript test-go check-go test-java check-java test-rust check-rust
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
 conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
-test-clients: test-typescript test-go test-java ## Build and test the clients in other languages than Python
+test-clients: test-typescript test-go test-java test-rust ## Build and test the clients in other languages than Python
 
 test-typescript: .venv/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent build && npm run --silent test
@@ -44,6 +44,10 @@ test-java: .venv/.ready
 	cd client/java && $(MAVEN) test
 	$(MAKE) --no-print-directory conformance CLIENT=client/java/conformance
 
+test-rust: .venv/.ready
+	cd client/rust && cargo test --locked --quiet
+	$(MAKE) --no-print-directory conformance CLIENT=build/rust/debug/examples/conformance
+
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
 	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
 
@@ -56,7 +60,7 @@ check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generat
 	.venv/bin/python client/unasync.py --check
 	.venv/bin/python -m pytest -q tests/tree
 
-check-clients: check-typescript check-go check-java ## Lint the clients in other languages than Python, and check their generated code
+check-clients: check-typescript check-go check-java check-rust ## Lint the clients in other languages than Python, and check their generated code
 
 check-typescript: .venv-proto/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent check && npm run --silent build && ./generate --check
@@ -66,6 +70,9 @@ check-go: .venv-proto/.ready
 
 check-java:
 	cd client/java && $(MAVEN) spotless:check test-compile
+
+check-rust: .venv-proto/.ready
+	cd client/rust && cargo fmt --check && cargo clippy --locked --quiet --all-targets -- -D warnings && ./generate --check
 
 check-oldest: ## Import every module of the built wheel with the oldest dependencies it declares
 	$(PYTHON) tests/tree/oldest.py
@@ -77,6 +84,7 @@ proto: .venv-proto/.ready client/typescript/node_modules/.ready ## Generate the 
 	protos/generate
 	client/typescript/generate
 	client/go/generate
+	client/rust/generate
 
 sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py

@@ -49,7 +49,7 @@ QUESTION = re.compile(r"(What|How|Whether|Which|Where|When|Who|Whoever|Whatever|
 QUOTED_QUESTION = re.compile(rf'"""{QUESTION.pattern}')
 DEFINITION = re.compile(r"^ *(?:async def|def|class) (\w+)", re.MULTILINE)
 LONGEST_FILE = 600
-WRITTEN = {".py", ".proto", ".md", ".js", ".ts", ".go", ".java", ".html", ".yaml"}
+WRITTEN = {".py", ".proto", ".md", ".js", ".ts", ".go", ".java", ".rs", ".html", ".yaml"}
 NOT_WRITTEN = ("_sync", "__pycache__", "gen", "lavantpb", "node_modules", "build")  # but generated, installed or built
 EXPORTED = frozenset(client.__all__)
 ONE_CONCEPT = frozenset({"FieldViolation", "Principal", "Restriction"})  # at both ends of a call
@@ -147,7 +147,7 @@ def javascript_texts(source: str) -> Iterator[tuple[int, str]]:
         yield number, CHARTS.sub("", texts).replace("`", " ")
 
 
-TEXTS = {".proto": comments, **dict.fromkeys((".js", ".ts", ".go", ".java"), javascript_texts)}
+TEXTS = {".proto": comments, **dict.fromkeys((".js", ".ts", ".go", ".java", ".rs"), javascript_texts)}
 
 
 def faults(path: str, source: str) -> Iterator[Fault]:

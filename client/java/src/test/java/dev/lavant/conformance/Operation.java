@@ -1,5 +1,6 @@
 package dev.lavant.conformance;
 
+import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -32,6 +33,16 @@ final class Operation {
         say.accept(Json.fields(namesAndValues));
     }
 
+    /** Report an event that is handled with its line: nobody sees the line with the position before. */
+    synchronized void sayHandled(JsonElement event, String position) {
+        say("event", event);
+        this.position = position;
+    }
+
+    private synchronized void sayPosition() {
+        say("position", position);
+    }
+
     /** Set what an application would store now. */
     void setPosition(String position) {
         this.position = position;
@@ -45,7 +56,7 @@ final class Operation {
     void accept(String name, JsonObject command) {
         switch (name) {
             case "next" -> next.release();
-            case "position" -> say("position", position);
+            case "position" -> sayPosition();
             case "cancel" -> cancel();
             default -> commands.add(command);
         }

@@ -31,10 +31,12 @@ final class Reading {
                     fence = stream.fence();
                     operation.say("opened", Json.fields("fence", fence));
                 }
-                operation.say("event", Json.of(event));
-                if (Json.flag(command, "hold")) {
-                    operation.next.acquire();
+                if (!Json.flag(command, "hold")) {
+                    operation.sayHandled(Json.of(event), stream.position());
+                    continue;
                 }
+                operation.say("event", Json.of(event));
+                operation.next.acquire();
                 operation.setPosition(stream.position());
             }
             operation.setPosition(stream.position());
