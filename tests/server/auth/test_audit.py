@@ -186,6 +186,8 @@ async def test_a_take_over_of_a_producer_is_recorded_once(as_: As, principals_se
     admin, reader = await as_("admin"), await as_("publisher")
     await create(reader)
     await append(reader, [run_started()])
+    with refused("PRODUCER_GAP"):
+        await append(admin, [custom()], first=9, epoch=1)
     for first in (1, 2):
         await append(admin, [custom()], first=first, epoch=1)
 

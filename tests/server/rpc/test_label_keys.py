@@ -54,6 +54,24 @@ async def test_keys_of_labels_beyond_the_bound_are_refused(tmp_path: Path, store
             assert (await answer(call)).receipt.last_sequence == 1
 
 
+async def test_keys_of_runs_that_a_quota_refuses_are_not_counted(
+    tmp_path: Path, store: dict[str, Any], clock: ManualClock
+) -> None:
+    async with serving(tmp_path, clock=clock, max_label_keys=3, tenant_runs_per_second=1, **store) as server:
+        await create(server.stubs, "one", a="1")
+        await create(server.stubs, "two")
+        with refused("QUOTA_EXCEEDED") as refusal:
+            await create(server.stubs, "three", b="1", c="1")
+        assert refusal.metadata["quota"] == "runs_per_second"
+        async with publishing(server.stubs) as call:
+            settings = RunSettings(name="weather", labels={"b": "1", "c": "1"})
+            await publish(call, [run_started()], run_id="four", create=settings)
+            refusal = rejection((await answer(call)).rejection, "QUOTA_EXCEEDED")
+        assert refusal.metadata["quota"] == "runs_per_second"
+        clock.advance(1)
+        await create(server.stubs, "five", d="1", e="1")
+
+
 async def test_keys_of_deleted_runs_make_room_for_others(
     tmp_path: Path, store: dict[str, Any], clock: ManualClock
 ) -> None:

@@ -1,6 +1,6 @@
 """Keys of labels: how many a tenant may use, as each is a part of the index that lists are read from."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import structlog
 
@@ -31,8 +31,8 @@ class LabelKeys(Periodic):
         self._added: dict[str, set[str]] = {}  # since a tenant's keys were read: they may not be stored yet
         self._changed: set[str] = set()  # tenants
 
-    def admit(self, tenant: str, keys: Iterable[str]) -> None:
-        """Count the keys of a run that is about to be created. Raises QUOTA_EXCEEDED, of which no key is counted."""
+    def check(self, tenant: str, keys: Iterable[str]) -> Collection[str]:
+        """Return the keys of a run that are new, and are to be counted if it is created. Raises QUOTA_EXCEEDED."""
         known = self._keys.get(tenant)
         if known is None:
             if len(self._keys) >= _MOST_TENANTS:
@@ -44,7 +44,12 @@ class LabelKeys(Periodic):
             self._changed.add(tenant)
             if len(known) + len(new) > self._most:
                 raise self._exceeded(tenant, min(new))
-            known |= new
+        return new
+
+    def count(self, tenant: str, new: Collection[str]) -> None:
+        """Count the new keys of a run that is about to be created."""
+        if new:
+            self._keys.setdefault(tenant, set()).update(new)
             self._added.setdefault(tenant, set()).update(new)
 
     async def run_once(self) -> None:

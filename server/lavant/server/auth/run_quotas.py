@@ -54,12 +54,12 @@ class RunQuotas(Periodic):
 
     def admit_run(self, principal: Principal, run_id: str, settings: RunSettings) -> None:
         """Count a run that is about to be created. Raises QUOTA_EXCEEDED."""
-        if settings.labels:
-            self._label_keys.admit(principal.tenant, settings.labels)
+        label_keys = self._label_keys.check(principal.tenant, settings.labels) if settings.labels else ()
         if usages := self._quotas.usages_of(principal):
             self._admit_run(principal.tenant, usages)
             self._quotas.take(usages, (0, 0, 1))
             self._count(principal.tenant, run_id, usages, 1)
+        self._label_keys.count(principal.tenant, label_keys)
 
     def admit_batch(self, principal: Principal, batch: ProducerBatch, size: int | None) -> _Done | None:
         """Count a batch that is about to be appended; `size` is the number of its bytes, None if that is not known.
@@ -67,8 +67,13 @@ class RunQuotas(Periodic):
         Empty batches are always admitted: they keep a run alive. A run may end whatever its tenant has stored, so that
         it can be deleted. Returns what is called with the receipt. Raises QUOTA_EXCEEDED.
         """
-        if batch.HasField("create") and batch.create.labels:
-            self._label_keys.admit(principal.tenant, batch.create.labels)
+        has_labels = batch.HasField("create") and batch.create.labels
+        label_keys = self._label_keys.check(principal.tenant, batch.create.labels) if has_labels else ()
+        done = self._admit_events(principal, batch, size)
+        self._label_keys.count(principal.tenant, label_keys)
+        return done
+
+    def _admit_events(self, principal: Principal, batch: ProducerBatch, size: int | None) -> _Done | None:
         usages = self._quotas.usages_of(principal)
         count = len(batch.events) if usages else 0
         if not count:

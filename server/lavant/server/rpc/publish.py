@@ -23,6 +23,7 @@ from lavant.server.model import RunKey
 from lavant.server.rpc.bounds import bounds_check
 from lavant.server.rpc.dispatch import Call, parse
 from lavant.server.rpc.limits import PUBLISH
+from lavant.server.rpc.producer_take_over import ProducerTakeOver
 from lavant.server.rpc.status import to_status
 from lavant.server.rpc.validation import check_callers_run, check_settings_size
 from lavant.server.store.port import Engine, Notice, Watch
@@ -126,18 +127,19 @@ class Publisher:
                 self._keep_alive(principal, batch)
         else:
             key = RunKey(principal.tenant, batch.run_id)
-            owner = owner_of(principal)
+            owner, take_over = owner_of(principal), None
             if owner.id and owner.may_take_over:
-                owner = owner._replace(on_take_over=partial(self._record_take_over, call, method, batch))
+                resources = [f"run/{batch.run_id}", f"producer/{batch.producer_id}"]
+                source = CallSource("grpc", call.peer, method)
+                take_over = ProducerTakeOver(partial(self.audit.done, source, principal, resources))
+                owner = take_over.noted_by(owner)
             receipt = self.engine.append(key, batch, owner, principal.restriction)
+            if take_over is not None:
+                receipt.add_done_callback(take_over.done)
             if counted is not None:
                 receipt.add_done_callback(counted)
         receipt.add_done_callback(lambda done: self._count(done, began))
         return receipt
-
-    def _record_take_over(self, call: Call, method: str, batch: ProducerBatch) -> None:
-        resources = [f"run/{batch.run_id}", f"producer/{batch.producer_id}"]
-        self.audit.done(CallSource("grpc", call.peer, method), call.principal, resources)
 
     def _keep_alive(self, principal: Principal, batch: ProducerBatch) -> None:
         """Store that a producer is alive that has to wait: its run must not be abandoned meanwhile."""

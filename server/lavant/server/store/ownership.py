@@ -13,7 +13,8 @@ class Owner(NamedTuple):
     """Principal to which belongs what a call makes, by its ID, and whether it may take over what belongs to others.
 
     What has an owner with an empty ID belongs to nobody: the server itself made it, or a caller without credentials.
-    `on_take_over` is called whenever it uses what belongs to another one.
+    `on_take_over` is called whenever it is decided that it uses what belongs to another one: again if an engine repeats
+    the decision, and also if nothing comes of it.
     """
 
     id: str = ""
