@@ -42,7 +42,12 @@ def version_of(resource: Mapping[str, Any]) -> str:
 
 def text(value: Any) -> str:
     """Return a value as text: what is neither text nor a number as JSON."""
-    return to_json(value, inf_nan_mode="null").decode() if isinstance(value, list | dict) else to_text(value)
+    return written(value) if isinstance(value, list | dict) else to_text(value)
+
+
+def written(value: Any) -> str:
+    """Return a value as JSON: NaN and infinities as null, bytes in Base64."""
+    return to_json(value, inf_nan_mode="null", bytes_mode="base64").decode()
 
 
 def count(value: Any) -> int:
@@ -81,13 +86,13 @@ def json_text(value: Any, limit: int = MAX_VALUE_BYTES) -> str:
     if value is None or value == "":
         return ""
     if not isinstance(value, str):
-        return bounded_text(to_json(value, inf_nan_mode="null", bytes_mode="base64").decode(), limit)
+        return bounded_text(written(value), limit)
     if value[0] in _BEGINNINGS:
         if is_json(value):
             return bounded_text(value, limit)
         if (repaired := _repaired(value)) is not None:
             return bounded_text(repaired, limit)
-    return bounded_text(to_json(value).decode(), limit)
+    return bounded_text(written(value), limit)
 
 
 def _repaired(value: str) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from lavant.contract.text import to_id
 from lavant.server.otlp.attributes import json_text, value_of, values_of, version_of
 from lavant.server.otlp.content import (
     ToolReading,
@@ -75,7 +76,7 @@ def read_log(record: LogRecord, resource: Mapping[str, Any], scope: str) -> LogR
             return None
         event = EventKind.OTHER
     found = find(record.attributes, name) or Findings()
-    owner = record.span_id.hex() or f"log-{record.time_unix_nano or record.observed_time_unix_nano}"
+    owner = to_id(record.span_id.hex()) or f"log-{record.time_unix_nano or record.observed_time_unix_nano}"
     model = found.name(Meaning.MODEL)
     state, error = _state_of(event, found)
     kind = _MODEL_REQUEST if event is None else _KINDS.get(event, StepKind.STEP_KIND_UNSPECIFIED)

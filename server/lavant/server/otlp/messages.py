@@ -1,14 +1,13 @@
 """Messages of models in the shapes that libraries write them, as parts of the contract's messages."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
-
-from pydantic_core import to_json
 
 from lavant.contract.json_values import bounded_text
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import to_id, to_name, to_text
-from lavant.server.otlp.attributes import decoded, json_text, text
+from lavant.server.otlp.attributes import decoded, json_text, text, written
 from lavant.v1.event_pb2 import MessagePart, Role, ToolCall
 
 MAX_MESSAGES: Final = 128  # of one request; a model writes one for each choice
@@ -95,7 +94,7 @@ def conversation_json(messages: Any, instructions: Any = None) -> str:
     if instructions is not None:
         content = json_text(instructions, MAX_INPUT_BYTES)
         first = f'{{"role":"system","{"parts" if content.startswith("[") else "content"}":{content}}}'
-    whole = json_text(messages)
+    whole = json_text(messages, sys.maxsize)
     if len(whole) * 4 <= MAX_INPUT_BYTES or len(whole.encode()) <= MAX_INPUT_BYTES:
         if not first:
             return whole
@@ -107,12 +106,12 @@ def conversation_json(messages: Any, instructions: Any = None) -> str:
     texts: list[str] = []
     size = 0
     for item in reversed(found):
-        written = bounded_text(to_json(item, inf_nan_mode="null").decode(), MAX_INPUT_BYTES)
-        size += len(written.encode())
+        latest = bounded_text(written(item), MAX_INPUT_BYTES)
+        size += len(latest.encode())
         if texts and size > MAX_INPUT_BYTES:
             texts.append(f'{{"omitted":{len(found) - len(texts)}}}')
             break
-        texts.append(written)
+        texts.append(latest)
     return f"[{','.join([first, *reversed(texts)] if first else reversed(texts))}]"
 
 

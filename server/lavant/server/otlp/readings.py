@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from lavant.contract.text import to_name
+from lavant.contract.text import to_id, to_name
 from lavant.server.otlp.attributes import version_of
 from lavant.server.otlp.content import (
     ToolReading,
@@ -80,7 +80,7 @@ def read_span(span: Span, resource: Mapping[str, Any], scope: str) -> SpanReadin
         add_listed(found)
     kind = found.kind or named or found.implied or StepKind.STEP_KIND_WORKFLOW
     is_request = kind == StepKind.STEP_KIND_MODEL_REQUEST
-    owner = span.span_id.hex() or "span"
+    owner = to_id(span.span_id.hex()) or "span"
     tool = tool_of(found, owner, name, state) if kind == StepKind.STEP_KIND_TOOL else None
     model, agent_name = found.name(Meaning.MODEL), found.name(Meaning.AGENT_NAME)
     shown = tool.call.tool_name if tool else agent_name if kind == StepKind.STEP_KIND_AGENT else ""
