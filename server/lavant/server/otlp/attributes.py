@@ -52,8 +52,8 @@ def written(value: Any) -> str:
 
 def count(value: Any) -> int:
     """Return a number of tokens, which some libraries write as text; 0 for a value that is none."""
-    number_of = number(value)
-    return int(number_of) if number_of is not None and 0 <= number_of < _MAX_COUNT else 0
+    found = value if type(value) is int else number(value)
+    return int(found) if found is not None and 0 <= found < _MAX_COUNT else 0
 
 
 def number(value: Any) -> float | None:

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from lavant.contract.text import to_name, to_text
+from lavant.contract.text import to_name
 from lavant.server.otlp.attributes import count, number, text, value_of
-from lavant.server.otlp.vocabularies import Index, index_of
+from lavant.server.otlp.vocabularies import HEAD, Index, index_of
 from lavant.server.otlp.vocabularies.vocabulary import Meaning
 from lavant.v1.event_pb2 import Score, StepKind
 
@@ -16,7 +16,9 @@ _WRAPPERS: Final = frozenset(
 )
 _REDACTED: Final = "<REDACTED>"  # as Claude Code writes what it does not send
 _MAX_DEPTH: Final = 16  # of attributes that hold parts of a list
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], _REDACTED)
 _WORST: Final = 1 << 30
+_NONE: Final = _WORST + 1
 
 
 class Findings:
@@ -39,7 +41,7 @@ class Findings:
 
     def put(self, meaning: Meaning, value: Any, rank: int = _WORST) -> None:
         """Add a value, unless there is one of a lower rank. Empty ones do not count."""
-        if value not in (None, "", [], _REDACTED) and rank < self._ranks.get(meaning, _WORST + 1):
+        if rank < self._ranks.get(meaning, _NONE) and value not in _EMPTY:
             self.values[meaning] = value
             self._ranks[meaning] = rank
 
@@ -50,12 +52,12 @@ class Findings:
     def name(self, meaning: Meaning) -> str:
         """Return a name for people; empty if there is none."""
         value = self.values.get(meaning)
-        return "" if value is None else to_name(text(value))
+        return "" if value is None else to_name(value if type(value) is str else text(value))
 
     def text(self, meaning: Meaning) -> str:
         """Return a text; empty if there is none."""
         value = self.values.get(meaning)
-        return "" if value is None else to_text(text(value))
+        return "" if value is None else text(value)
 
     def count(self, meaning: Meaning) -> int:
         """Return a number of tokens; 0 if there is none."""
@@ -69,44 +71,41 @@ class Findings:
 def find(attributes: Iterable[KeyValue], name: str = "") -> Findings | None:
     """Return what the attributes of a span, event or record of this name mean; None if none has a meaning."""
     index = index_of(name)
-    names, prefixes = index.names, index.prefixes
-    known: list[KeyValue] = []
+    senses, heads = index.attributes, index.heads
+    found: Findings | None = None
     parts: list[KeyValue] = []
-    for entry in attributes:  # a span of others has tens of them: each costs one look into a set
+    for entry in attributes:  # a span of others has tens of them, which cost a look into a table each
         key = entry.key
-        if key in names:
-            known.append(entry)
-        elif key.startswith(prefixes):
-            parts.append(entry)
-    if not known and not parts:
-        return None
-    found = Findings()
-    for entry in known:
-        _add(found, index, entry.key, entry.value.string_value or value_of(entry.value))
-    if parts:
-        _add_lists(found, index, parts)
-    return found
+        sense = senses.get(key)
+        if sense is None:
+            if key[:HEAD] in heads:
+                parts.append(entry)
+            continue
+        if found is None:
+            found = Findings()
+        value = entry.value.string_value or value_of(entry.value)
+        for meaning, rank in sense.meanings:
+            found.put(meaning, value, rank)
+        if sense.kinds is not None and not found.kind:
+            found.kind = sense.kinds.get(text(value).lower(), StepKind.STEP_KIND_UNSPECIFIED)
+        if sense.implied is not None and found.implied != StepKind.STEP_KIND_TOOL:
+            found.implied = sense.implied  # what executes a tool may name the model too
+    return _with_lists(found, index, parts) if parts else found
 
 
-def _add(found: Findings, index: Index, name: str, value: Any) -> None:
-    for meaning, rank in index.attributes.get(name, ()):
-        found.put(meaning, value, rank)
-    if (kinds := index.kinds.get(name)) is not None and not found.kind:
-        found.kind = kinds.get(text(value).lower(), StepKind.STEP_KIND_UNSPECIFIED)
-    if (implied := index.implied.get(name)) is not None and found.implied != StepKind.STEP_KIND_TOOL:
-        found.implied = implied  # what executes a tool may name the model too
-
-
-def _add_lists(found: Findings, index: Index, parts: list[KeyValue]) -> None:
+def _with_lists(found: Findings | None, index: Index, parts: list[KeyValue]) -> Findings | None:
     by_prefix: dict[str, dict[str, Any]] = {}
     for entry in parts:
-        prefix = next(prefix for prefix in index.prefixes if entry.key.startswith(prefix))
-        rest = entry.key[len(prefix) :]
-        if rest[:1].isdecimal():  # `gen_ai.prompt.name` is no part of the list `gen_ai.prompt`
-            by_prefix.setdefault(prefix, {})[rest] = value_of(entry.value)
+        for prefix in index.lists:
+            # `gen_ai.prompt.name` is no part of the list `gen_ai.prompt`.
+            if entry.key.startswith(prefix) and (rest := entry.key[len(prefix) :])[:1].isdecimal():
+                by_prefix.setdefault(prefix, {})[rest] = value_of(entry.value)
     for prefix, values in by_prefix.items():
+        found = found or Findings()
+        listed = nested(values)
         for meaning, rank in index.lists[prefix]:
-            found.put(meaning, nested(values), rank)
+            found.put(meaning, listed, rank)
+    return found
 
 
 def nested(values: Mapping[str, Any]) -> Any:

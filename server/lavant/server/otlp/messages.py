@@ -74,7 +74,7 @@ def read_messages(value: Any, owner: str, finish_reasons: Any = None) -> tuple[M
 
 def call_of(call_id: Any, name: Any, arguments: Any, owner: str) -> ToolCall:
     """Return a tool call, with an id that the contract allows: `owner` if there is none."""
-    original = to_text(text(call_id)) if call_id is not None else ""
+    original = text(call_id) if call_id is not None else ""
     allowed = to_id(original) or owner
     return ToolCall(
         tool_call_id=allowed,
@@ -159,8 +159,8 @@ class _Writer:
         return self._left <= 0
 
     def _cut(self, value: Any) -> str:
-        whole = to_text(text(value)) if value is not None else ""
-        size = len(whole.encode())
+        whole = text(value) if value is not None else ""
+        size = len(whole) if whole.isascii() else len(whole.encode())
         if size > self._left:
             whole = whole.encode()[: max(0, self._left)].decode(errors="ignore")
         self._left -= size

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from lavant.server.otlp.vocabularies.adk import ADK
 from lavant.server.otlp.vocabularies.claude_code import CLAUDE_CODE
@@ -31,25 +31,31 @@ VOCABULARIES: Final = (
     GENERAL,
 )
 
+HEAD: Final = 11  # characters: no prefix is shorter
 _Value = TypeVar("_Value")
 _Ranked = tuple[tuple[Meaning, int], ...]
+
+
+class Sense(NamedTuple):
+    """Meanings of an attribute, and the kinds of work that its value or its presence says."""
+
+    meanings: _Ranked
+    kinds: Mapping[str, "StepKind.ValueType"] | None
+    implied: "StepKind.ValueType | None"
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
     """Meanings of names in several vocabularies. Of the values with one meaning, that of the lowest rank counts."""
 
-    attributes: Mapping[str, _Ranked]
-    lists: Mapping[str, _Ranked]
-    kinds: Mapping[str, Mapping[str, "StepKind.ValueType"]]
-    implied: Mapping[str, "StepKind.ValueType"]
-    names: frozenset[str]  # of all attributes that have a meaning
-    prefixes: tuple[str, ...]  # of those that hold a part of a list
+    attributes: Mapping[str, Sense]
+    lists: Mapping[str, _Ranked]  # by prefixes of attributes
+    heads: frozenset[str]  # of these prefixes: a look into a set is quicker than a comparison with all
 
     @classmethod
     def of(cls, vocabularies: tuple[Vocabulary, ...]) -> "Index":
         """Return the index of some vocabularies, the first of which takes precedence."""
-        attributes: dict[str, _Ranked] = {}
+        meanings: dict[str, _Ranked] = {}
         lists: dict[str, _Ranked] = {}
         rank = 0
         for vocabulary in vocabularies:
@@ -57,10 +63,14 @@ class Index:
                 lists[prefix] = (*lists.get(prefix, ()), (meaning, rank := rank + 1))
             for meaning, names in vocabulary.attributes.items():
                 for name in names:
-                    attributes[name] = (*attributes.get(name, ()), (meaning, rank := rank + 1))
+                    meanings[name] = (*meanings.get(name, ()), (meaning, rank := rank + 1))
         kinds = _merged(*(vocabulary.kinds for vocabulary in vocabularies))
         implied = _merged(*(vocabulary.implied for vocabulary in vocabularies))
-        return cls(attributes, lists, kinds, implied, frozenset({*attributes, *kinds, *implied}), tuple(lists))
+        attributes = {
+            name: Sense(meanings.get(name, ()), kinds.get(name), implied.get(name))
+            for name in {*meanings, *kinds, *implied}
+        }
+        return cls(attributes, lists, frozenset(prefix[:HEAD] for prefix in lists))
 
 
 def _merged(*tables: Mapping[str, _Value]) -> dict[str, _Value]:
