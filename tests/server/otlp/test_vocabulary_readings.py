@@ -142,6 +142,14 @@ CASES = {
         },
         {"messages": (MessageReading(Role.ROLE_ASSISTANT, (MessagePart(reasoning="Hm."), CALL), ""),)},
     ),
+    "the same parts under two names": Case(
+        "chat",
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.output.messages": '[{"content": "hello", "parts": [{"type": "text", "text": "hello"}]}]',
+        },
+        {"messages": (MessageReading(Role.ROLE_ASSISTANT, (MessagePart(text="hello"),), ""),)},
+    ),
     "OpenInference's evaluations": Case(
         "judge",
         {

@@ -21,7 +21,10 @@ _SCORE_PARTS: Final = {
     "label": Meaning.SCORE_LABEL,
     "explanation": Meaning.SCORE_EXPLANATION,
 }
+# Values of enums: a look-up costs more than all comparisons with them.
 _MODEL_REQUEST: Final = StepKind.STEP_KIND_MODEL_REQUEST
+_RUNNING: Final = RunState.RUN_STATE_RUNNING
+_SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
 
 
 class ToolReading(NamedTuple):
@@ -36,13 +39,13 @@ def tool_of(found: Findings, owner: str, name: str, state: "RunState.ValueType")
     """Return the execution of a tool, named `name` unless it says otherwise, with the id `owner` if it has none."""
     arguments = found.first(Meaning.ARGUMENTS, Meaning.INPUT)
     call = call_of(found.values.get(Meaning.TOOL_CALL_ID), found.values.get(Meaning.TOOL_NAME, name), arguments, owner)
-    if state == RunState.RUN_STATE_RUNNING:
+    if state == _RUNNING:
         outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_UNSPECIFIED
     elif found.text(Meaning.DECISION) == "reject":
         outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_DENIED
     elif Meaning.RETRY in found.values:
         outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_RETRY_REQUESTED
-    elif state == RunState.RUN_STATE_SUCCEEDED:
+    elif state == _SUCCEEDED:
         outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_SUCCEEDED
     else:
         outcome = ToolCallOutcome.TOOL_CALL_OUTCOME_FAILED

@@ -19,6 +19,9 @@ _MAX_DEPTH: Final = 16  # of attributes that hold parts of a list
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], _REDACTED)
 _WORST: Final = 1 << 30
 _NONE: Final = _WORST + 1
+# Values of enums: a look-up costs more than all comparisons with them.
+_UNSPECIFIED: Final = StepKind.STEP_KIND_UNSPECIFIED
+_TOOL: Final = StepKind.STEP_KIND_TOOL
 
 
 class Findings:
@@ -87,8 +90,8 @@ def find(attributes: Iterable[KeyValue], name: str = "") -> Findings | None:
         for meaning, rank in sense.meanings:
             found.put(meaning, value, rank)
         if sense.kinds is not None and not found.kind:
-            found.kind = sense.kinds.get(text(value).lower(), StepKind.STEP_KIND_UNSPECIFIED)
-        if sense.implied is not None and found.implied != StepKind.STEP_KIND_TOOL:
+            found.kind = sense.kinds.get(text(value).lower(), _UNSPECIFIED)
+        if sense.implied is not None and found.implied != _TOOL:
             found.implied = sense.implied  # what executes a tool may name the model too
     return _with_lists(found, index, parts) if parts else found
 

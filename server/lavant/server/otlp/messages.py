@@ -15,8 +15,9 @@ MAX_INPUT_BYTES: Final = 64 << 10  # of the messages that a model is given: each
 _MAX_PARTS: Final = 1_000
 _MAX_ORIGINAL_ID: Final = 1_024
 
+_ASSISTANT: Final = "assistant"
 ROLES: Final[Mapping[str, "Role.ValueType"]] = {
-    "assistant": Role.ROLE_ASSISTANT,
+    _ASSISTANT: Role.ROLE_ASSISTANT,
     "model": Role.ROLE_ASSISTANT,
     "ai": Role.ROLE_ASSISTANT,
     "user": Role.ROLE_USER,
@@ -170,7 +171,7 @@ class _Writer:
 def _message(item: Any, writer: _Writer, reason: Any) -> MessageReading | None:
     if isinstance(item, str):
         part = writer.text(item)
-        return MessageReading(Role.ROLE_ASSISTANT, (part,), _reason(reason)) if part else None
+        return MessageReading(ROLES[_ASSISTANT], (part,), _reason(reason)) if part else None
     if not isinstance(item, dict):
         return None
     if _is_part(item):  # as OpenAI's Responses have calls of tools beside messages
@@ -185,7 +186,7 @@ def _message(item: Any, writer: _Writer, reason: Any) -> MessageReading | None:
             parts.append(part)
         if writer.is_full or len(parts) == _MAX_PARTS:
             break
-    role = ROLES.get(to_text(item.get("role")).lower(), Role.ROLE_ASSISTANT)
+    role = ROLES.get(to_text(item.get("role")).lower(), ROLES[_ASSISTANT])
     return MessageReading(role, tuple(parts), _reason(reason)) if parts or reason else None
 
 
@@ -195,12 +196,14 @@ def _parts(message: Mapping[str, Any], writer: _Writer) -> Iterator[MessagePart 
             yield writer.reasoning(value)
             break
     for name in _PARTS:
-        value = message.get(name)
+        if not (value := message.get(name)):
+            continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str):
                 yield writer.text(item)
             elif isinstance(item, dict):
                 yield _part(item, writer)
+        break  # some libraries write the same parts under two names
     calls = message.get("tool_calls")
     for item in calls if isinstance(calls, list) else []:
         if isinstance(item, dict):

@@ -36,6 +36,15 @@ _PENDING: Final = "pending_span"
 _PENDING_PARENT: Final = "logfire.pending_parent_id"
 _SPAN_TYPE: Final = "logfire.span_type"
 _SPAN_ID_LENGTH: Final = 8
+# Values of enums: a look-up costs more than all comparisons with them.
+_WORKFLOW: Final = StepKind.STEP_KIND_WORKFLOW
+_MODEL_REQUEST: Final = StepKind.STEP_KIND_MODEL_REQUEST
+_TOOL: Final = StepKind.STEP_KIND_TOOL
+_AGENT: Final = StepKind.STEP_KIND_AGENT
+_RUNNING: Final = RunState.RUN_STATE_RUNNING
+_SUCCEEDED: Final = RunState.RUN_STATE_SUCCEEDED
+_OK: Final = Status.STATUS_CODE_OK
+_ERROR: Final = Status.STATUS_CODE_ERROR
 
 
 class SpanReading(NamedTuple):
@@ -78,12 +87,12 @@ def read_span(span: Span, resource: Mapping[str, Any], scope: str) -> SpanReadin
         return _other(found.name(Meaning.NAME) or name, found.name(Meaning.CONVERSATION), state, error)
     if Meaning.EVENTS in found.values:
         add_listed(found)
-    kind = found.kind or named or found.implied or StepKind.STEP_KIND_WORKFLOW
-    is_request = kind == StepKind.STEP_KIND_MODEL_REQUEST
+    kind = found.kind or named or found.implied or _WORKFLOW
+    is_request = kind == _MODEL_REQUEST
     owner = to_id(span.span_id.hex()) or "span"
-    tool = tool_of(found, owner, name, state) if kind == StepKind.STEP_KIND_TOOL else None
+    tool = tool_of(found, owner, name, state) if kind == _TOOL else None
     model, agent_name = found.name(Meaning.MODEL), found.name(Meaning.AGENT_NAME)
-    shown = tool.call.tool_name if tool else agent_name if kind == StepKind.STEP_KIND_AGENT else ""
+    shown = tool.call.tool_name if tool else agent_name if kind == _AGENT else ""
     return SpanReading(
         name=shown or found.name(Meaning.NAME) or name,
         kind=kind,
@@ -127,18 +136,18 @@ def pending_of(span: Span) -> tuple[bytes, bytes] | None:
 
 def _other(name: str, conversation_id: str, state: "RunState.ValueType", error: Error | None) -> SpanReading:
     """Return the reading of a span that is no agent's, which is quick: most are such."""
-    kind = StepKind.STEP_KIND_WORKFLOW
+    kind = _WORKFLOW
     return SpanReading(name, kind, False, "", "", "", conversation_id, state, error, "", "", (), None, None, ())
 
 
 def _end_of(span: Span, found: Findings | None) -> tuple["RunState.ValueType", Error | None]:
     """Return how a span ended, and what went wrong."""
     if not span.end_time_unix_nano or (found is not None and found.values.get(Meaning.SPAN_TYPE) == _PENDING):
-        return RunState.RUN_STATE_RUNNING, None
+        return _RUNNING, None
     exception = found.exception if found is not None else None
     code = span.status.code
-    if code == Status.STATUS_CODE_OK or (code != Status.STATUS_CODE_ERROR and exception is None):
-        return RunState.RUN_STATE_SUCCEEDED, None
+    if code == _OK or (code != _ERROR and exception is None):
+        return _SUCCEEDED, None
     error = described(exception or found or Findings(), span.status.message, "failed")
     if not error.type and found is not None:
         error.type = found.name(Meaning.ERROR_TYPE)
