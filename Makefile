@@ -9,7 +9,7 @@ CORE_TESTS = tests/contract tests/server/rpc tests/server/store tests/server/str
 .DEFAULT_GOAL := help
 # Empty, whatever the environment says: each of the hundreds of processes of a test run would compile every module.
 export PYTHONDONTWRITEBYTECODE =
-.PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto sync chaos bench clean
+.PHONY: help demo serve cluster test conformance test-clients coverage check check-clients check-oldest docs proto protoset release sync chaos bench clean
 .PHONY: test-typescript check-typescript test-go check-go test-java check-java test-rust check-rust
 
 help: ## List the targets
@@ -85,6 +85,12 @@ proto: .venv-proto/.ready client/typescript/node_modules/.ready ## Generate the 
 	client/typescript/generate
 	client/go/generate
 	client/rust/generate
+
+protoset: .venv-proto/.ready ## Write the contract as a descriptor set, build/lavant.protoset
+	protos/describe build/lavant.protoset
+
+release: .venv/.ready .venv-proto/.ready client/typescript/node_modules/.ready ## Set the version of all packages and build them in build/release: make release VERSION=1.2.3
+	.venv/bin/python -m release.packages '$(VERSION)'
 
 sync: .venv/.ready ## Write the blocking client from the asynchronous one
 	.venv/bin/python client/unasync.py
