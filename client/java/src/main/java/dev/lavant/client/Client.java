@@ -33,7 +33,8 @@ public final class Client implements AutoCloseable {
         }
         boolean isPrivate = builder.tls != null || builder.isInsecure;
         Credential credential = new Credential(key, builder.token, isPrivate, targets);
-        ConnectionPool pool = new ConnectionPool(new Dialer(targets, builder.tls)::dial, builder.callsPerConnection);
+        Dialer dialer = new Dialer(targets, builder.tls);
+        ConnectionPool pool = new ConnectionPool(dialer::dial, builder.callsPerConnection, System::nanoTime);
         calls = new Calls(pool, credential, builder.timeout, builder.threads);
         runs = new Runs(calls);
         scores = new Scores(calls);

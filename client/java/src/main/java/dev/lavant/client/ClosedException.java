@@ -5,6 +5,10 @@ public final class ClosedException extends LavantException {
     private static final long serialVersionUID = 1L;
 
     ClosedException(String what) {
-        super("the " + what + " is closed");
+        this(what, null);
+    }
+
+    ClosedException(String what, Throwable cause) {
+        super("the " + what + " is closed", cause);
     }
 }

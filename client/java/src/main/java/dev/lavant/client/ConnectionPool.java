@@ -6,6 +6,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 
 /**
@@ -18,16 +19,19 @@ final class ConnectionPool {
 
     private final Supplier<Connection> dial;
     private final int limit;
+    private final LongSupplier nanoTime;
     private final ReentrantLock lock = new ReentrantLock();
     private final List<Connection> forLong = new ArrayList<>();
     private final Set<Connection> all = new HashSet<>();
     private Connection forShort;
-    private long reconnectTime = System.nanoTime();
+    private long reconnectTime;
     private boolean isClosed;
 
-    ConnectionPool(Supplier<Connection> dial, int limit) {
+    ConnectionPool(Supplier<Connection> dial, int limit, LongSupplier nanoTime) {
         this.dial = dial;
         this.limit = limit;
+        this.nanoTime = nanoTime;
+        this.reconnectTime = nanoTime.getAsLong();
     }
 
     /** Return the connection of short calls, already counted; release it after the call. */
@@ -111,7 +115,7 @@ final class ConnectionPool {
             used.add(forShort);
         }
         used.stream().filter(Connection::hasFailed).forEach(this::retire);
-        long now = System.nanoTime();
+        long now = nanoTime.getAsLong();
         if (now - reconnectTime >= RECONNECT_INTERVAL) {
             reconnectTime = now;
             all.forEach(Connection::reconnect);

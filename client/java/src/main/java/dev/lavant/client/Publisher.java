@@ -171,7 +171,7 @@ final class Publisher {
                 throw refused.again();
             }
             if (failure != null) {
-                throw new ClosedException("producer");
+                throw new ClosedException("producer", failure);
             }
             if (condition.getAsBoolean()) {
                 return;
