@@ -27,10 +27,14 @@ final class Closer {
         this.parent = null;
     }
 
-    /** Create the switch of an object that ends with another one; throws ClosedException if that has ended. */
+    /** Create the switch of an object that ends with another one, once it is attached. */
     Closer(Closer parent, String what) {
         this.what = what;
         this.parent = parent;
+    }
+
+    /** Let this end with its parent: from here on the parent holds it. Throws ClosedException if the parent has ended. */
+    void attach() {
         parent.add(byParent);
     }
 

@@ -71,6 +71,7 @@ abstract class FrameReader<Response> {
         boolean isOver = true;
         try {
             if (call == null) {
+                closer.attach(); // here, so that a stream that is never read holds nothing
                 closer.sleep(pause);
                 pause = Duration.ZERO;
                 retries.begin();

@@ -62,6 +62,7 @@ final class Publisher {
         outbox = new Outbox(address.build());
         closer = new Closer(calls.closer, "producer");
         closer.add(this::stop);
+        closer.attach();
     }
 
     /**

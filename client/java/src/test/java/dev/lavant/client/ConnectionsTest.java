@@ -71,7 +71,7 @@ final class ConnectionsTest {
     @Test
     void call_noServer_failsWhenItsTimeIsOver() {
         try (Client client =
-                Client.builder().targets(NOBODY).timeout(Duration.ofMillis(300)).build()) {
+                Client.builder().targets(NOBODY).timeout(Duration.ofSeconds(3)).build()) {
             CallException failed =
                     assertThrows(CallException.class, () -> client.runs().get("run"));
             assertEquals(Status.Code.UNAVAILABLE, failed.code());
@@ -99,7 +99,7 @@ final class ConnectionsTest {
         AtomicInteger asked = new AtomicInteger();
         try (Client client = Client.builder()
                 .targets(TestServer.shared().target())
-                .timeout(Duration.ofSeconds(1))
+                .timeout(Duration.ofSeconds(3))
                 .token(() -> {
                     asked.incrementAndGet();
                     throw new IllegalStateException("secret");

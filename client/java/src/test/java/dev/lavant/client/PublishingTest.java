@@ -16,7 +16,12 @@ import dev.lavant.v1.Role;
 import dev.lavant.v1.Run;
 import dev.lavant.v1.RunState;
 import dev.lavant.v1.TextDelta;
+import java.time.Clock;
 import java.time.Duration;
+import java.time.Instant;
+import java.time.ZoneOffset;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
@@ -133,6 +138,31 @@ final class PublishingTest {
             ExecutionException failed = assertThrows(ExecutionException.class, publishing::get);
             assertEquals(ClosedException.class, failed.getCause().getClass());
             assertThrows(ClosedException.class, () -> run.publish(note(0)));
+        }
+    }
+
+    @Test
+    void publish_ownClockAndIds_areThoseOfTheEvents() {
+        Instant time = Instant.ofEpochSecond(1_700_000_000L, 5_000);
+        ProducerOptions producer = ProducerOptions.builder()
+                .id("p")
+                .epoch(3)
+                .clock(Clock.fixed(time, ZoneOffset.UTC))
+                .build();
+        try (Client client = client();
+                RunProducer run = client.runs()
+                        .start(
+                                "noter",
+                                StartOptions.builder().producer(producer).build())) {
+            run.publish(note(0).toBuilder().setEventId("mine").build());
+            run.finish();
+            List<String> ids = new ArrayList<>();
+            for (Event event : client.runs().events(run.id())) {
+                ids.add(event.getEventId());
+                assertEquals(time.getEpochSecond(), event.getEventTime().getSeconds());
+                assertEquals(time.getNano(), event.getEventTime().getNanos());
+            }
+            assertEquals(List.of("p.3.1", "mine", "p.3.3"), ids);
         }
     }
 

@@ -75,6 +75,15 @@ final class TextProjectionTest {
     }
 
     @Test
+    void text_ofAgentsAfterTheRunsOwnText_isLeftOut() {
+        expect(
+                "I will ask.",
+                whole("m", "", "I will ask."),
+                step("agent", "", StepKind.STEP_KIND_AGENT, 1),
+                whole("n", "agent", "I searched."));
+    }
+
+    @Test
     void text_ofAgentsThatHandOver_isKept() {
         expect(
                 "One. Two.",
