@@ -57,6 +57,7 @@ TEXTS = (
     '[{"score": NaN, "parts": [{"type": "tool_call", "name": null, "arguments": Infinity}]}]',
     '{"message": {"message": {"message": "deep"}}}',
     "9" * 5_000,
+    "[" + "9" * 1_000 + "]",
     "true",
     "null",
     '"text"',
