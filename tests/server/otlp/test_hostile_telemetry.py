@@ -208,14 +208,15 @@ def test_damaged_spans_of_libraries_read_within_the_contract(fixture: str) -> No
 
 
 LARGE_TEXT = "x" * (2 << 20)
-CALL = {"type": "tool_call", "id": "i" * 500, "name": "n" * 500, "arguments": "{"}
+CALL = {"type": "tool_call", "id": "é" * 1_100, "name": "é" * 300, "arguments": "{"}
 OUTPUT = "gen_ai.output.messages"
 LARGE: dict[str, Callable[[], dict[str, Any]]] = {
     "a text of 2 MiB": lambda: {OUTPUT: "é" * (1 << 20)},
     "an input of 2 MiB": lambda: {"gen_ai.input.messages": json.dumps([{"content": "x" * 900}] * 2_200)},
     "a message of 2 MiB": lambda: {OUTPUT: json.dumps([{"content": "é" * (1 << 20)}], ensure_ascii=False)},
     "arguments of 2 MiB": lambda: {"gen_ai.tool.call.arguments": json.dumps([LARGE_TEXT])},
-    "thousands of calls": lambda: {OUTPUT: json.dumps([{"parts": [CALL] * 3_000}])},
+    "many texts": lambda: {OUTPUT: json.dumps([{"parts": [{"type": "text", "content": "x" * 4_000}] * 500}])},
+    "a thousand calls": lambda: {OUTPUT: json.dumps([{"parts": [CALL] * 1_100}])},
     "an explanation of 2 MiB": lambda: {"gen_ai.evaluation.name": "n", "gen_ai.evaluation.explanation": LARGE_TEXT},
     "10,000 attributes": lambda: {f"llm.output_messages.{index}.message.content": "x" for index in range(10_000)},
     "a path of many names": lambda: {"llm.output_messages.0" + ".x" * 10_000: "x"},
