@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import typer
+from google.protobuf import descriptor_pool, json_format
+from google.protobuf.message_factory import GetMessageClass
 
 from docs.snippets import ROOT, pages_with, snippets
 from lavant.client import AsyncClient
@@ -24,7 +26,7 @@ from support.server import Server, serving
 
 LIMIT = 120.0
 RUN_ID = "run-of-the-pages"
-OTHER_PROGRAMS = {"curl"}
+OTHER_PROGRAMS = {"curl", "buf", "ghz", "grpc-health-probe", "grpcurl"}
 
 
 def lines(page: str, *, run: bool) -> list[str]:
@@ -53,7 +55,21 @@ def problems(words: list[str]) -> list[str]:
             return [f"serve has no {flag}" for flag in flags if flag.startswith("--") and flag not in known]
         case ["lavant", *rest]:
             return parse(rest)
+    if call := re.search(r"lavant\.v1\.\w+[./]\w+", " ".join(words)):
+        return bad_request(call[0].replace("/", "."), words)
     return [] if words[0] in OTHER_PROGRAMS else [f"{words[0]} is not known here"]
+
+
+def bad_request(method: str, words: list[str]) -> list[str]:
+    """Return what is wrong with a call by a gRPC tool: its method, or the JSON of its request."""
+    flag = next((flag for flag in ("-d", "--data") if flag in words), None)
+    try:
+        found = descriptor_pool.Default().FindMethodByName(method) if flag or "describe" in words else None
+        if flag and found:
+            json_format.Parse(words[words.index(flag) + 1], GetMessageClass(found.input_type)())
+    except (KeyError, json_format.ParseError) as error:
+        return [f"{type(error).__name__}: {error}"]
+    return []
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -78,7 +94,15 @@ def test_the_commands_of_a_page_exist(page: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["make nothing", "pip install '.[nothing]'", "lavant serve --nothing 1", "lavant runs --nothing", "rm -rf x"],
+    [
+        "grpcurl -d '{\"run_id\": 1}' localhost:7447 lavant.v1.RunService/GetRun",
+        "buf curl --data '{}' http://localhost:7447/lavant.v1.RunService/Nothing",
+        "make nothing",
+        "pip install '.[nothing]'",
+        "lavant serve --nothing 1",
+        "lavant runs --nothing",
+        "rm -rf x",
+    ],
 )
 def test_a_command_that_does_not_exist_is_seen(line: str) -> None:
     assert problems(commands(line)[0])
