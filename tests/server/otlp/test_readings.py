@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from lavant.server.otlp.readings import MessageReading, pending_of, read_span
-from lavant.v1.event_pb2 import MessagePart, Role, Score, StepKind, ToolCall, ToolCallOutcome
+from lavant.v1.event_pb2 import Evaluator, MessagePart, Role, Score, StepKind, ToolCall, ToolCallOutcome
 from lavant.v1.run_pb2 import Error, RunState, TokenUsage
 from server.otlp.spans import SPAN_ID, reading_of, span_of
 
@@ -174,16 +174,29 @@ def test_state_follows_from_end_status_and_exceptions(settings: Any, state: Any,
     assert (reading.state, reading.error) == (state, error)
 
 
-def test_scores_are_read_from_events() -> None:
-    events = {
-        "gen_ai.evaluation.result": {
-            "gen_ai.evaluation.name": "relevance",
-            "gen_ai.evaluation.score.value": 0.75,
-            "gen_ai.evaluation.explanation": "mostly on topic",
-        }
-    }
-    reading = reading_of(CHAT, events=events)
-    assert reading.scores == (Score(name="relevance", number=0.75, explanation="mostly on topic"),)
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ({"score.value": 0.75, "explanation": "on topic"}, Score(name="tone", number=0.75, explanation="on topic")),
+        ({"score.value": 0.75, "score.label": "fair"}, Score(name="tone", number=0.75, explanation="fair")),
+        ({"score.value": 1, "score.label": "pass"}, Score(name="tone", passed=True)),
+        ({"score.label": "fail"}, Score(name="tone", passed=False)),
+        ({"score.label": "rude"}, Score(name="tone", label="rude")),
+        (
+            {"explanation": "no key", "evaluator.version": "2"},
+            Score(
+                name="tone",
+                explanation="no key",
+                error=Error(message="no key", type="AuthError"),
+                evaluator=Evaluator(name="tone", version="2"),
+            ),
+        ),
+    ],
+)
+def test_result_of_an_evaluation_is_a_score(said: dict[str, Any], score: Score) -> None:
+    attributes = {f"gen_ai.evaluation.{name}": value for name, value in {"name": "tone", **said}.items()}
+    attributes["error.type"] = "AuthError"
+    assert reading_of(CHAT, events={"gen_ai.evaluation.result": attributes}).scores == (score,)
 
 
 def test_pending_span_announces_its_parent_as_running() -> None:

@@ -126,19 +126,21 @@ def score_of(found: Findings) -> Score | None:
     if not name:
         return None
     number, label = found.number(Meaning.SCORE_VALUE), found.name(Meaning.SCORE_LABEL)
-    score = Score(name=name, explanation=found.text(Meaning.SCORE_EXPLANATION)[:MAX_TEXT])
+    reason = found.text(Meaning.SCORE_EXPLANATION)
+    score = Score(name=name, explanation=reason[:MAX_TEXT])
     if version := found.name(Meaning.EVALUATOR_VERSION):
         score.evaluator.CopyFrom(Evaluator(name=name, version=version))
     if number is not None and label.lower() in _PASSED and number in (0, 1):
         score.passed = bool(number)
     elif number is not None:
         score.number = number
+        score.explanation = score.explanation or label
     elif label.lower() in _PASSED:
         score.passed = _PASSED[label.lower()]
     elif label:
         score.label = label
     else:
-        score.error.CopyFrom(described(found, "", "the evaluator reported no value"))
+        score.error.CopyFrom(described(found, reason, "the evaluator reported no value"))
     return score
 
 
