@@ -150,7 +150,8 @@ async def test_rotation_under_many_streams_cuts_none(tmp_path: Path, authority: 
         firsts = await asyncio.gather(*(call.read() for call in calls))
         assert all(firsts)
 
-        successor = Authority(tmp_path / "tls")  # the same files, all of them new
+        successor = Authority(tmp_path / "tls")  # the same files, all of them new; the CA before stays beside this one
+        successor.path.write_bytes(successor.pem + authority.pem)
         pair = successor.server()
         successor_client = successor.issue("client", "worker.example.org")
         await wait_until_rotated(server, clock, der(pair), successor.context(successor_client))

@@ -5,10 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lavant.server.app.certificates import Certificates
 from lavant.server.app.settings import Settings
 from lavant.server.auth.access_tokens import AccessTokens
 from lavant.server.auth.audit import Audit
 from lavant.server.auth.authentication import Authenticate, Authentication, open_to_all
+from lavant.server.auth.client_authorities import ClientAuthorities
 from lavant.server.auth.keys import Keys
 from lavant.server.auth.label_keys import LabelKeys
 from lavant.server.auth.mtls import CertificatePrincipals
@@ -31,6 +33,7 @@ class Access:
 
     authenticate: Authenticate
     by_certificate: CertificatePrincipals | None
+    authorities: ClientAuthorities | None
     keys: Keys
     tokens: AccessTokens
     quotas: Quotas
@@ -41,7 +44,12 @@ class Access:
 
 @asynccontextmanager
 async def access(
-    settings: Settings, engine: Engine, signer: Signer, clock: Clock, metrics: ServerMetrics
+    settings: Settings,
+    engine: Engine,
+    signer: Signer,
+    clock: Clock,
+    metrics: ServerMetrics,
+    certificates: Certificates | None,
 ) -> AsyncIterator[Access]:
     """Yield what decides about calls. Raises StartError if a file of credentials cannot be read."""
     async with AsyncExitStack() as stack:
@@ -56,6 +64,11 @@ async def access(
             table = CertificatePrincipals(settings.mtls_principals, clock, calls.revoke, calls.allow)
             by_certificate = await stack.enter_async_context(table)
 
+        authorities = None
+        if certificates is not None and certificates.client_ca is not None:
+            authorities = ClientAuthorities(certificates.client_ca, calls.end_refused)
+            certificates.on_client_ca(authorities.replace)
+
         def is_revoked(credential_id: str) -> bool:
             is_gone = by_certificate is not None and by_certificate.is_gone(credential_id)
             return is_gone or keys.is_revoked(credential_id)
@@ -65,7 +78,7 @@ async def access(
         if settings.auth:
             jwts = await _jwts(stack, settings, clock) if "jwt" in settings.auth else None
             authenticate = Authentication(keys if "keys" in settings.auth else None, jwts, tokens)
-        yield Access(authenticate, by_certificate, keys, tokens, quotas, run_quotas, calls, audit)
+        yield Access(authenticate, by_certificate, authorities, keys, tokens, quotas, run_quotas, calls, audit)
 
 
 async def _jwts(stack: AsyncExitStack, settings: Settings, clock: Clock) -> "JWTAuthentication":

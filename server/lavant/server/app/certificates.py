@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -55,6 +56,16 @@ class Certificates(Periodic):
         except _Unusable as error:
             raise StartError(str(error)) from None
         self._fetched = self._current
+        self._on_client_ca: list[Callable[[bytes], None]] = []
+
+    @property
+    def client_ca(self) -> bytes | None:
+        """The CAs of clients, as PEM."""
+        return self._current.contents.client_ca
+
+    def on_client_ca(self, callback: Callable[[bytes], None]) -> None:
+        """Call back with the CAs of clients, as PEM, whenever they have changed."""
+        self._on_client_ca.append(callback)
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a gRPC server: TLS 1.2 or later."""
@@ -84,8 +95,11 @@ class Certificates(Periodic):
                 self._complaint = str(error)
                 _log.error("certificate_not_reloaded", error=self._complaint)
             return
-        self._current, self._complaint = loaded, ""
+        before, self._current, self._complaint = self.client_ca, loaded, ""
         _log.info("certificate_reloaded", cert=str(self._files.cert))
+        if self.client_ca is not None and self.client_ca != before:
+            for callback in self._on_client_ca:
+                callback(self.client_ca)
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Return the configuration if it is new. gRPC's threads call this in each handshake."""

@@ -35,6 +35,7 @@ def http_listener(
             access.audit,
             Isolation(hosts=hosts, origins=settings.http_origins),
             access.by_certificate,
+            access.authorities,
         ),
         tls=None if certificates is None else certificates.http_context(),
         max_connections=settings.max_connections,

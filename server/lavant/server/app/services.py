@@ -142,7 +142,9 @@ def _grpc_server(parts: Parts, services: Sequence[Service], health_service: Heal
     settings, access = parts.settings, parts.access
     scopes = {method: needed for service in services for method, needed in service.scopes().items()}
     limits = CallLimits(settings.max_streams + _MAX_UNARY_CALLS, settings.max_publishing_calls, settings.peer_share)
-    admission = CallAdmission(access.authenticate, scopes, limits, access.audit, access.by_certificate)
+    admission = CallAdmission(
+        access.authenticate, scopes, limits, access.audit, access.by_certificate, access.authorities
+    )
     server = aio.server(interceptors=(admission, *parts.interceptors), options=server_options(settings))
     server.add_generic_rpc_handlers(
         tuple(service.handlers(access.quotas, access.audit, limits.receiving) for service in services)

@@ -66,7 +66,9 @@ async def running(
         census = await stack.enter_async_context(
             Census(engine, clock, leases, scores.rules, scores.rules_of, scores.statuses.of, with_rules)
         )
-        callers = await stack.enter_async_context(access(settings, engine, token_keys.signer, clock, metrics))
+        callers = await stack.enter_async_context(
+            access(settings, engine, token_keys.signer, clock, metrics, certificates)
+        )
         app = compose(
             Parts(
                 settings=settings,

@@ -10,11 +10,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lavant.server.auth.access_tokens import TOKEN_PREFIX
 from lavant.server.auth.audit import DENIALS, Audit, CallSource
 from lavant.server.auth.authentication import Authenticate
+from lavant.server.auth.client_authorities import CERTIFICATE, ClientAuthorities
 from lavant.server.auth.mtls import CertificatePrincipals
 from lavant.server.auth.principal import CALLER, Principal, unauthenticated
 from lavant.server.errors import ServiceError
 from lavant.server.http.errors import to_response
-from lavant.server.http.listener import CERTIFICATE_NAMES
+from lavant.server.http.listener import CERTIFICATE_NAMES, PEER_CERTIFICATE
 from lavant.server.streaming.peers import PEER
 
 _API = "/api/"
@@ -36,11 +37,13 @@ class RequestAdmission:
         streams: Collection[re.Pattern[str]],
         audit: Audit,
         by_certificate: CertificatePrincipals | None = None,
+        authorities: ClientAuthorities | None = None,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._streams = streams
         self._by_certificate = by_certificate
+        self._authorities = authorities
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,6 +60,9 @@ class RequestAdmission:
         await self._app(scope, receive, send)
 
     def _principal(self, scope: Scope) -> Principal:
+        if self._authorities is not None:
+            CERTIFICATE.set(scope["state"].get(PEER_CERTIFICATE, b""))
+            self._authorities.check(CERTIFICATE.get())
         given = self._credentials(scope)
         if given is None and self._by_certificate is not None:
             return self._by_certificate(scope["state"].get(CERTIFICATE_NAMES, ()))

@@ -18,6 +18,7 @@ from lavant.server.streaming.peers import PeerLimit
 
 HEAD_LIMIT = 20.0  # seconds from the start of a connection, or the end of a response, to a complete request head
 CERTIFICATE_NAMES = "certificate_names"  # of the client, in the state of an ASGI scope
+PEER_CERTIFICATE = "certificate"  # of the client, in DER, in the same
 _LONGEST_HEAD = 32 << 10
 _HANDSHAKE_LIMIT = 10  # seconds
 _REFUSED_POLITELY = 100  # connections beyond the maximum that are answered with 503; more are closed at once
@@ -52,7 +53,8 @@ class Connection(H11Protocol):
         """Start to wait for a request, or close the connection if there are too many."""
         super().connection_made(transport)
         if certificate := transport.get_extra_info("peercert"):
-            self.app_state = {CERTIFICATE_NAMES: names_of_http_peer(certificate)}
+            der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            self.app_state = {CERTIFICATE_NAMES: names_of_http_peer(certificate), PEER_CERTIFICATE: der}
         if len(self.connections) > self._max_connections + _REFUSED_POLITELY:
             transport.abort()  # silent connections would hold file descriptors that other listeners need
             return

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from lavant.server.auth.audit import Audit
 from lavant.server.auth.authentication import Authenticate
+from lavant.server.auth.client_authorities import ClientAuthorities
 from lavant.server.auth.mtls import CertificatePrincipals
 from lavant.server.auth.quotas import Quotas
 from lavant.server.errors import ServiceError, report_internal_error
@@ -34,6 +35,7 @@ def site(
     audit: Audit,
     isolation: Isolation,
     by_certificate: CertificatePrincipals | None = None,
+    authorities: ClientAuthorities | None = None,
 ) -> ASGIApp:
     """Return the application that serves the public HTTP address."""
     description = cache(lambda: document(endpoints))  # made when it is first asked for, not at start-up
@@ -51,9 +53,8 @@ def site(
         *(endpoint.route(quotas, audit) for endpoint in endpoints),
     ]
     streams = [endpoint.pattern() for endpoint in endpoints if endpoint.returns is None]
-    return Guard(
-        RequestAdmission(WhilePresent(application(routes)), authenticate, streams, audit, by_certificate), isolation
-    )
+    app = WhilePresent(application(routes))
+    return Guard(RequestAdmission(app, authenticate, streams, audit, by_certificate, authorities), isolation)
 
 
 def application(routes: Sequence[BaseRoute]) -> ASGIApp:

@@ -10,6 +10,7 @@ from grpc import aio
 
 from lavant.server.auth.audit import DENIALS, Audit, CallSource
 from lavant.server.auth.authentication import Authenticate
+from lavant.server.auth.client_authorities import CERTIFICATE, ClientAuthorities, der_of_grpc_peer
 from lavant.server.auth.mtls import CertificatePrincipals, names_of_grpc_peer
 from lavant.server.auth.principal import CALLER, Principal, Scope, unauthenticated
 from lavant.server.errors import ServiceError, invalid_field, report_internal_error
@@ -40,12 +41,14 @@ class CallAdmission(aio.ServerInterceptor):
         limits: CallLimits,
         audit: Audit,
         by_certificate: CertificatePrincipals | None = None,
+        authorities: ClientAuthorities | None = None,
     ) -> None:
         self._authenticate = authenticate
         self._scopes = scopes
         self._limits = limits
         self._audit = audit
         self._by_certificate = by_certificate
+        self._authorities = authorities
         self._admitting: dict[str, tuple[_Handler, _Handler]] = {}  # by method: its handler, and the one that admits
 
     async def intercept_service(
@@ -93,13 +96,16 @@ class CallAdmission(aio.ServerInterceptor):
 
         Both are of calls with many requests: gRPC would read the request of another call before any handler runs.
         """
-        limits, by_certificate = self._limits, self._by_certificate
+        limits, by_certificate, authorities = self._limits, self._by_certificate, self._authorities
         calls = limits.of_method(method)
         is_health = method.startswith(HEALTH)
         serializers = (handler.request_deserializer, handler.response_serializer)
 
         def admit(context: _Context) -> None:
             limits.enter(calls, context)
+            if authorities is not None and not is_health:
+                CERTIFICATE.set(der_of_grpc_peer(context.auth_context()))
+                authorities.check(CERTIFICATE.get())
             if by_certificate is not None and not is_health and CALLER.get(None) is None:
                 # gRPC shows the certificate to handlers only.
                 self._enter(by_certificate(names_of_grpc_peer(context.auth_context())), method)

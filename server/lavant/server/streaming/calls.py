@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
+from lavant.server.auth.client_authorities import CERTIFICATE
 from lavant.server.auth.principal import ANONYMOUS, CALLER, Principal, unauthenticated
 from lavant.server.auth.quotas import Quota, Quotas
 from lavant.server.clock import Clock, Timer
@@ -45,6 +46,7 @@ class OpenCall:
         self.is_stalled = False
         self.on_drain = on_drain
         self.credential_id = credential_id
+        self.certificate = CERTIFICATE.get()
         self._task = asyncio.current_task()
         self._cancelling = 0 if self._task is None else self._task.cancelling()
         self._error: ServiceError | None = None
@@ -142,6 +144,14 @@ class Calls:
     def allow(self, credential_id: str) -> None:
         """Admit calls of a credential again that was revoked."""
         self._revoked.discard(credential_id)
+
+    def end_refused(self, check: Callable[[bytes], None]) -> None:
+        """End the open calls of certificates that a check raises an error for, with that error."""
+        for entry in tuple(self._open):
+            try:
+                check(entry.certificate)
+            except ServiceError as error:
+                entry.end(error)
 
     def _end_once_expired(self, entry: OpenCall, expires_ns: int | None) -> Timer | None:
         """End a call shortly after its credential has expired, unless it has ended by itself, as calls do."""
