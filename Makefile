@@ -25,7 +25,7 @@ cluster: .venv/.ready ## Run replicas on NATS servers behind Envoy, and the demo
 	PYTHONPATH=tests .venv/bin/python client/examples/cluster.py $(ARGS)
 
 test: .venv/.ready ## Run the tests, e.g. make test ARGS='-k resume'
-	.venv/bin/python -m pytest --numprocesses auto $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python tests/conformance/drivers/python_client.py'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
@@ -49,7 +49,7 @@ test-rust: .venv/.ready
 	$(MAKE) --no-print-directory conformance CLIENT=build/rust/debug/examples/conformance
 
 coverage: .venv/.ready ## Report the lines of the core that no test runs; fails below pyproject.toml's fail_under
-	.venv/bin/python -m pytest --quiet --numprocesses auto --cov --cov-report=term $(CORE_TESTS) $(ARGS)
+	.venv/bin/python -m pytest --quiet --numprocesses auto --dist worksteal --cov --cov-report=term $(CORE_TESTS) $(ARGS)
 
 check: .venv/.ready .venv-proto/.ready ## Lint, format, types, contract, generated code, import direction
 	.venv/bin/ruff check .

@@ -16,6 +16,7 @@ from lavant.v1.run_pb2 import Run
 from support.events import batch_of, message_started, run_started
 
 KEY = RunKey("acme", "run")
+PATIENCE = 30.0
 
 
 @contextmanager
@@ -61,7 +62,7 @@ async def watch_changes_of(engine: Engine, key: RunKey, callback: Callable[[Noti
         begun.set()
 
     watch = engine.watch(key, call_back)
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     return watch
 
 
@@ -70,7 +71,7 @@ async def pending_cancel(engine: Engine, key: RunKey = KEY) -> str | None:
     snapshots: asyncio.Queue[Notice] = asyncio.Queue()
     watch = engine.watch(key, snapshots.put_nowait)
     try:
-        return (await asyncio.wait_for(snapshots.get(), 5)).cancel_reason
+        return (await asyncio.wait_for(snapshots.get(), PATIENCE)).cancel_reason
     finally:
         watch.close()
 

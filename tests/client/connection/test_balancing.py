@@ -54,7 +54,7 @@ async def test_who_was_cut_goes_to_the_other(ways: tuple[Proxy, Proxy]) -> None:
 
 async def test_a_server_that_hangs_is_passed_over(ways: tuple[Proxy, Proxy], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(async_transport, "UNANSWERED", 0.1)
-    async with AsyncClient([way.target for way in ways], timeout=3) as client:
+    async with AsyncClient([way.target for way in ways], timeout=6) as client:
         run = await client.runs.create("agent")
         async with asyncio.timeout(LIMIT):
             while not all(way.connections for way in ways):

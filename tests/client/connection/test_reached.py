@@ -5,13 +5,18 @@ import socket
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
 import pytest
 
 from lavant.client import AsyncClient, IdleTimeout, StreamCut, StreamTimeout, Unavailable
+from lavant.v1 import run_service_pb2
+from lavant.v1.run_service_pb2 import GetRunRequest
+from support.scripted import scripted
+from support.scripted_calls import ScriptedService
 from support.server import Server, ServerProcess, free_address, serving
 
 
-async def failure_at(target: str, *, timeout: float = 0.5, **settings: Any) -> str:
+async def failure_at(target: str, *, timeout: float = 1, **settings: Any) -> str:
     async with AsyncClient(target, timeout=timeout, **settings) as client:
         with pytest.raises(Unavailable) as caught:
             await client.runs.get("r")
@@ -48,6 +53,18 @@ async def test_a_peer_that_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as never_accepting:
         port = never_accepting.getsockname()[1]
         assert (await failure_at(f"127.0.0.1:{port}")).startswith("no answer came in time")
+
+
+async def test_a_last_attempt_without_an_answer_does_not_hide_the_cause() -> None:
+    async def get_run(_: GetRunRequest, context: Any) -> None:
+        if len(service.requests) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server starts")
+        await asyncio.Event().wait()
+
+    service = ScriptedService(run_service_pb2.DESCRIPTOR.services_by_name["RunService"], GetRun=get_run)
+    async with scripted(service) as target:
+        assert await failure_at(target) == "the server starts"
+    assert len(service.requests) > 1
 
 
 async def test_a_host_that_does_not_exist() -> None:

@@ -35,7 +35,7 @@ async def run_of(target: str, **settings: Any) -> str:
 
 async def failure(target: str, **settings: Any) -> str:
     """Why there is no connection."""
-    async with AsyncClient(target, timeout=0.5, **settings) as client:
+    async with AsyncClient(target, timeout=1, **settings) as client:
         with pytest.raises(Unavailable) as failed:
             await client.runs.get("run")
     return str(failed.value)

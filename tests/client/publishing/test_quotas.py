@@ -1,5 +1,6 @@
 """Quotas of the server: what a client publishes waits for them, and none of it is lost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from google.rpc.status_pb2 import Status
 
 from lavant.client import AsyncClient, QuotaExceeded
 from lavant.v1.event_service_pb2 import BatchAnswer, BatchReceipt, PublishEventsResponse
+from support.calls import until
+from support.clock import ManualClock
 from support.scripted import PublishAct, Script, played, status
 from support.server import serving
 
@@ -67,11 +70,16 @@ async def test_a_quota_that_is_used_up_is_no_outage(caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
-async def test_a_call_is_repeated_when_its_quota_is_free_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, tenant_runs_per_second=20) as server, AsyncClient(server.target) as client:
+async def test_a_call_is_repeated_when_its_quota_is_free_again(tmp_path: Path, clock: ManualClock) -> None:
+    async with (
+        serving(tmp_path, clock=clock, tenant_runs_per_second=20) as server,
+        AsyncClient(server.target) as client,
+        asyncio.TaskGroup() as calls,
+    ):
         for number in range(30):
-            await client.runs.create("agent", run_id=f"run-{number}")
-        assert server.app.metrics._server.quotas.refused["runs_per_second"]
+            calls.create_task(client.runs.create("agent", run_id=f"run-{number}"))
+        await until(lambda: bool(server.app.metrics._server.quotas.refused["runs_per_second"]))
+        clock.advance(1)
 
 
 async def test_a_quota_that_stays_used_up_is_raised(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ async def test_a_silent_producer_hears_of_a_request_to_cancel(
 async def test_single_calls(server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(async_transport, "UNANSWERED", 0.1)
     await begun(server)
-    async with AsyncClient(proxy.target, timeout=3) as client:
+    async with AsyncClient(proxy.target, timeout=6) as client:
         await client.runs.get("run")
         proxy.black_hole()
         assert (await client.runs.get("run")).id == "run"
@@ -183,7 +183,7 @@ async def test_single_calls(server: Server, proxy: Proxy, monkeypatch: pytest.Mo
 async def test_single_blocking_calls(server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "UNANSWERED", 0.1)
     await begun(server)
-    with Client(proxy.target, timeout=3) as client:
+    with Client(proxy.target, timeout=6) as client:
         await asyncio.to_thread(client.runs.get, "run")
         proxy.black_hole()
         assert (await asyncio.to_thread(client.runs.get, "run")).id == "run"

@@ -291,6 +291,7 @@ class Connection:
         deadline = self.clock.monotonic() + allowed
         patience = max(UNANSWERED, allowed / 3)
         backoff = self.new_backoff()
+        cause: LavantError | None = None
         while True:
             self.runtime()
             stubs = self._channels.first()
@@ -299,8 +300,11 @@ class Connection:
                 return self._ask(stubs, method(stubs), request, min(patience, left))
             except LavantError as error:
                 delay = backoff.next(error.retry_after)
+                if error.reason is not None or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    cause = error
                 if not is_cut(error) or self.clock.monotonic() + delay >= deadline:
-                    raise
+                    # The last attempt may have had no time to fail in the way of those before it.
+                    raise cause or error from None
             self.clock.sleep(delay)
 
     def pages(
