@@ -3,8 +3,9 @@
 from typing import Any, Final, NamedTuple
 
 from lavant.server.otlp.attributes import decoded, json_text
+from lavant.server.otlp.conversations import conversation_json, last_question
 from lavant.server.otlp.findings import Findings
-from lavant.server.otlp.messages import MessageReading, call_of, conversation_json, last_question, read_messages
+from lavant.server.otlp.messages import MessageReading, call_of, read_messages
 from lavant.server.otlp.vocabularies.vocabulary import Meaning
 from lavant.v1.event_pb2 import Evaluator, Score, StepKind, ToolCall, ToolCallOutcome
 from lavant.v1.run_pb2 import Error, RunState, TokenUsage

@@ -1,17 +1,15 @@
 """Messages of models in the shapes that libraries write them, as parts of the contract's messages."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from lavant.contract.json_values import bounded_text
 from lavant.contract.limits import MAX_VALUE_BYTES
 from lavant.contract.text import to_id, to_name, to_text
-from lavant.server.otlp.attributes import decoded, json_text, text, written
+from lavant.server.otlp.attributes import decoded, json_text, text
 from lavant.v1.event_pb2 import MessagePart, Role, ToolCall
 
 MAX_MESSAGES: Final = 128  # of one request; a model writes one for each choice
-MAX_INPUT_BYTES: Final = 64 << 10  # of the messages that a model is given: each request carries the whole conversation
 _MAX_PARTS: Final = 1_000
 _MAX_ORIGINAL_ID: Final = 1_024
 
@@ -28,7 +26,7 @@ ROLES: Final[Mapping[str, "Role.ValueType"]] = {
     "function": Role.ROLE_TOOL,
 }
 # Types of parts, by what they become. Of each, the names of its entries, in order of preference.
-_TEXTS: Final = frozenset({"text", "output_text", "input_text", "refusal"})
+TEXTS: Final = frozenset({"text", "output_text", "input_text", "refusal"})
 _TEXT: Final = ("content", "text", "refusal")
 _REASONINGS: Final = frozenset({"reasoning", "thinking", "reasoningContent"})
 _REASONING: Final = ("content", "thinking", "reasoning", "text", "summary", "reasoningText")
@@ -83,49 +81,6 @@ def call_of(call_id: Any, name: Any, arguments: Any, owner: str) -> ToolCall:
         arguments_json=json_text(arguments),
         original_id=original[:_MAX_ORIGINAL_ID] if original != allowed else "",
     )
-
-
-def conversation_json(messages: Any, instructions: Any = None) -> str:
-    """Return the messages that a model is given as JSON text: the latest ones, if they have over MAX_INPUT_BYTES.
-
-    The list begins with the instructions as the role "system", if they are separate, and with `{"omitted": 12}` where
-    12 messages are left out.
-    """
-    first = ""
-    if instructions is not None:
-        content = json_text(instructions, MAX_INPUT_BYTES)
-        first = f'{{"role":"system","{"parts" if content.startswith("[") else "content"}":{content}}}'
-    whole = json_text(messages, sys.maxsize)
-    if len(whole) * 4 <= MAX_INPUT_BYTES or len(whole.encode()) <= MAX_INPUT_BYTES:
-        if not first:
-            return whole
-        inner = whole.strip()[1:-1].strip() if whole.lstrip().startswith("[") else whole
-        return f"[{first},{inner}]" if inner else f"[{first}]"
-    found = decoded(messages)
-    if not isinstance(found, list):
-        return bounded_text(whole, MAX_INPUT_BYTES)
-    texts: list[str] = []
-    size = 0
-    for item in reversed(found):
-        latest = bounded_text(written(item), MAX_INPUT_BYTES)
-        size += len(latest.encode())
-        if texts and size > MAX_INPUT_BYTES:
-            texts.append(f'{{"omitted":{len(found) - len(texts)}}}')
-            break
-        texts.append(latest)
-    return f"[{','.join([first, *reversed(texts)] if first else reversed(texts))}]"
-
-
-def last_question(transcript: Any) -> Any:
-    """Return the last message of a person in a transcript; None if there is none."""
-    for message in reversed(transcript if isinstance(transcript, list) else []):
-        if isinstance(message, dict) and message.get("role") == "user":
-            parts = message.get("parts", message.get("content"))
-            if not isinstance(parts, list) or any(
-                isinstance(part, dict) and part.get("type") == "text" for part in parts
-            ):
-                return [message]
-    return None
 
 
 class _Writer:
@@ -217,7 +172,7 @@ def _part(item: Mapping[str, Any], writer: _Writer) -> MessagePart | None:
         kind, inner = next(iter(item.items()), ("", None))
         if isinstance(inner, dict):
             item = inner
-    if kind in _TEXTS:
+    if kind in TEXTS:
         return writer.text(_first((item,), _TEXT))
     if kind in _REASONINGS:
         return writer.reasoning(_reasoning(_first((item,), _REASONING)))
@@ -233,16 +188,12 @@ def _reasoning(value: Any) -> Any:
     return value
 
 
-def _is_text(item: Any) -> bool:
-    return isinstance(item, str) or (isinstance(item, dict) and to_text(item.get("type")) in _TEXTS)
-
-
 def _is_part(item: Any) -> bool:
     """Return whether an item is a part by its type, outside of any message."""
     if not isinstance(item, dict) or "role" in item or "parts" in item:
         return False
     kind = item.get("type")
-    return isinstance(kind, str) and (kind in _CALLS or kind in _REASONINGS or kind in _TEXTS)
+    return isinstance(kind, str) and (kind in _CALLS or kind in _REASONINGS or kind in TEXTS)
 
 
 def _first(holders: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> Any:
