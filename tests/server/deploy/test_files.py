@@ -11,7 +11,7 @@ from lavant.server.app.settings import Settings
 from support.shipped_nats import make_secrets
 
 DEPLOY = Path(__file__).parents[3] / "server" / "deploy"
-MANIFESTS = ("kubernetes/lavant.yaml", "kubernetes/nats.yaml")
+MANIFESTS = ("kubernetes/lavant.yaml", "kubernetes/nats.yaml", "kubernetes/envoy.yaml")
 
 
 def manifests(name: str) -> dict[str, Any]:
@@ -33,8 +33,12 @@ def test_every_variable_is_a_setting(name: str) -> None:
 def test_the_proxies_know_the_services_of_compose() -> None:
     replicas = {f"lavant-{number}" for number in range(2)}
     assert replicas < compose()["services"].keys()
-    for name in ("envoy.yaml", "nginx.conf"):
-        assert set(re.findall(r"lavant-\d", (DEPLOY / name).read_text())) == replicas
+    assert set(re.findall(r"lavant-\d", (DEPLOY / "nginx.conf").read_text())) == replicas
+    # Envoy finds all of them by one name, in compose and in Kubernetes.
+    name = manifests("kubernetes/lavant.yaml")["Service"]["metadata"]["name"]
+    assert all(compose()["services"][one]["networks"]["inside"]["aliases"] == [name] for one in replicas)
+    addresses = re.findall(r"address: (\S+), port_value", (DEPLOY / "envoy.yaml").read_text())
+    assert set(addresses) == {name, "0.0.0.0"}
 
 
 def test_callers_behind_a_proxy_share_its_address() -> None:

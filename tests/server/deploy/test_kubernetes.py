@@ -18,7 +18,7 @@ from server.deploy.kubernetes import faults
 
 DEPLOY = Path(__file__).parents[3] / "server" / "deploy"
 CHART = DEPLOY / "helm" / "lavant"
-MANIFESTS = ("lavant.yaml", "nats.yaml")
+MANIFESTS = ("lavant.yaml", "nats.yaml", "envoy.yaml")
 SQLITE = ("store=sqlite:////var/lib/lavant/lavant.db", "replicas=1")
 needs_helm = pytest.mark.skipif(
     shutil.which("helm") is None, reason="needs helm: go install helm.sh/helm/v3/cmd/helm@latest"
