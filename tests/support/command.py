@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from support import leaks
 from support.forks import Fork, can_fork
 
 LIMIT = 30.0
@@ -45,7 +46,8 @@ class Process:
         async with asyncio.timeout(LIMIT):
             out, err = await self._process.communicate(stdin)
         assert self._process.returncode is not None
-        return Ended(self._process.returncode, (out or b"").decode(), (err or b"").decode())
+        said, complaint = (out or b"").decode(), (err or b"").decode()
+        return Ended(self._process.returncode, leaks.printed(said), leaks.written(complaint))
 
     def kill(self) -> None:
         """Kill it if it still runs."""

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from grpc import aio
 
 from lavant.server.auth.access_tokens import AccessTokens
 from lavant.server.auth.keys import Keys
@@ -15,6 +16,7 @@ from lavant.server.errors import ServiceError
 from lavant.server.observability.prometheus import PrometheusMetrics
 
 _WORD = re.compile("[A-Za-z0-9]{12,}")
+_CREDENTIAL = re.compile(r"\b(?:lvk|lva)_[A-Za-z0-9_-]{40,}")
 
 _secrets: set[str] = set()  # the longest word of each, which is random
 _texts: set[str] = set()  # of errors and metrics, since the last report
@@ -24,6 +26,19 @@ def secret(text: str) -> str:
     """Note a secret that a test uses, and return it."""
     if (words := _WORD.findall(text)) and len(set(longest := max(words, key=len))) > 4:  # no key of zeros
         _secrets.add(longest)
+    return text
+
+
+def printed(text: str) -> str:
+    """Note the credentials that a process has printed for its user, and return the text."""
+    for credential in _CREDENTIAL.findall(text):
+        secret(credential)
+    return text
+
+
+def written(text: str) -> str:
+    """Note a text that must hold no secret, such as the log of a process, and return it."""
+    _texts.add(text)
     return text
 
 
@@ -44,9 +59,9 @@ def check(report: pytest.TestReport) -> None:
 
 @contextmanager
 def observed() -> Iterator[None]:
-    """Note the secrets that servers of this process create within the block, and the texts that leave them."""
+    """Note the secrets that servers of this process create within the block, and the texts that leave any server."""
     create_key, issue, replace_keys = Keys.create, AccessTokens.issue, Signer.replace_keys
-    exposition, new_error = PrometheusMetrics.exposition, ServiceError.__init__
+    exposition, new_error, new_status = PrometheusMetrics.exposition, ServiceError.__init__, aio.AioRpcError.__init__
 
     async def creating(self: Keys, *what: Any) -> Any:
         key, text = await create_key(self, *what)
@@ -63,12 +78,16 @@ def observed() -> Iterator[None]:
 
     def exposing(self: PrometheusMetrics) -> tuple[bytes, str]:
         body, content_type = exposition(self)
-        _texts.add(body.decode())
+        written(body.decode())
         return body, content_type
 
     def failing(self: ServiceError, *what: Any, **more: Any) -> None:
         new_error(self, *what, **more)
-        _texts.add(self.message)
+        written(self.message)
+
+    def receiving(self: aio.AioRpcError, *what: Any, **more: Any) -> None:
+        new_status(self, *what, **more)
+        written(self.details() or "")
 
     with (
         patch.object(Keys, "create", creating),
@@ -76,5 +95,6 @@ def observed() -> Iterator[None]:
         patch.object(Signer, "replace_keys", replacing),
         patch.object(PrometheusMetrics, "exposition", exposing),
         patch.object(ServiceError, "__init__", failing),
+        patch.object(aio.AioRpcError, "__init__", receiving),
     ):
         yield

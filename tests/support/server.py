@@ -25,6 +25,7 @@ from lavant.v1.event_service_pb2_grpc import EventServiceStub
 from lavant.v1.rule_service_pb2_grpc import RuleServiceStub
 from lavant.v1.run_service_pb2_grpc import RunServiceStub
 from lavant.v1.score_service_pb2_grpc import ScoreServiceStub
+from support import leaks
 from support.credentials import authorized
 from support.forks import Fork, can_fork
 
@@ -144,6 +145,7 @@ class ServerProcess:
         self.admin = admin
         self._store = store or f"sqlite:///{folder}/lavant.db"
         self._process: asyncio.subprocess.Process | Fork | None = None
+        self._log: Path | None = None  # a file that the log goes to
 
     @property
     def pid(self) -> int:
@@ -156,6 +158,7 @@ class ServerProcess:
         listen = ("--listen", self.target or "127.0.0.1:0")
         arguments = (*listen, "--http", self.http, "--admin", self.admin, "--store", self._store, *flags)
         environment = {**os.environ, **self.environment}
+        self._log = None if stderr is None else Path(stderr.name)
         if can_fork(environment):
             log = None if stderr is None else stderr.fileno()
             self._process = await Fork.started("lavant.server.__main__:main", arguments, environment, stderr=log)
@@ -178,7 +181,7 @@ class ServerProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         async with asyncio.timeout(START_LIMIT):
-            return (await self._process.stdout.readline()).decode()
+            return leaks.printed((await self._process.stdout.readline()).decode())
 
     async def kill(self) -> None:
         """End without warning, as a crash does; harmless if it never began."""
@@ -193,7 +196,10 @@ class ServerProcess:
         """Wait until it ends by itself; returns the exit status."""
         assert self._process is not None
         async with asyncio.timeout(STOP_LIMIT):
-            return await self._process.wait()
+            status = await self._process.wait()
+        if self._log is not None and self._log.is_file():  # what else it writes is captured with this process's
+            leaks.written(await asyncio.to_thread(self._log.read_text, errors="replace"))
+        return status
 
     async def restart(self, *flags: str) -> None:
         """Kill and start again."""

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from lavant.server.errors import ServiceError, invalid_field
+from lavant.v1.run_service_pb2 import GetRunRequest
 from support import leaks
 from support.credentials import create_key
 from support.issuer import Issuer
-from support.server import serving
+from support.server import ServerProcess, connected, serving
+from support.status import refused
 
 
 async def test_secrets_of_servers_and_issuers_are_found_in_texts(tmp_path: Path) -> None:
@@ -39,3 +41,20 @@ def test_a_secret_in_the_log_or_an_error_fails_the_test() -> None:
     error: ServiceError = invalid_field("token", f"{random} is wrong")
     assert report().failed, error
     assert report().passed
+
+
+async def test_secrets_are_found_in_logs_of_processes_and_errors_that_clients_receive(tmp_path: Path) -> None:
+    process = ServerProcess(tmp_path)
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        await process.start("--auth", "keys", "--init-key", stderr=stderr)
+    words = (await process.line()).split()
+    (key,) = [word for word in words if word.startswith("lvk_")]
+    async with connected(process.target) as stubs:
+        with refused("UNAUTHENTICATED") as refusal:
+            await stubs.runs.GetRun(GetRunRequest(run_id="run"))
+    assert refusal.status.message in leaks._texts
+    log.write_bytes(f"key={key}\n".encode())  # what a server must not do
+    await process.kill()
+    assert leaks.leaked(leaks._texts) == [f"key={key}"]
+    leaks._texts.clear()
