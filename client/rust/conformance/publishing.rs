@@ -39,7 +39,7 @@ async fn producer(client: Client, command: &Command) -> Result<RunProducer, Erro
     let epoch = command.value("epoch").as_i64().unwrap_or(defaults.epoch);
     let producer = ProducerOptions { id: command.text("producer").to_owned(), epoch, ..defaults };
     if command.value("create").is_null() {
-        return Ok(client.runs().publish(command.text("run"), producer));
+        return Ok(client.runs().continue_run(command.text("run"), producer));
     }
     let settings: RunSettings = parse("RunSettings", command.value("create"))?;
     let options = StartOptions {

@@ -154,3 +154,22 @@ fn endpoint(target: &str, tls: Option<ClientTlsConfig>) -> Result<Endpoint> {
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn address_that_has_cut_a_call_rests() {
+        let pool = Arc::new(Pool::new(&["127.0.0.1:1".into(), "127.0.0.1:2".into()], None, 1_000).unwrap());
+        let sites = || [pool.short().connection.site, pool.long().connection.site];
+        assert_eq!(sites(), [0, 1], "calls go to all in turn");
+        pool.short().note(true);
+        assert_eq!((sites(), sites()), ([1, 1], [1, 1]));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        pool.long().note(true);
+        assert_eq!(sites(), [0, 0], "all rest: the one that has rested longest serves");
+        tokio::time::advance(REST).await;
+        assert_eq!(sites(), [1, 0]);
+    }
+}

@@ -161,7 +161,7 @@ impl Runs {
 
     /// Publish to a run that exists, such as one that [`create`](Self::create) has created, or that another process has
     /// started. To continue as the same producer, use its ID with a higher epoch.
-    pub fn publish(&self, id: &str, options: ProducerOptions) -> RunProducer {
+    pub fn continue_run(&self, id: &str, options: ProducerOptions) -> RunProducer {
         RunProducer::new(self.client.clone(), id.to_owned(), None, options)
     }
 }

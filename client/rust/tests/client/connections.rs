@@ -23,10 +23,15 @@ async fn nothing_is_left_after_everything_is_dropped() {
         let open = client.runs().start("open", StartOptions::default()).await?;
         open.flush().await?;
         let unsent = client.runs().start("unsent", StartOptions::default()).await?;
-        let unused = client.runs().publish(&finished, ProducerOptions::default());
+        let unused = client.runs().continue_run(&finished, ProducerOptions::default());
         let clone = unsent.clone();
+        // A source that never answers: the task of its producer would wait without limit.
+        let token = Some(Token::new(std::future::pending::<io::Result<String>>));
+        let stuck = Client::new(Config { targets: vec![SHARED.target.clone()], token, ..Default::default() })?;
+        let waiting = stuck.runs().start("waiting", StartOptions::default()).await?;
+        yield_now().await;
         assert!(Handle::current().metrics().num_alive_tasks() > 0);
-        drop((open, unsent, unused, client));
+        drop((open, unsent, unused, client, waiting, stuck));
         clone.publish(note(0)).await?; // a clone publishes on
         drop(clone);
         while Handle::current().metrics().num_alive_tasks() > 0 {

@@ -69,7 +69,7 @@ async fn higher_epoch_fences_the_first() {
         let options = StartOptions { producer: as_producer("p", 1), ..Default::default() };
         let first = client.runs().start("noter", options).await?;
         first.flush().await?;
-        let second = client.runs().publish(first.id(), as_producer("p", 2));
+        let second = client.runs().continue_run(first.id(), as_producer("p", 2));
         second.publish(note(0)).await?;
         second.flush().await?;
         first.publish(note(1)).await?;
@@ -156,10 +156,10 @@ async fn request_to_cancel_reaches_the_work() {
 async fn silent_run_is_not_abandoned() {
     within(async {
         let client = client();
-        let options = StartOptions { producer_timeout: Some(Duration::from_secs(1)), ..Default::default() };
+        let options = StartOptions { producer_timeout: Some(Duration::from_secs(2)), ..Default::default() };
         let run = client.runs().start("thinker", options).await?;
         run.flush().await?;
-        timeout(Duration::from_secs(3), client.runs().wait(run.id())).await.expect_err("the run has ended");
+        timeout(Duration::from_secs(5), client.runs().wait(run.id())).await.expect_err("the run has ended");
         run.finish(Outcome::succeeded()).await?;
         Ok::<_, Error>(())
     })
@@ -172,7 +172,7 @@ async fn run_that_has_ended_takes_no_more() {
     within(async {
         let client = client();
         let run = record(&client, 1).await?;
-        let late = client.runs().publish(&run, ProducerOptions::default());
+        let late = client.runs().continue_run(&run, ProducerOptions::default());
         late.publish(note(1)).await?;
         assert_eq!(late.flush().await.unwrap_err().reason(), Some(ErrorReason::RunSealed));
         Ok::<_, Error>(())
