@@ -13,7 +13,7 @@ LAYERS = (
     {"store"},
     {"auth"},
     {"streaming"},
-    {"evaluation", "scores"},
+    {"evaluation", "scores", "otlp"},
     {"rpc", "http"},
     {"observability"},
 )  # what is in none of them stands above them all

@@ -383,8 +383,7 @@ type Event struct {
 	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	// Time at which it happened, by the producer's clock. After 1970-01-01. Required.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
-	// Time at which the server appended it, by the server's clock; never earlier than that of the event before. Set by
-	// the server.
+	// Time at which the server appended it, by its clock; never before that of the event before. Set by the server.
 	RecordTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=record_time,json=recordTime,proto3" json:"record_time,omitempty"`
 	// ID of the innermost open step that it belongs to. Empty: the run itself.
 	StepId string `protobuf:"bytes,5,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
@@ -394,8 +393,8 @@ type Event struct {
 	Attributes map[string]string `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The framework's own event, unchanged. Absent unless the producer keeps it.
 	Source *SourceEvent `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
-	// What happened. Required. Field numbers equal the values of EventType. Readers ignore payloads that they do not
-	// know; the server rejects them.
+	// What happened. Required. Numbers equal the values of EventType. Readers ignore payloads that they do not know; the
+	// server rejects them.
 	//
 	// Types that are valid to be assigned to Payload:
 	//
@@ -989,7 +988,9 @@ type SourceEvent struct {
 	// Type of the event in that protocol.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The event, as JSON text.
-	ContentJson   string `protobuf:"bytes,3,opt,name=content_json,json=contentJson,proto3" json:"content_json,omitempty"`
+	ContentJson string `protobuf:"bytes,3,opt,name=content_json,json=contentJson,proto3" json:"content_json,omitempty"`
+	// The event in binary form, such as a serialized message of its protocol. Empty: none.
+	Content       []byte `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1046,13 @@ func (x *SourceEvent) GetContentJson() string {
 	return ""
 }
 
+func (x *SourceEvent) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 // Start of a run: the run's state becomes RUNNING.
 type RunStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1055,9 +1063,12 @@ type RunStarted struct {
 	// Name of the model. Empty if there is none or several.
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	// Plan of the evaluation. Set for runs of kind EVALUATION only.
-	Evaluation    *EvaluationPlan `protobuf:"bytes,4,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Evaluation *EvaluationPlan `protobuf:"bytes,4,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
+	// Whether steps are recorded in any order: the parent of one may then start later in the log, or never, and may have
+	// ended. A step whose parent is not recorded is part of the run itself. Default false.
+	UnorderedSteps bool `protobuf:"varint,5,opt,name=unordered_steps,json=unorderedSteps,proto3" json:"unordered_steps,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RunStarted) Reset() {
@@ -1116,6 +1127,13 @@ func (x *RunStarted) GetEvaluation() *EvaluationPlan {
 		return x.Evaluation
 	}
 	return nil
+}
+
+func (x *RunStarted) GetUnorderedSteps() bool {
+	if x != nil {
+		return x.UnorderedSteps
+	}
+	return false
 }
 
 // Change of a run's state, other than by its end.
@@ -1178,7 +1196,7 @@ type StepStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ID of the step. Not that of an open step, unless `attempt` is higher. Required.
 	StepId string `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
-	// ID of the open step that this one is part of. Empty: the run itself.
+	// ID of the step that this one is part of: an open one, unless RunStarted.unordered_steps. Empty: the run itself.
 	ParentStepId string `protobuf:"bytes,2,opt,name=parent_step_id,json=parentStepId,proto3" json:"parent_step_id,omitempty"`
 	// Name for people, such as "search_web" or "gpt-5".
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -1186,8 +1204,7 @@ type StepStarted struct {
 	Kind StepKind `protobuf:"varint,4,opt,name=kind,proto3,enum=lavant.v1.StepKind" json:"kind,omitempty"`
 	// Input of the step, as JSON text. Empty: none.
 	InputJson string `protobuf:"bytes,5,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
-	// Number of the attempt: 1 for the first, higher for each retry; 0 means 1. On a retry, drop the deltas of the step's
-	// earlier attempts.
+	// Number of the attempt: 1 for the first, higher for each retry; 0 means 1. Drop the deltas of earlier attempts.
 	Attempt       int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2583,8 +2600,7 @@ func (x *InputResolved) GetAnswerJson() string {
 // Event of a kind that the producer defines.
 type CustomEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the kind of event, with dots, owned by the producer: "acme.cache_hit". 1 to 128 characters, no control
-	// characters. Required.
+	// Name of the kind of event: "acme.cache_hit". 1 to 128 characters, no control characters. Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Content of the event, as JSON text. Empty: none.
 	ValueJson     string `protobuf:"bytes,2,opt,name=value_json,json=valueJson,proto3" json:"value_json,omitempty"`
@@ -2974,8 +2990,7 @@ type Score struct {
 	Evaluator *Evaluator `protobuf:"bytes,6,opt,name=evaluator,proto3" json:"evaluator,omitempty"`
 	// What went wrong in the evaluator. Set exactly when there is no value.
 	Error *Error `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
-	// Whether a higher value is better, for comparisons of numbers and pass/fail values. Set false for such as a latency
-	// or a cost. Absent means true.
+	// Whether a higher value is better, for comparisons. Set false for such as a latency or a cost. Absent means true.
 	HigherIsBetter *bool `protobuf:"varint,8,opt,name=higher_is_better,json=higherIsBetter,proto3,oneof" json:"higher_is_better,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -3358,11 +3373,12 @@ const file_lavant_v1_event_proto_rawDesc = "" +
 	"\apayload\"B\n" +
 	"\fTraceContext\x12\x19\n" +
 	"\btrace_id\x18\x01 \x01(\tR\atraceId\x12\x17\n" +
-	"\aspan_id\x18\x02 \x01(\tR\x06spanId\"`\n" +
+	"\aspan_id\x18\x02 \x01(\tR\x06spanId\"z\n" +
 	"\vSourceEvent\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12!\n" +
-	"\fcontent_json\x18\x03 \x01(\tR\vcontentJson\"\x96\x01\n" +
+	"\fcontent_json\x18\x03 \x01(\tR\vcontentJson\x12\x18\n" +
+	"\acontent\x18\x04 \x01(\fR\acontent\"\xbf\x01\n" +
 	"\n" +
 	"RunStarted\x12\x1d\n" +
 	"\n" +
@@ -3371,7 +3387,8 @@ const file_lavant_v1_event_proto_rawDesc = "" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x129\n" +
 	"\n" +
 	"evaluation\x18\x04 \x01(\v2\x19.lavant.v1.EvaluationPlanR\n" +
-	"evaluation\"T\n" +
+	"evaluation\x12'\n" +
+	"\x0funordered_steps\x18\x05 \x01(\bR\x0eunorderedSteps\"T\n" +
 	"\x0fRunStateChanged\x12)\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.lavant.v1.RunStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc2\x01\n" +

@@ -31,12 +31,16 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """The input, version and model of a run; `evaluation` is set for an evaluation."""
+    """The input, version and model of a run; `evaluation` is set for an evaluation.
+
+    With `unordered_steps`, steps are recorded in any order: a step's parent may start later, or never.
+    """
 
     input: Any
     version: str
     model: str
     evaluation: EvaluationPlan | None = None
+    unordered_steps: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,22 +19,25 @@ class LogContent:
 
     Memory is bounded: what is finished is removed, at most `MAX_OPEN` of each kind may be open, and their ids have at
     most `MAX_OPEN_BYTES`, because all of it is stored again with every batch. `steps` has each step's attempt; the
-    other values have no meaning. `state` is the run's state after the events. Changes since the last `mark` can be
-    undone.
+    other values have no meaning. `state` is the run's state after the events, `unordered` whether its steps have any
+    order. Changes since the last `mark` can be undone.
     """
 
     __slots__ = (
-        "_bytes", "_changes", "_encoded", "_marked_state", "inputs", "messages", "state", "steps", "tool_calls",
+        "_bytes", "_changes", "_encoded", "_marked_order", "_marked_state", "inputs", "messages", "state", "steps",
+        "tool_calls", "unordered",
     )  # fmt: skip
 
     def __init__(self, state: "RunState.ValueType" = RunState.RUN_STATE_QUEUED) -> None:
         self.state = state
+        self.unordered = False
         self.steps: dict[str, int] = {}
         self.messages: dict[str, int] = {}
         self.tool_calls: dict[str, int] = {}
         self.inputs: dict[str, int] = {}
         self._changes: list[tuple[dict[str, int], str, int | None]] = []
         self._marked_state = state
+        self._marked_order = False
         self._bytes = 0
         self._encoded: bytes | None = None
 
@@ -51,6 +54,7 @@ class LogContent:
         """Make the present content the one that `undo` restores."""
         self._changes.clear()
         self._marked_state = self.state
+        self._marked_order = self.unordered
 
     def undo(self) -> None:
         """Undo all changes since the last `mark`."""
@@ -65,6 +69,8 @@ class LogContent:
             self._encoded = None
         self._changes.clear()
         self.state = self._marked_state
+        if self.unordered != self._marked_order:
+            self.unordered, self._encoded = self._marked_order, None
 
     def remember(self, kind: str, key: str, value: int = 1) -> None:
         """Add an id or change its value. Raises TooManyOpen if too many are open."""
@@ -81,6 +87,10 @@ class LogContent:
         ids[key] = value
         self._encoded = None
 
+    def allow_any_order(self) -> None:
+        """Allow steps to be recorded in any order."""
+        self.unordered, self._encoded = True, None
+
     def forget(self, kind: str, key: str) -> None:
         """Remove an id."""
         ids: dict[str, int] = getattr(self, kind)
@@ -94,6 +104,8 @@ class LogContent:
             value: dict[str, Any] = {kind: list(ids) for kind in _FIELDS[1:] if (ids := getattr(self, kind))}
             if self.steps:
                 value["steps"] = self.steps
+            if self.unordered:
+                value["unordered"] = True
             self._encoded = to_json(value)
         return self._encoded
 
@@ -101,6 +113,7 @@ class LogContent:
     def decode(cls, encoded: dict[str, Any], state: "RunState.ValueType") -> "LogContent":
         """Return the content of the value of such JSON, for a run in this state."""
         content = cls(state)
+        content.unordered = encoded.get("unordered", False)
         content.steps.update(encoded.get("steps", {}))
         for kind in _FIELDS[1:]:
             getattr(content, kind).update(dict.fromkeys(encoded.get(kind, ()), 1))
@@ -218,10 +231,12 @@ def _check_terminal(path: str, state: "RunState.ValueType") -> None:
         raise Violation(path, "must be a terminal state")
 
 
-def _run_started(content: LogContent, path: str, _event: Event) -> None:
+def _run_started(content: LogContent, path: str, event: Event) -> None:
     if content.started:
         raise Violation(f"{path}.run_started", "a run starts once; leave it out")
     content.state = RunState.RUN_STATE_RUNNING
+    if event.run_started.unordered_steps:
+        content.allow_any_order()
 
 
 def _run_state_changed(content: LogContent, path: str, event: Event) -> None:
@@ -248,8 +263,12 @@ def _step_started(content: LogContent, path: str, event: Event) -> None:
     if attempt <= content.steps.get(started.step_id, 0):
         raise Violation(f"{at}.attempt", "the step is open already; a retry needs a higher attempt")
     parent = started.parent_step_id
-    if parent and (parent not in content.steps or parent == started.step_id):
+    if parent and content.unordered:
+        check_id(f"{at}.parent_step_id", parent)
+    elif parent and parent not in content.steps:
         raise Violation(f"{at}.parent_step_id", "must be empty or the id of another open step")
+    if parent == started.step_id:
+        raise Violation(f"{at}.parent_step_id", "must be the id of another step")
     content.remember("steps", started.step_id, attempt)
     if event.step_id:
         _check_step(content, path, event)

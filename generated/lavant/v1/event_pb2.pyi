@@ -332,9 +332,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
-        """Time at which the server appended it, by the server's clock; never earlier than that of the event before. Set by
-        the server.
-        """
+        """Time at which the server appended it, by its clock; never before that of the event before. Set by the server."""
 
     @_builtins.property
     def trace(self) -> Global___TraceContext:
@@ -530,22 +528,26 @@ class SourceEvent(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_JSON_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     protocol: _builtins.str
     """Name of the protocol: "pydantic-ai", "ag-ui", "a2a", "openai-responses", "otel"."""
     type: _builtins.str
     """Type of the event in that protocol."""
     content_json: _builtins.str
     """The event, as JSON text."""
+    content: _builtins.bytes
+    """The event in binary form, such as a serialized message of its protocol. Empty: none."""
     def __init__(
         self,
         *,
         protocol: _builtins.str = ...,
         type: _builtins.str = ...,
         content_json: _builtins.str = ...,
+        content: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_json", b"content_json", "protocol", b"protocol", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_json", b"content_json", "protocol", b"protocol", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -561,12 +563,17 @@ class RunStarted(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
+    UNORDERED_STEPS_FIELD_NUMBER: _builtins.int
     input_json: _builtins.str
     """Input of the run, as JSON text. Empty: none."""
     version: _builtins.str
     """Version of the agent or evaluation. Empty if not known."""
     model: _builtins.str
     """Name of the model. Empty if there is none or several."""
+    unordered_steps: _builtins.bool
+    """Whether steps are recorded in any order: the parent of one may then start later in the log, or never, and may have
+    ended. A step whose parent is not recorded is part of the run itself. Default false.
+    """
     @_builtins.property
     def evaluation(self) -> Global___EvaluationPlan:
         """Plan of the evaluation. Set for runs of kind EVALUATION only."""
@@ -578,10 +585,11 @@ class RunStarted(_message.Message):
         version: _builtins.str = ...,
         model: _builtins.str = ...,
         evaluation: Global___EvaluationPlan | None = ...,
+        unordered_steps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "input_json", b"input_json", "model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "input_json", b"input_json", "model", b"model", "unordered_steps", b"unordered_steps", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -628,7 +636,7 @@ class StepStarted(_message.Message):
     step_id: _builtins.str
     """ID of the step. Not that of an open step, unless `attempt` is higher. Required."""
     parent_step_id: _builtins.str
-    """ID of the open step that this one is part of. Empty: the run itself."""
+    """ID of the step that this one is part of: an open one, unless RunStarted.unordered_steps. Empty: the run itself."""
     name: _builtins.str
     """Name for people, such as "search_web" or "gpt-5"."""
     kind: Global___StepKind.ValueType
@@ -636,9 +644,7 @@ class StepStarted(_message.Message):
     input_json: _builtins.str
     """Input of the step, as JSON text. Empty: none."""
     attempt: _builtins.int
-    """Number of the attempt: 1 for the first, higher for each retry; 0 means 1. On a retry, drop the deltas of the step's
-    earlier attempts.
-    """
+    """Number of the attempt: 1 for the first, higher for each retry; 0 means 1. Drop the deltas of earlier attempts."""
     def __init__(
         self,
         *,
@@ -1285,9 +1291,7 @@ class CustomEvent(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the kind of event, with dots, owned by the producer: "acme.cache_hit". 1 to 128 characters, no control
-    characters. Required.
-    """
+    """Name of the kind of event: "acme.cache_hit". 1 to 128 characters, no control characters. Required."""
     value_json: _builtins.str
     """Content of the event, as JSON text. Empty: none."""
     def __init__(
@@ -1533,9 +1537,7 @@ class Score(_message.Message):
     explanation: _builtins.str
     """Reason for the value, for people. Empty: none."""
     higher_is_better: _builtins.bool
-    """Whether a higher value is better, for comparisons of numbers and pass/fail values. Set false for such as a latency
-    or a cost. Absent means true.
-    """
+    """Whether a higher value is better, for comparisons. Set false for such as a latency or a cost. Absent means true."""
     @_builtins.property
     def evaluator(self) -> Global___Evaluator:
         """Evaluator, or person, that made the score."""

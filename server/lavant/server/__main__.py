@@ -17,7 +17,7 @@ from pydantic_settings import CliApp, SettingsError
 
 from lavant.server.app.logs import configure_logs
 from lavant.server.app.secret_files import secrets_in
-from lavant.server.app.settings import CONFIG_VARIABLE, Settings
+from lavant.server.app.settings import CONFIG_VARIABLE, OFF, Settings
 from lavant.server.app.startup import running
 from lavant.server.errors import StartError
 
@@ -54,7 +54,10 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running(settings) as app:
-        print(f"lavant serving grpc={app.address} http={app.http_address} admin={app.admin_address}", flush=True)
+        addresses = {"grpc": app.address, "http": app.http_address, "admin": app.admin_address}
+        others = {"otlp": app.otlp_address, "otlp_http": app.otlp_http_address}
+        addresses |= {name: address for name, address in others.items() if address != OFF}
+        print("lavant serving", *(f"{name}={address}" for name, address in addresses.items()), flush=True)
         if app.first_key:
             print(f"lavant created its first API key, which is shown only now: {app.first_key}", flush=True)
         if not settings.auth:

@@ -43,6 +43,10 @@ OF_RUNS = {
 REFLECTION, REFLECTION_V1 = (
     f"/grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1alpha", "v1")
 )
+# Exports of OpenTelemetry, which publish: tests/server/otlp has what is done with their requests.
+OTLP = [
+    f"/opentelemetry.proto.collector.{kind}.v1.{kind.title()}Service/Export" for kind in ("trace", "logs", "metrics")
+]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 FREE = {"CreateRun", "CreateRule"}  # what they name must not exist yet
 GRANTED = {"CreateKey": {Scope.RUNS_READ}, "CreateAccessToken": {Scope.RUNS_READ}}  # which nobody grants without it
@@ -85,15 +89,15 @@ def comparable(answer: Answer, name: str) -> str:
 
 async def test_every_rpc_is_in_the_tables(everyone: Everyone) -> None:
     allowed = {rpc: {scope for scope, rpcs in ALLOWED.items() if rpc in rpcs.split()} for rpc in RPCS}
-    assert {path: set(scopes) for path, scopes in everyone.tables.scopes.items()} == {
-        path: allowed[rpc] for rpc, (_, path) in RPCS.items()
-    }
-    assert {path.split("/")[1] for path in everyone.tables.scopes} == set(SERVICES)
+    expected = {path: allowed[rpc] for rpc, (_, path) in RPCS.items()}
+    expected |= {path: {Scope.RUNS_PUBLISH} for path in OTLP}
+    assert {path: set(scopes) for path, scopes in everyone.tables.scopes.items()} == expected
+    assert {path.split("/")[1] for path in expected if path not in OTLP} == set(SERVICES)
     assert set(REQUESTS) == set(RPCS)
 
 
 @pytest.mark.parametrize(
-    "path", [*(path for _, path in RPCS.values()), REFLECTION, REFLECTION_V1, "/lavant.v1.RunService/Other"]
+    "path", [*(path for _, path in RPCS.values()), *OTLP, REFLECTION, REFLECTION_V1, "/lavant.v1.RunService/Other"]
 )
 async def test_bad_credential_is_refused_before_the_request(everyone: Everyone, path: str) -> None:
     async with connected(everyone.server.target) as stubs:
@@ -103,9 +107,8 @@ async def test_bad_credential_is_refused_before_the_request(everyone: Everyone, 
             assert "acme" not in answer.text
 
 
-@pytest.mark.parametrize("rpc", RPCS)
-async def test_narrow_credential_is_refused_before_the_request(everyone: Everyone, rpc: str) -> None:
-    path = RPCS[rpc][1]
+@pytest.mark.parametrize("path", [*(path for _, path in RPCS.values()), *OTLP])
+async def test_narrow_credential_is_refused_before_the_request(everyone: Everyone, path: str) -> None:
     needed = everyone.tables.scopes[path]
     if not needed:
         return

@@ -16,7 +16,8 @@ class StepProjection:
     parent is given by itself. When a step is tried again, what belonged to its earlier attempts is
     dropped: it is neither given any more nor part of what is. A step whose start was not read, as
     on a stream that was resumed, has only its end; its children are outermost steps.
-    Any order of events is accepted.
+    Any order of events is accepted. In a run of unordered steps, one whose parent starts later, or
+    has ended, belongs to it in `roots`; it is given by itself when it ends.
 
     Unless `keep`, outermost steps are forgotten once they are done and given.
     """
@@ -25,6 +26,9 @@ class StepProjection:
         self._keep = keep
         self._roots: list[_Node] = []
         self._open: dict[str, _Node] = {}
+        # Of a run of unordered steps that are kept: all of them, and those by their parents that have not started.
+        self._all: dict[str, _Node] | None = None
+        self._orphans: dict[str, list[_Node]] = {}
         self._messages: dict[str, _Message | None] = {}
         self._callers: dict[str, _Node] = {}
         # While deltas of one message follow each other: the message's id, and the message. Most events are such.
@@ -46,6 +50,8 @@ class StepProjection:
                 self._start_call(event)
             case "tool_call_finished":
                 self._finish_call(event)
+            case "run_started" if event.data.unordered_steps and self._keep:
+                self._all = {}
             case "step_started":
                 self._start(event.data)
             case "step_finished":
@@ -71,7 +77,7 @@ class StepProjection:
     def _start(self, started: StepStarted) -> None:
         if earlier := self._open.pop(started.step_id, None):
             self._drop(earlier)
-        parent = self._open.get(started.parent_step_id)
+        parent = (self._open if self._all is None else self._all).get(started.parent_step_id)
         siblings = self._roots if parent is None else parent.children
         if started.attempt > 1:
             for node in [node for node in siblings if node.id == started.step_id]:
@@ -80,6 +86,19 @@ class StepProjection:
         siblings.append(node)
         if parent is not None:
             parent.changed()
+        if self._all is not None:
+            self._all[node.id] = node
+            self._adopt(node)
+
+    def _adopt(self, parent: "_Node") -> None:
+        """Move outermost steps into their parent, which has started after them."""
+        for node in self._orphans.pop(parent.id, ()):
+            if not node.is_dropped and node is not parent and node not in parent.above():  # no cycles
+                self._roots.remove(node)
+                parent.children.append(node)
+                node.parent = parent
+        if parent.parent is None and parent.parent_id:
+            self._orphans.setdefault(parent.parent_id, []).append(parent)
 
     def _finish(self, finished: StepFinished, outer_id: str) -> Step | None:
         node = self._open.pop(finished.step_id, None)
@@ -185,12 +204,12 @@ class _Node:
     @property
     def is_held(self) -> bool:
         """Whether it belongs to no attempt that was dropped."""
-        return not self.is_dropped and not any(node.is_dropped for node in self._above())
+        return not self.is_dropped and not any(node.is_dropped for node in self.above())
 
     @property
     def is_within_open(self) -> bool:
         """Whether a step above it has not ended."""
-        return any(node.finished is None for node in self._above())
+        return any(node.finished is None for node in self.above())
 
     def call(self, call: ToolCall) -> None:
         """Set a call."""
@@ -218,7 +237,8 @@ class _Node:
                 step = node.step = node._make()
         return step
 
-    def _above(self) -> "Iterator[_Node]":
+    def above(self) -> "Iterator[_Node]":
+        """Yield the steps around this one, from the innermost."""
         node = self.parent
         while node is not None:
             yield node

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import structlog
 from grpc import aio
 from grpc_health.v1 import health, health_pb2
 
-from lavant.server.app.settings import OFF, Settings
+from lavant.server.app.settings import OFF, Settings, host_of
 from lavant.server.errors import StartError
 from lavant.server.http.listener import Listener
 from lavant.server.observability.prometheus import PrometheusMetrics
@@ -65,7 +66,7 @@ class App:
         health_service: Health,
         metrics: PrometheusMetrics,
         *,
-        http: Listener | None,
+        http: Mapping[str, Listener],
         admin: Listener | None,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
@@ -80,33 +81,40 @@ class App:
         self.address = ""
         self.first_key = ""  # the text of the key that `init_key` created
         self.http_address = OFF
+        self.otlp_address = OFF
+        self.otlp_http_address = OFF
         self.admin_address = OFF
 
     async def start(self) -> None:
         """Listen and report SERVING. Raises StartError if an address is not available."""
-        try:
-            _check_address(self._settings)
-            port = self._add_port()
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or "is another process listening there?"
-            raise StartError(f"cannot listen on {self._settings.listen}: {reason}") from None
-        self.address = f"{self._settings.host}:{port}"
-        if self._http is not None:
-            self.http_address = _bind(self._http, self._settings.http, "--http")
+        self.address = self._add_port(self._settings.listen)
+        if self._settings.otlp != OFF:
+            self.otlp_address = self._add_port(self._settings.otlp)
+        for name, listener in self._http.items():
+            address = _bind(listener, getattr(self._settings, name), f"--{name.replace('_', '-')}")
+            setattr(self, f"{name}_address", address)
         if self._admin is not None:
             self.admin_address = _bind(self._admin, self._settings.admin, "--admin")
-        if self._http is not None:
-            await self._http.start()
+        for listener in self._http.values():
+            await listener.start()
         await self._server.start()
         if self._admin is not None:
             await self._admin.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    def _add_port(self) -> int:
-        if self._credentials is None:
-            return self._server.add_insecure_port(self._settings.listen)
-        return self._server.add_secure_port(self._settings.listen, self._credentials)
+    def _add_port(self, address: str) -> str:
+        """Listen for gRPC on an address; return it with the port that was picked."""
+        try:
+            _check_address(address, reuse_port=self._settings.reuse_port)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or "is another process listening there?"
+            raise StartError(f"cannot listen on {address}: {reason}") from None
+        return f"{host_of(address)}:{port}"
 
     async def stop(self) -> None:
         """Drain, then stop: refuse new streams, and let open ones end.
@@ -121,8 +129,8 @@ class App:
                 await self.calls.ended()
         except TimeoutError:
             _log.warning("drain_timed_out", calls=len(self.calls))
-        if self._http is not None:
-            await self._http.stop()
+        for listener in self._http.values():
+            await listener.stop()
         await self._server.stop(_STOP_GRACE)
         try:
             async with asyncio.timeout(_STOP_GRACE):
@@ -141,16 +149,16 @@ def _bind(listener: Listener, address: str, flag: str) -> str:
         raise StartError(f"cannot listen on {address}: {error.strerror}; choose another with {flag}, or off") from None
 
 
-def _check_address(settings: Settings) -> None:
-    """Raise OSError if the address is not available: gRPC itself reports the reason on stderr only."""
-    host, port = settings.host.strip("[]"), int(settings.listen.rpartition(":")[2])
+def _check_address(address: str, *, reuse_port: bool) -> None:
+    """Raise OSError if an address is not available: gRPC itself reports the reason on stderr only."""
+    host, port = host_of(address).strip("[]"), int(address.rpartition(":")[2])
     failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, bound in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(settings.reuse_port))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
             try:
-                probe.bind(address)
+                probe.bind(bound)
             except OSError as error:
                 failure = error
             else:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from starlette.types import ASGIApp
+
 from lavant.server.app.access import Access
 from lavant.server.app.certificates import Certificates
 from lavant.server.app.settings import OFF, Settings, host_of, is_loopback
@@ -11,32 +13,40 @@ from lavant.server.http.isolation import Isolation
 from lavant.server.http.listener import Listener
 from lavant.server.http.openapi import Endpoint
 from lavant.server.http.site import site
+from lavant.server.otlp.exports import Export
 
 _SLOW_READER_GRACE = 5.0  # seconds to report SLOW_CONSUMER to an HTTP reader before its connection is cut
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ADMIN_CONNECTIONS = 100  # some probes and scrapers, each with a few connections
 
 
-def http_listener(
+def http_listeners(
     settings: Settings,
     endpoints: Sequence[Endpoint],
     access: Access,
+    exports: Sequence[Export],
     certificates: Certificates | None,
-) -> Listener | None:
-    """Return the listener of the API and the dashboard; None if HTTP is off."""
-    if settings.http == OFF:
-        return None
-    hosts = {*_LOCAL_NAMES, host_of(settings.http), *settings.http_hosts}
+) -> dict[str, Listener]:
+    """Return the listeners of the API, the dashboard and OTLP, by the settings that name their addresses."""
+    addresses = {"http": settings.http, "otlp_http": settings.otlp_http}
+    used = {name: address for name, address in addresses.items() if address != OFF}
+    hosts = {*_LOCAL_NAMES, *map(host_of, used.values()), *settings.http_hosts}
+    app = site(
+        endpoints,
+        access.authenticate,
+        access.quotas,
+        access.audit,
+        Isolation(hosts=hosts, origins=settings.http_origins),
+        access.by_certificate,
+        access.authorities,
+        exports,
+    )
+    return {name: _public(settings, app, certificates) for name in used}
+
+
+def _public(settings: Settings, app: ASGIApp, certificates: Certificates | None) -> Listener:
     return Listener(
-        site(
-            endpoints,
-            access.authenticate,
-            access.quotas,
-            access.audit,
-            Isolation(hosts=hosts, origins=settings.http_origins),
-            access.by_certificate,
-            access.authorities,
-        ),
+        app,
         tls=None if certificates is None else certificates.http_context(),
         max_connections=settings.max_connections,
         peer_share=settings.peer_share,

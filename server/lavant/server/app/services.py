@@ -12,7 +12,7 @@ from lavant.contract.limits import MAX_REQUEST_BYTES
 from lavant.server.app.access import Access
 from lavant.server.app.certificates import Certificates
 from lavant.server.app.lifecycle import SERVICES, App, Health
-from lavant.server.app.listeners import admin_listener, http_listener
+from lavant.server.app.listeners import admin_listener, http_listeners
 from lavant.server.app.scoring import Scoring
 from lavant.server.app.settings import Settings
 from lavant.server.auth.signing import Signer
@@ -20,12 +20,15 @@ from lavant.server.clock import Clock
 from lavant.server.http.api import API
 from lavant.server.metrics import ServerMetrics
 from lavant.server.observability.prometheus import PrometheusMetrics, RuleMetrics
+from lavant.server.otlp.exports import Exports
+from lavant.server.otlp.traces import Traces
 from lavant.server.rpc.access_service import AccessService
 from lavant.server.rpc.admission import MAX_METADATA_BYTES, CallAdmission
 from lavant.server.rpc.dispatch import Service
 from lavant.server.rpc.evaluation_service import EvaluationService
 from lavant.server.rpc.event_service import EventService
 from lavant.server.rpc.limits import CallLimits
+from lavant.server.rpc.otlp_services import otlp_services
 from lavant.server.rpc.publish import Publisher
 from lavant.server.rpc.reflection import add_reflection
 from lavant.server.rpc.rule_service import RuleService
@@ -61,6 +64,7 @@ class Parts:
     signer: Signer
     access: Access
     scoring: Scoring
+    traces: Traces
     metrics: ServerMetrics
     rule_metrics: RuleMetrics
     certificates: Certificates | None
@@ -107,7 +111,8 @@ def compose(parts: Parts) -> App:
     keys = AccessService(access.keys, access.tokens, page_tokens, parts.clock)
 
     health_service = Health()
-    services = [each.service() for each in (runs, events, rules, evaluations, scores, keys)]
+    exports = Exports(parts.traces)
+    services = [each.service() for each in (runs, events, rules, evaluations, scores, keys)] + otlp_services(exports)
     server = _grpc_server(parts, services, health_service)
     metrics = PrometheusMetrics(
         server=parts.metrics,
@@ -132,7 +137,7 @@ def compose(parts: Parts) -> App:
         server,
         health_service,
         metrics,
-        http=http_listener(settings, api.endpoints(), access, parts.certificates),
+        http=http_listeners(settings, api.endpoints(), access, exports.methods(), parts.certificates),
         admin=admin_listener(settings, access, metrics=metrics.exposition, is_draining=lambda: access.calls.draining),
         credentials=None if parts.certificates is None else parts.certificates.grpc_credentials(),
     )

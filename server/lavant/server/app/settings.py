@@ -79,6 +79,24 @@ class Settings(BaseSettings):
         description="HOST:PORT of health checks and metrics (/healthz, /readyz, /metrics), or off. Port 0 picks a free "
         "one. They have connections of their own, so that a flood on the other ports does not make them fail.",
     )
+    otlp: str = Field(
+        OFF,
+        description="Second HOST:PORT of gRPC, or off: 127.0.0.1:4317 is where exporters of OpenTelemetry send spans "
+        "and logs by default. The other address takes them too.",
+    )
+    otlp_http: str = Field(
+        OFF, description="Second HOST:PORT of HTTP, or off: exporters of OTLP over HTTP send to 127.0.0.1:4318."
+    )
+    otlp_quiet_time: float = _number(
+        10.0, "Time without a span after which the run of a trace ends, once the root of the trace has ended", gt=0
+    )
+    otlp_idle_timeout: float = _number(
+        300.0,
+        "Time without a span after which the run of a trace is abandoned whose root has not ended. Spans of a trace "
+        "without an agent are deleted after it",
+        ge=1,
+        le=30 * 86_400,
+    )
     http_origins: list[str] = Field(
         default_factory=list,
         description="Origins of other sites whose pages may read over HTTP, such as https://example.org.",
@@ -308,7 +326,7 @@ class Settings(BaseSettings):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:7447 or [::1]:7447")
         return value
 
-    @field_validator("http", "admin")
+    @field_validator("http", "admin", "otlp", "otlp_http")
     @classmethod
     def _is_off_or_has_host_and_port(cls, value: str) -> str:
         return value if value == OFF else cls._has_host_and_port(value)
@@ -387,7 +405,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_safe(self) -> "Settings":
-        hosts = [host_of(address) for address in (self.listen, self.http, self.admin) if address != OFF]
+        addresses = (self.listen, self.http, self.admin, self.otlp, self.otlp_http)
+        hosts = [host_of(address) for address in addresses if address != OFF]
         open_hosts = [] if self.insecure or self.auth else [host for host in hosts if not is_loopback(host)]
         if open_hosts:
             raise ValueError(
@@ -432,11 +451,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _public_http_knows_its_names(self) -> "Settings":
-        if self.http != OFF and not is_loopback(host_of(self.http)) and not self.http_hosts:
-            raise ValueError(
-                f"http listens on {host_of(self.http)}, beyond loopback; list the host names under which it is called "
-                "with --http-hosts, such as --http-hosts lavant.example.org, or turn HTTP off with --http off"
-            )
+        for name, address in (("http", self.http), ("otlp_http", self.otlp_http)):
+            if address != OFF and not is_loopback(host_of(address)) and not self.http_hosts:
+                raise ValueError(
+                    f"{name} listens on {host_of(address)}, beyond loopback; list the host names under which it is "
+                    "called with --http-hosts, such as --http-hosts lavant.example.org, or turn it off with "
+                    f"--{name.replace('_', '-')} off"
+                )
         return self
 
     @model_validator(mode="after")

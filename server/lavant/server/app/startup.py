@@ -25,6 +25,8 @@ from lavant.server.evaluation.log import RECORDS
 from lavant.server.metrics import ServerMetrics, StreamMetrics
 from lavant.server.observability.census import Census
 from lavant.server.observability.prometheus import RuleMetrics
+from lavant.server.otlp.endings import TraceEndings
+from lavant.server.otlp.traces import Traces
 from lavant.server.store.tenants import Tenants
 from lavant.server.streaming.leases import ConsumerLeases
 from lavant.v1.access_service_pb2 import Key
@@ -69,6 +71,8 @@ async def running(
         callers = await stack.enter_async_context(
             access(settings, engine, token_keys.signer, clock, metrics, certificates)
         )
+        traces = Traces(engine, clock, callers.run_quotas, settings.otlp_quiet_time, settings.otlp_idle_timeout)
+        await stack.enter_async_context(TraceEndings(traces, clock))
         app = compose(
             Parts(
                 settings=settings,
@@ -79,6 +83,7 @@ async def running(
                 signer=token_keys.signer,
                 access=callers,
                 scoring=scores,
+                traces=traces,
                 metrics=metrics,
                 rule_metrics=RuleMetrics(census, scores.rules, metrics, clock),
                 certificates=certificates,

@@ -18,7 +18,7 @@ from lavant.server.http.errors import to_response
 from lavant.server.http.listener import CERTIFICATE_NAMES, PEER_CERTIFICATE
 from lavant.server.streaming.peers import PEER
 
-_API = "/api/"
+_PATHS = ("/api/", "/v1/")  # the API, and OTLP
 _PARAMETER = "access_token"
 
 
@@ -48,7 +48,7 @@ class RequestAdmission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond as the caller, or refuse."""
-        if scope["path"].startswith(_API):
+        if scope["path"].startswith(_PATHS):
             PEER.set(scope["client"][0] if scope.get("client") else "")
             try:
                 CALLER.set(self._principal(scope))

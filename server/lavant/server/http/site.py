@@ -20,9 +20,11 @@ from lavant.server.auth.quotas import Quotas
 from lavant.server.errors import ServiceError, report_internal_error
 from lavant.server.http.access import RequestAdmission
 from lavant.server.http.errors import refused, to_response
+from lavant.server.http.exports import ExportReceiver
 from lavant.server.http.isolation import Isolation
 from lavant.server.http.middleware import Guard, WhilePresent
 from lavant.server.http.openapi import Endpoint, document
+from lavant.server.otlp.exports import Export
 
 _STATIC = Path(__file__).parent / "static"
 _REASONS = {404: ("NOT_FOUND", "there is nothing at this path"), 405: ("METHOD_NOT_ALLOWED", "HTTP only reads")}
@@ -36,8 +38,9 @@ def site(
     isolation: Isolation,
     by_certificate: CertificatePrincipals | None = None,
     authorities: ClientAuthorities | None = None,
+    exports: Sequence[Export] = (),
 ) -> ASGIApp:
-    """Return the application that serves the public HTTP address."""
+    """Return the application that serves the public HTTP address; `exports` are the methods of OTLP."""
     description = cache(lambda: document(endpoints))  # made when it is first asked for, not at start-up
 
     async def page(_: Request) -> Response:
@@ -53,8 +56,12 @@ def site(
         *(endpoint.route(quotas, audit) for endpoint in endpoints),
     ]
     streams = [endpoint.pattern() for endpoint in endpoints if endpoint.returns is None]
-    app = WhilePresent(application(routes))
-    return Guard(RequestAdmission(app, authenticate, streams, audit, by_certificate, authorities), isolation)
+
+    def admitted(app: ASGIApp) -> ASGIApp:
+        return RequestAdmission(app, authenticate, streams, audit, by_certificate, authorities)
+
+    reading = Guard(admitted(WhilePresent(application(routes))), isolation)
+    return ExportReceiver(reading, exports, admitted, quotas, audit, isolation)
 
 
 def application(routes: Sequence[BaseRoute]) -> ASGIApp:

@@ -1,1 +1,1 @@
-"""OpenTelemetry's spans and log records, read as the runs, steps and messages of agents."""
+"""OTLP: spans and logs of OpenTelemetry, recorded as runs."""

@@ -28,6 +28,8 @@ export class RunModel {
     this.last = undefined;
     this.said = { input: 0, output: 0, cost: undefined };
     this.byStep = new Map();
+    this.orphans = new Map(); // steps by the parent that they name, which has not started
+    this.moved = []; // steps and calls that were moved in the tree since it was drawn
     this.byMessage = new Map();
     this.byCall = new Map();
     this.byInput = new Map();
@@ -89,6 +91,8 @@ export class RunModel {
       this.byStep.set(step.id, step);
       this.steps.push(step);
       parent?.children.push(step);
+      if (!parent && started.parent_step_id) listIn(this.orphans, started.parent_step_id).push(step);
+      this.#adopt(step);
     }
     return step;
   }
@@ -219,6 +223,28 @@ export class RunModel {
     else this.leaves.push(call);
   }
 
+  // Steps that have started before their parent move below it, with all that is below them.
+  #adopt(parent) {
+    const moved = new Set();
+    for (const child of this.orphans.get(parent.id) ?? []) {
+      if (isWithin(parent, child)) continue; // a cycle
+      child.parent = parent;
+      parent.children.push(child);
+      const waiting = [child];
+      while (waiting.length) {
+        const one = waiting.pop();
+        one.depth = one.parent.depth + 1;
+        moved.add(one);
+        waiting.push(...one.children.toReversed());
+      }
+    }
+    this.orphans.delete(parent.id);
+    if (moved.size === 0) return;
+    const calls = this.leaves.filter((call) => moved.has(call.parent));
+    for (const call of calls) call.depth = call.parent.depth + 1;
+    this.moved.push(...moved, ...calls);
+  }
+
   #add(entry) {
     entry.index = this.entries.push(entry) - 1;
     return entry;
@@ -246,4 +272,14 @@ export class RunModel {
     for (const id of within) if (id !== step.id) this.byStep.get(id).superseded = true;
     step.children = [];
   }
+}
+
+function listIn(lists, key) {
+  if (!lists.has(key)) lists.set(key, []);
+  return lists.get(key);
+}
+
+function isWithin(step, other) {
+  for (let one = step; one; one = one.parent) if (one === other) return true;
+  return false;
 }

@@ -43,6 +43,7 @@ export function runPage(main, id, setState) {
   function touch(changed) {
     if (changed?.kind === "step") {
       timeline.touch(changed);
+      for (const one of model.moved.splice(0)) timeline.move(one);
       for (const one of [...model.steps, ...model.leaves]) if (one.superseded) timeline.touch(one);
       if (changed.attempt > 1) for (const entry of model.entries) if (entry.superseded) transcript.touch(entry);
     } else if (changed) {

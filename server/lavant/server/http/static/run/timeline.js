@@ -23,6 +23,13 @@ export class Timeline {
     this.changed.add(one.parent?.call === one ? one.parent : one);
   }
 
+  // A step or a tool call has another place in the tree.
+  move(one) {
+    this.rows.get(one)?.element.remove();
+    this.rows.delete(one);
+    this.touch(one);
+  }
+
   draw() {
     const { began, last, ended } = this.model;
     const now = ended ? last : Math.max(Date.now(), last ?? 0);

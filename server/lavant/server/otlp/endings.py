@@ -1,0 +1,88 @@
+"""Ends of traces: a trace has none of its own."""
+
+from collections.abc import Coroutine
+
+import structlog
+
+from lavant.server.clock import Clock, Periodic
+from lavant.server.errors import ServiceError
+from lavant.server.model import callers_tenant
+from lavant.server.otlp.traces import SOURCE_LABEL, WAITING, Log, OvertakenError, Trace, Traces
+from lavant.server.store.port import RunQuery
+from lavant.v1.run_pb2 import RunState
+from lavant.v1.run_service_pb2 import RunFilter
+
+_INTERVAL = 1.0
+_SWEEP = 30.0  # seconds between two readings of the lists: another server may have died with the traces it remembered
+_PAGE = 200
+_OPEN = RunFilter(states=[RunState.RUN_STATE_RUNNING], labels={SOURCE_LABEL: "otlp"})
+_WAITING = RunFilter(names=[WAITING])
+
+_log = structlog.get_logger(__name__)
+
+
+class TraceEndings(Periodic):
+    """Ends the run of a trace once its root has ended and nothing came for the quiet time.
+
+    A run of log records without a trace has no root: it ends after the idle timeout. Traces that wait for an agent are
+    deleted after it. Runs whose root does not end are abandoned, as
+    those of any silent producer.
+    """
+
+    def __init__(self, traces: Traces, clock: Clock) -> None:
+        super().__init__(clock, _INTERVAL)
+        self._traces = traces
+        self._clock = clock
+        self._swept_at = float("-inf")
+
+    async def run_once(self) -> None:
+        """End what is quiet."""
+        now = self._clock.monotonic()
+        if now - self._swept_at >= _SWEEP:
+            self._swept_at = now
+            await self._guarded(self._sweep())
+        for trace in self._traces.due():
+            await self._guarded(self._end(trace))
+
+    async def _end(self, trace: Trace) -> None:
+        async with self._traces.using(trace):
+            if (log := trace.open_run) is not None:
+                silence = await self._silence(log)
+                is_over = log.content.is_rootless and silence >= self._traces.idle_timeout
+                if is_over or (log.content.has_ended and silence >= self._traces.quiet_time):
+                    await self._traces.finish(log)
+            if trace.waiting.exists and (trace.runs or await self._silence(trace.waiting) >= self._traces.idle_timeout):
+                await self._traces.drain(None, trace)
+            trace.due_at = self._clock.monotonic() + self._traces.quiet_time
+
+    async def _silence(self, log: Log) -> float:
+        """Return the seconds since a log last changed. Raises OvertakenError if another server did."""
+        run = await self._traces.engine.find_run(log.key)
+        if run is None or run.last_sequence != log.content.sequence:
+            raise OvertakenError
+        return (self._clock.time_ns() - run.update_time.ToNanoseconds()) / 1e9
+
+    async def _sweep(self) -> None:
+        """Remember the traces that are open in the store."""
+        engine = self._traces.engine
+        for tenant in await engine.list_tenants():
+            waits = tenant.endswith(f"/{WAITING}")
+            query = RunQuery(tenant=tenant, limit=_PAGE, filter=_WAITING if waits else _OPEN)
+            if "/" in tenant and not waits:
+                continue
+            before = None
+            while True:
+                page = await engine.list_runs(query, before)
+                for listed in page.runs:
+                    self._traces.trace(callers_tenant(tenant), listed.run_id.partition(".")[0])
+                before = page.next_position
+                if before is None:
+                    break
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except ServiceError as error:
+            _log.debug("trace_not_ended", error=error.message)
+        except Exception:
+            _log.exception("trace_not_ended")
