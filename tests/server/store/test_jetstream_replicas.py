@@ -7,6 +7,8 @@ import pytest
 
 from lavant.server.model import RunKey
 from lavant.server.store.jetstream import JetStreamEngine, Location
+from lavant.server.store.jetstream.reader import Reader
+from lavant.server.store.jetstream.records import Record
 from lavant.server.store.port import Engine, Notice, RunQuery
 from lavant.v1.event_pb2 import Event
 from lavant.v1.event_service_pb2 import BatchReceipt, EventBatch
@@ -257,3 +259,36 @@ async def test_a_silent_run_is_ended_by_one_replica_once(
     assert sorted([*ended[0], *ended[1]]) == sorted(keys[1:])
     for key in keys[1:]:
         assert [event.WhichOneof("payload") for event in await stored(replicas[0], key)].count("run_finished") == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_run_deleted_while_it_is_read_is_not_found(
+    replicas: Sequence[JetStreamEngine], monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    one, two = replicas
+    await created(one)
+    batches = [batch_of([run_started()]), batch_of([custom()], first=2), batch_of([run_finished()], first=3)]
+    for batch in batches:
+        await one.append(KEY, batch)
+    last = Reader.last
+
+    async def last_before_deletion(reader: Reader, key: RunKey) -> Record:
+        record = await last(reader, key)
+        monkeypatch.setattr(Reader, "last", last)
+        await one.delete_run(KEY)
+        if again:
+            await started(one)
+        return record
+
+    monkeypatch.setattr(Reader, "last", last_before_deletion)
+    with refused("RUN_NOT_FOUND"):
+        await two.read(KEY, 1, 1 << 20)
+    if again:
+        await one.append(KEY, batch_of([run_finished()], first=3))
+    else:
+        await created(one)
+        for batch in (batch_of([run_started()]), batch_of([custom()], first=2), batch_of([run_finished()], first=3)):
+            await one.append(KEY, batch)
+    monkeypatch.setattr(Reader, "last", last_before_deletion)
+    with refused("RUN_NOT_FOUND"):
+        await two.append(KEY, batch_of([custom()], first=2))

@@ -90,12 +90,15 @@ class Reader:
         if not chunks:
             raise _Lagging
         if chunks[0].first_sequence > after + 1:
+            await self._check_exists(key, last)
             raise data_loss(f"events from {after + 1} on are missing")
         return chunks
 
     async def _stored_events(self, key: RunKey, batch: ProducerBatch, repeated: Repeated) -> dict[int, Event]:
         """Return a producer's stored events by producer sequence, including those of a batch."""
         last = await self.last(key)
+        if last.log.producers.get(batch.producer_id, (-1, 0)) < (batch.producer_epoch, repeated.last_producer_sequence):
+            raise run_not_found(key.run_id)  # deleted since the decision, and another run has its ID now
         wanted = (batch.producer_epoch, repeated.first_producer_sequence)
 
         def holds(record: Record) -> bool:
@@ -111,7 +114,15 @@ class Reader:
                 if (producer.producer_id, producer.epoch) == (batch.producer_id, batch.producer_epoch):
                     stored.update(enumerate(EventBatch.FromString(chunk.data).events, producer.first_sequence))
             start = records[-1].sequence + 1
+        if repeated.first_producer_sequence not in stored:
+            await self._check_exists(key, last)
         return stored
+
+    async def _check_exists(self, key: RunKey, last: Record) -> None:
+        """Raise RUN_NOT_FOUND if a run was deleted after its last record was read: its events are purged then."""
+        record = await self.find_last(key)
+        if record is None or record.stamps.order != last.stamps.order:
+            raise run_not_found(key.run_id)
 
     async def _start(self, key: RunKey, after: int, last: Record) -> int:
         """Return the stream's sequence of the message that holds the event after `after`."""
@@ -129,7 +140,10 @@ class Reader:
         while low < high:
             middle = max(low, high - step) if near_end else (low + high) // 2
             record = await self._next(subjects, middle)
-            if record.stamps.order == last.stamps.order and holds(record):
+            is_same = record.stamps.order == last.stamps.order
+            if is_same and record.deleted:  # since `last` was read
+                raise run_not_found(record.key.run_id)
+            if is_same and holds(record):
                 found, high = record, middle
                 step *= 4
             else:
