@@ -1055,8 +1055,7 @@ pub struct Event {
     /// Time at which it happened, by the producer's clock. After 1970-01-01. Required.
     #[prost(message, optional, tag = "3")]
     pub event_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Time at which the server appended it, by the server's clock; never earlier than that of the event before. Set by
-    /// the server.
+    /// Time at which the server appended it, by its clock; never before that of the event before. Set by the server.
     #[prost(message, optional, tag = "4")]
     pub record_time: ::core::option::Option<::prost_types::Timestamp>,
     /// ID of the innermost open step that it belongs to. Empty: the run itself.
@@ -1074,8 +1073,8 @@ pub struct Event {
     /// The framework's own event, unchanged. Absent unless the producer keeps it.
     #[prost(message, optional, tag = "8")]
     pub source: ::core::option::Option<SourceEvent>,
-    /// What happened. Required. Field numbers equal the values of EventType. Readers ignore payloads that they do not
-    /// know; the server rejects them.
+    /// What happened. Required. Numbers equal the values of EventType. Readers ignore payloads that they do not know; the
+    /// server rejects them.
     #[prost(
         oneof = "event::Payload",
         tags = "20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 40, 41, 42, 50, 51, 52, 53, 54, 55, 56, 57, 70, 71, 72, 73"
@@ -1084,8 +1083,8 @@ pub struct Event {
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
-    /// What happened. Required. Field numbers equal the values of EventType. Readers ignore payloads that they do not
-    /// know; the server rejects them.
+    /// What happened. Required. Numbers equal the values of EventType. Readers ignore payloads that they do not know; the
+    /// server rejects them.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Payload {
         /// The run started to execute. First event of every run, exactly once.
@@ -1187,6 +1186,9 @@ pub struct SourceEvent {
     /// The event, as JSON text.
     #[prost(string, tag = "3")]
     pub content_json: ::prost::alloc::string::String,
+    /// The event in binary form, such as a serialized message of its protocol. Empty: none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
 }
 /// Start of a run: the run's state becomes RUNNING.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1203,6 +1205,10 @@ pub struct RunStarted {
     /// Plan of the evaluation. Set for runs of kind EVALUATION only.
     #[prost(message, optional, tag = "4")]
     pub evaluation: ::core::option::Option<EvaluationPlan>,
+    /// Whether steps are recorded in any order: the parent of one may then start later in the log, or never, and may have
+    /// ended. A step whose parent is not recorded is part of the run itself. Default false.
+    #[prost(bool, tag = "5")]
+    pub unordered_steps: bool,
 }
 /// Change of a run's state, other than by its end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1220,7 +1226,7 @@ pub struct StepStarted {
     /// ID of the step. Not that of an open step, unless `attempt` is higher. Required.
     #[prost(string, tag = "1")]
     pub step_id: ::prost::alloc::string::String,
-    /// ID of the open step that this one is part of. Empty: the run itself.
+    /// ID of the step that this one is part of: an open one, unless RunStarted.unordered_steps. Empty: the run itself.
     #[prost(string, tag = "2")]
     pub parent_step_id: ::prost::alloc::string::String,
     /// Name for people, such as "search_web" or "gpt-5".
@@ -1232,8 +1238,7 @@ pub struct StepStarted {
     /// Input of the step, as JSON text. Empty: none.
     #[prost(string, tag = "5")]
     pub input_json: ::prost::alloc::string::String,
-    /// Number of the attempt: 1 for the first, higher for each retry; 0 means 1. On a retry, drop the deltas of the step's
-    /// earlier attempts.
+    /// Number of the attempt: 1 for the first, higher for each retry; 0 means 1. Drop the deltas of earlier attempts.
     #[prost(int32, tag = "6")]
     pub attempt: i32,
 }
@@ -1525,8 +1530,7 @@ pub struct InputResolved {
 /// Event of a kind that the producer defines.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CustomEvent {
-    /// Name of the kind of event, with dots, owned by the producer: "acme.cache_hit". 1 to 128 characters, no control
-    /// characters. Required.
+    /// Name of the kind of event: "acme.cache_hit". 1 to 128 characters, no control characters. Required.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Content of the event, as JSON text. Empty: none.
@@ -1636,8 +1640,7 @@ pub struct Score {
     /// What went wrong in the evaluator. Set exactly when there is no value.
     #[prost(message, optional, tag = "7")]
     pub error: ::core::option::Option<Error>,
-    /// Whether a higher value is better, for comparisons of numbers and pass/fail values. Set false for such as a latency
-    /// or a cost. Absent means true.
+    /// Whether a higher value is better, for comparisons. Set false for such as a latency or a cost. Absent means true.
     #[prost(bool, optional, tag = "8")]
     pub higher_is_better: ::core::option::Option<bool>,
     /// Value of the score. Absent exactly when the evaluator failed.
