@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { SecureClientSessionOptions } from "node:http2";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import type { Channel } from "./channels.js";
+import { type DecodeText, withFastEvents } from "./reading/decoding.js";
 
 /** TLS of a client, by the paths of PEM files, which are read again for each new connection. */
 export interface TlsOptions {
@@ -39,7 +40,12 @@ export function openChannel(target: string, tls: TlsOptions | undefined): Channe
     acceptCompression: [],
     readMaxBytes: MAX_RESPONSE_BYTES,
   });
-  return { transport, close: () => sessionManager.abort() };
+  return { transport: withFastEvents(transport, textOf), close: () => sessionManager.abort() };
+}
+
+function textOf(bytes: Uint8Array): DecodeText {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return (from, to) => buffer.toString("utf8", from, to);
 }
 
 /** Return whether all addresses of `HOST:PORT` are on this machine. */

@@ -1,5 +1,6 @@
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { BaseClient, type BaseOptions } from "./client.js";
+import { type DecodeText, withFastEvents } from "./reading/decoding.js";
 import { createHttpTransport } from "./web/http-transport.js";
 
 export * from "./exports.js";
@@ -21,9 +22,17 @@ export class Client extends BaseClient {
     const { url = globalThis.location?.origin, transport = "http" } = options;
     if (!url) throw new TypeError("url is required outside of a page");
     const open = () => ({
-      transport: transport === "http" ? createHttpTransport(url) : createGrpcWebTransport({ baseUrl: url }),
+      transport:
+        transport === "http"
+          ? createHttpTransport(url)
+          : withFastEvents(createGrpcWebTransport({ baseUrl: url }), textOf),
       close: () => undefined, // the browser owns the connections; streams end by their signals
     });
     super([url], open, options);
   }
+}
+
+function textOf(bytes: Uint8Array): DecodeText {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  return (from, to) => decoder.decode(bytes.subarray(from, to));
 }
