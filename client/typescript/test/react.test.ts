@@ -71,8 +71,12 @@ test("the hook of the README continues after a reload", async () => {
 test("the AI SDK's useChat shows a run again after a reload, and follows it", async () => {
   const script = await bundled("../../docs/http.md", `${PAGE}\nroot.render(<Chat runId="run" />);`);
   const reports = await show(script);
-  const [before, after] = [reports.slice(0, 3), reports.slice(3)];
-  assert.deepEqual(before, ["", "It ", "It is "]);
-  assert.deepEqual(after.slice(-2), ["It is cold.", "end"]);
-  assert.ok(after.includes("It is "));
+  const said = JSON.stringify(reports);
+  assert.deepEqual(reports.slice(-2), ["It is cold.", "end"], said);
+  // How often a page renders is React's matter, and what it shows is always a beginning of the text.
+  assert.ok(
+    reports.slice(0, -2).every((text) => ["", "It ", "It is "].includes(text)),
+    said,
+  );
+  assert.ok(reports.indexOf("It is ") < reports.lastIndexOf("It is "), said);
 });
