@@ -33,8 +33,9 @@ final class Closer {
         this.parent = parent;
     }
 
-    /** Let this end with its parent: from here on the parent holds it. Throws ClosedException if the parent has ended. */
+    /** Let this end with its parent: from here on the parent holds it. Throws ClosedException if one of them has ended. */
     void attach() {
+        check();
         parent.add(byParent);
     }
 
