@@ -129,7 +129,7 @@ async def test_endings_by_reason(tmp_path: Path) -> None:
         await create(server.stubs)
         await append(server.stubs, [run_started()])
         await streamed(server.stubs, stop=pb.STOP_POSITION_HEAD)
-        await read_to_end(stream(server.stubs, timeout=0.5))
+        await read_to_end(stream(server.stubs, timeout=2))
         with refused("RUN_NOT_FOUND"):
             await stream(server.stubs, run_id="nothing").read()
         held = await opened(server.stubs, session_id="one")

@@ -23,6 +23,7 @@ ALL = METHODS | {
     for method in service.methods
 }
 DEFECTS = {"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED"}
+LATE = "Internal error from Core"  # gRPC's own status of a call whose deadline has passed before it is read
 INTEGERS = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
 LEVELS = 4
 NAMES = {"run_id": "run", "rule_id": "rule", "consumer_id": "ui", "worker_id": "w", "session_id": "s", "score_id": "s"}
@@ -87,10 +88,10 @@ def fill(message: Any) -> None:
 
 async def send(channel: aio.Channel, path: str, data: bytes) -> None:
     """Send a request, and wait for the first answer for a moment: some calls wait for long."""
-    call: Any = channel.stream_stream(path)(timeout=0.3)
+    method: Any = channel.stream_stream(path)
+    # An iterator, as writing to a call whose deadline has passed raises no status.
+    call = method(iter([data]), timeout=0.3)
     try:
-        await call.write(data)
-        await call.done_writing()
         await call.read()
         if not ALL[path].server_streaming:
             await call.read()
@@ -110,6 +111,6 @@ async def test_a_number_at_an_edge_never_fails_inside_the_server(server: Server,
         try:
             await send(server.stubs.channel, path, request.SerializeToString())
         except aio.AioRpcError as error:
-            if error.code().name in DEFECTS:
+            if error.code().name in DEFECTS and error.details() != LATE:
                 wrong.append((".".join(where), value, error.code().name, error.details()))
     assert not wrong
