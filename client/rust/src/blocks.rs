@@ -52,6 +52,7 @@ impl Step {
             kind: options.kind.into(),
             input_json: text(options.input),
             attempt: options.attempt,
+            ..Default::default()
         };
         around.put(Payload::StepStarted(started)).await?;
         Ok(Self { scope: around.within(id), around: around.clone(), began: Instant::now() })
@@ -72,6 +73,7 @@ impl Step {
             error: outcome.error,
             duration: self.began.elapsed().try_into().ok(),
             usage: outcome.usage,
+            ..Default::default()
         };
         self.around.close(Payload::StepFinished(finished), Kind::Closing).await
     }
@@ -102,7 +104,7 @@ impl ToolCall {
             arguments_json: arguments.to_string(),
             ..Default::default()
         };
-        scope.put(Payload::ToolCallStarted(ToolCallStarted { call: Some(call) })).await?;
+        scope.put(Payload::ToolCallStarted(ToolCallStarted { call: Some(call), ..Default::default() })).await?;
         Ok(Self { scope: scope.clone(), id, name: name.to_owned(), began: Instant::now() })
     }
 
@@ -114,7 +116,7 @@ impl ToolCall {
     /// Publish output of the tool while it runs.
     pub async fn output(&self, text: &str) -> Result<()> {
         for piece in pieces(text) {
-            let delta = ToolOutputDelta { tool_call_id: self.id.clone(), text: piece.to_owned() };
+            let delta = ToolOutputDelta { tool_call_id: self.id.clone(), text: piece.to_owned(), ..Default::default() };
             self.scope.put(Payload::ToolOutputDelta(delta)).await?;
         }
         Ok(())
@@ -138,6 +140,7 @@ impl ToolCall {
             result_json: outcome.output_json,
             error: outcome.error,
             duration: self.began.elapsed().try_into().ok(),
+            ..Default::default()
         };
         self.scope.close(Payload::ToolCallFinished(finished), Kind::Closing).await
     }

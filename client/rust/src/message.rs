@@ -42,7 +42,12 @@ impl Message {
     }
 
     async fn put_start(&self) -> Result<()> {
-        let started = MessageStarted { message_id: self.id.clone(), role: self.role.into(), model: self.model.clone() };
+        let started = MessageStarted {
+            message_id: self.id.clone(),
+            role: self.role.into(),
+            model: self.model.clone(),
+            ..Default::default()
+        };
         self.scope.put(Payload::MessageStarted(started)).await
     }
 
@@ -72,8 +77,8 @@ impl Message {
             }
             let (message_id, part_index, text) = (self.id.clone(), self.parts.len() as i32 - 1, piece.to_owned());
             let delta = match is_reasoning {
-                true => Payload::ReasoningDelta(ReasoningDelta { message_id, part_index, text }),
-                false => Payload::TextDelta(TextDelta { message_id, part_index, text }),
+                true => Payload::ReasoningDelta(ReasoningDelta { message_id, part_index, text, ..Default::default() }),
+                false => Payload::TextDelta(TextDelta { message_id, part_index, text, ..Default::default() }),
             };
             self.scope.put(delta).await?;
         }
@@ -91,7 +96,7 @@ impl Message {
         let finished = MessageFinished {
             message_id: self.id.clone(),
             role: self.role.into(),
-            parts: parts.map(|content| MessagePart { content: Some(content) }).collect(),
+            parts: parts.map(|content| MessagePart { content: Some(content), ..Default::default() }).collect(),
             finish_reason: self.finish_reason.clone(),
             usage: self.usage.clone(),
         };

@@ -112,10 +112,11 @@ impl RunProducer {
             parent_run_id: options.parent_run_id,
             conversation_id: options.conversation_id,
             producer_timeout: options.producer_timeout.and_then(|timeout| timeout.try_into().ok()),
+            ..Default::default()
         };
         let run = Self::of_model(client, run_id, Some(settings), options.producer, options.model.clone());
         let (input_json, version, model) = (text(options.input), options.version, options.model);
-        run.put(Payload::RunStarted(RunStarted { input_json, version, model, evaluation: None })).await?;
+        run.put(Payload::RunStarted(RunStarted { input_json, version, model, evaluation: None, ..Default::default() })).await?;
         Ok(run)
     }
 
@@ -161,6 +162,7 @@ impl RunProducer {
             usage: outcome.usage,
             duration: self.sending.began.elapsed().try_into().ok(),
             evaluation: outcome.evaluation,
+            ..Default::default()
         };
         if !self.sending.publisher.lock().is_finishing {
             self.scope.close(Payload::RunFinished(finished), Kind::Last).await?;

@@ -111,6 +111,7 @@ impl EventStream {
             heartbeat_interval: prost_types::Duration::try_from(options.heartbeat_interval).ok(),
             idle_timeout: options.idle_timeout.and_then(|timeout| timeout.try_into().ok()),
             wait_for_run: options.wait_for_run,
+            ..Default::default()
         };
         Self {
             client,

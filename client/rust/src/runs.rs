@@ -42,14 +42,14 @@ impl Runs {
     /// is. A producer need not call this: [`start`](Self::start) creates the run with its first event.
     pub async fn create(&self, id: &str, settings: RunSettings) -> Result<Run> {
         let run_id = if id.is_empty() { new_id() } else { id.to_owned() };
-        let request = CreateRunRequest { run_id, settings: Some(settings) };
+        let request = CreateRunRequest { run_id, settings: Some(settings), ..Default::default() };
         let response = self.client.call(request, |on, request| async move { stub(on).create_run(request).await }).await?;
         Ok(response.run.unwrap_or_default())
     }
 
     /// Return a run.
     pub async fn get(&self, id: &str) -> Result<Run> {
-        let request = GetRunRequest { run_id: id.to_owned() };
+        let request = GetRunRequest { run_id: id.to_owned(), ..Default::default() };
         let response = self.client.call(request, |on, request| async move { stub(on).get_run(request).await }).await?;
         Ok(response.run.unwrap_or_default())
     }
@@ -74,7 +74,7 @@ impl Runs {
     /// Wait until a run has ended, and return the run. Set a timeout around it to wait no longer.
     pub async fn wait(&self, id: &str) -> Result<Run> {
         let timeout = prost_types::Duration::try_from(LONGEST_WAIT).ok();
-        let request = WaitRunRequest { run_id: id.to_owned(), timeout };
+        let request = WaitRunRequest { run_id: id.to_owned(), timeout, ..Default::default() };
         let mut early = Delays::default();
         loop {
             let began = Instant::now();
@@ -105,14 +105,14 @@ impl Runs {
 
     /// Ask the run's producer to stop, and return the run, which usually has not ended yet.
     pub async fn cancel(&self, id: &str, reason: &str) -> Result<Run> {
-        let request = CancelRunRequest { run_id: id.to_owned(), reason: reason.to_owned() };
+        let request = CancelRunRequest { run_id: id.to_owned(), reason: reason.to_owned(), ..Default::default() };
         let response = self.client.call(request, |on, request| async move { stub(on).cancel_run(request).await }).await?;
         Ok(response.run.unwrap_or_default())
     }
 
     /// Delete an ended run and its log. A call that is repeated after a cut may find the run already deleted.
     pub async fn delete(&self, id: &str) -> Result<()> {
-        let request = DeleteRunRequest { run_id: id.to_owned() };
+        let request = DeleteRunRequest { run_id: id.to_owned(), ..Default::default() };
         self.client.call(request, |on, request| async move { stub(on).delete_run(request).await }).await?;
         Ok(())
     }

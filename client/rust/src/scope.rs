@@ -127,18 +127,18 @@ impl Scope {
 
     /// Report an error that does not end the run.
     pub async fn report_error<E: Display>(&self, error: E) -> Result<()> {
-        self.put(Payload::ErrorReported(ErrorReported { error: Some(describe(&error)) })).await
+        self.put(Payload::ErrorReported(ErrorReported { error: Some(describe(&error)), ..Default::default() })).await
     }
 
     /// Publish a whole state, from which readers continue. The name distinguishes several states.
     pub async fn state(&self, name: &str, value: impl Into<Value>) -> Result<()> {
-        let snapshot = StateSnapshot { name: name.to_owned(), value_json: value.into().to_string() };
+        let snapshot = StateSnapshot { name: name.to_owned(), value_json: value.into().to_string(), ..Default::default() };
         self.put(Payload::StateSnapshot(snapshot)).await
     }
 
     /// Publish an event of your own, under a dotted name such as "weather.measured".
     pub async fn custom(&self, name: &str, value: impl Into<Value>) -> Result<()> {
-        let custom = CustomEvent { name: name.to_owned(), value_json: value.into().to_string() };
+        let custom = CustomEvent { name: name.to_owned(), value_json: value.into().to_string(), ..Default::default() };
         self.put(Payload::Custom(custom)).await
     }
 

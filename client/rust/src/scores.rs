@@ -55,8 +55,13 @@ impl Scores {
     /// Record a score of a run, such as a user's feedback; return the score's ID. The run need not have ended.
     pub async fn record(&self, run: &str, score: Score, options: ScoreOptions) -> Result<String> {
         let id = if options.id.is_empty() { new_id() } else { options.id };
-        let request =
-            RecordScoreRequest { score_id: id.clone(), run_id: run.to_owned(), score: Some(score), labels: options.labels };
+        let request = RecordScoreRequest {
+            score_id: id.clone(),
+            run_id: run.to_owned(),
+            score: Some(score),
+            labels: options.labels,
+            ..Default::default()
+        };
         self.client.call(request, |on, request| async move { stub(on).record_score(request).await }).await?;
         Ok(id)
     }

@@ -62,7 +62,7 @@ impl RunWatch {
         let before = resume_token.clone();
         Self {
             client,
-            request: WatchRunsRequest { filter: Some(filter), resume_token },
+            request: WatchRunsRequest { filter: Some(filter), resume_token, ..Default::default() },
             state: State::Waiting(None),
             retries: Retries::default(),
             changes: VecDeque::new(),

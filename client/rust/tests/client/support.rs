@@ -206,7 +206,7 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, after: usize, sha
 
 /// Event of a counted note.
 pub fn note(number: usize) -> Event {
-    let custom = CustomEvent { name: "test.note".into(), value_json: number.to_string() };
+    let custom = CustomEvent { name: "test.note".into(), value_json: number.to_string(), ..Default::default() };
     Event { payload: Some(Payload::Custom(custom)), ..Default::default() }
 }
 
