@@ -15,6 +15,7 @@ from typing import Self
 _CONTEXT = multiprocessing.get_context("forkserver")
 # All that starts no thread and reads no variable. None of tests/, which the fork server does not find.
 _PRELOADED = [
+    "lavant.server.__main__",  # first: like the commands, it sets what gRPC may log, which is read on import
     "lavant.client._async.client",
     "lavant.client._sync.client",
     "lavant.client.cli.alerts",
@@ -30,7 +31,6 @@ _PRELOADED = [
     "lavant.client.cli.session",
     "lavant.client.cli.tail.command",
     "lavant.client.cli.tokens",
-    "lavant.server.__main__",
     "lavant.server.commands.stores",
     "lavant.server.store.jetstream",
 ]
