@@ -31,6 +31,7 @@ conformance: .venv/.ready ## Test a client, e.g. make conformance CLIENT='python
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m conformance '$(CLIENT)' $(ARGS)
 
 test-clients: test-typescript test-go test-java test-rust ## Build and test the clients in other languages than Python
+	PYTHONPATH=tests .venv/bin/python -m conformance.relay
 
 test-typescript: .venv/.ready client/typescript/node_modules/.ready
 	cd client/typescript && npm run --silent build && npm run --silent test
