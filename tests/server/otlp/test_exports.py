@@ -23,12 +23,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lavant.v1.event_pb2 import Role
 from lavant.v1.run_pb2 import RunState
+from lavant.v1.score_service_pb2 import ListScoresRequest
 from support.calls import get, listed, until
 from support.clock import ManualClock
 from support.credentials import calling_with
@@ -272,3 +274,22 @@ async def test_log_records_of_no_agent_are_refused_with_a_word(tmp_path: Path) -
         answer = ExportLogsServiceResponse.FromString(response.content).partial_success
     assert answer.rejected_log_records == 2
     assert "(2 times)" in answer.error_message
+
+
+async def test_evaluation_results_are_recorded_as_scores(tmp_path: Path) -> None:
+    result = Span.Event(
+        name="gen_ai.evaluation.result",
+        time_unix_nano=BEGAN,
+        attributes=[
+            *attributes({"gen_ai.evaluation.name": "correctness", "gen_ai.evaluation.explanation": "as measured"}),
+            KeyValue(key="gen_ai.evaluation.score.value", value=AnyValue(double_value=0.75)),
+        ],
+    )
+    async with serving(tmp_path, auth=["keys"], init_key=True) as server:
+        for scopes in (("runs:publish", "runs:read"), ("runs:publish", "scores:write", "scores:read")):
+            async with calling_with(server.stubs, server.target, *scopes) as stubs:
+                for _ in range(2):
+                    await export(stubs.channel, [span(1, 0, AGENT, events=[result])])
+        async with calling_with(server.stubs, server.target, "scores:read") as stubs:
+            (score,) = (await stubs.scores.ListScores(ListScoresRequest())).scores
+    assert (score.score.name, score.score.number, score.subject_run_id) == ("correctness", 0.75, RUN)

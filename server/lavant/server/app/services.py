@@ -111,7 +111,7 @@ def compose(parts: Parts) -> App:
     keys = AccessService(access.keys, access.tokens, page_tokens, parts.clock)
 
     health_service = Health()
-    exports = Exports(parts.traces)
+    exports = Exports(parts.traces, recorder)
     services = [each.service() for each in (runs, events, rules, evaluations, scores, keys)] + otlp_services(exports)
     server = _grpc_server(parts, services, health_service)
     metrics = PrometheusMetrics(

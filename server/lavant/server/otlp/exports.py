@@ -16,13 +16,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from lavant.contract.limits import MAX_VALUE_BYTES
-from lavant.server.auth.principal import Principal
+from lavant.server.auth.principal import Principal, Scope
+from lavant.server.errors import ServiceError
 from lavant.server.otlp.received import ReceivedSpan, received_logs, received_spans
 from lavant.server.otlp.traces import Traces
+from lavant.server.scores.recorder import Recorder
 from lavant.server.slices import in_slices
+from lavant.v1.error_pb2 import ErrorReason
+from lavant.v1.event_pb2 import ScoreRecorded
 
 _COLLECTOR = "opentelemetry.proto.collector"
 _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 8
+# A trace that waits for an agent has no run, and a span that was sent again with another score keeps the first one.
+_SCORE_LEFT = {ErrorReason.ERROR_REASON_RUN_NOT_FOUND, ErrorReason.ERROR_REASON_INVALID_FIELD}
 _MOST_REASONS = 5  # that one response names
 
 
@@ -38,8 +44,9 @@ class Export(NamedTuple):
 class Exports:
     """The methods of the OTLP services. Whatever is not refused is durable when a call returns."""
 
-    def __init__(self, traces: Traces) -> None:
+    def __init__(self, traces: Traces, recorder: Recorder) -> None:
         self._traces = traces
+        self._recorder = recorder
 
     def methods(self) -> list[Export]:
         """Return the methods."""
@@ -68,7 +75,7 @@ class Exports:
                 else:
                     reasons.append(f"span {received.id[:32] or '(no ID)'}: {reason}")
 
-        await self._traces.record(principal, await in_slices(accepted()))
+        await self._record(principal, await in_slices(accepted()))
         if reasons:
             response.partial_success.rejected_spans = len(reasons)
             response.partial_success.error_message = _summary(reasons)
@@ -87,11 +94,26 @@ class Exports:
                 elif reason is not None:
                     reasons.append(f"record: {reason}")
 
-        await self._traces.record(principal, await in_slices(accepted()))
+        await self._record(principal, await in_slices(accepted()))
         if reasons:
             response.partial_success.rejected_log_records = len(reasons)
             response.partial_success.error_message = _summary(reasons)
         return response
+
+    async def _record(self, principal: Principal, received: list[ReceivedSpan]) -> None:
+        """Record what was received, and the scores in it, if the credential may record scores."""
+        await self._traces.record(principal, received)
+        if Scope.SCORES_WRITE not in principal.scopes:
+            return
+        for each in received:
+            for number, score in enumerate(each.reading.scores):
+                recorded = ScoreRecorded(subject_run_id=each.trace_id, score=score)
+                score_id = f"{each.trace_id}.{each.id}.{number}"
+                try:
+                    await self._recorder.record(principal.tenant, score_id, recorded, principal.restriction)
+                except ServiceError as error:
+                    if error.reason not in _SCORE_LEFT:
+                        raise
 
     async def export_metrics(self, request: ExportMetricsServiceRequest, _: Principal) -> ExportMetricsServiceResponse:
         """Refuse all points of a request: metrics are not kept."""
