@@ -23,6 +23,7 @@ from benchmarks import (
     imports,
     lists,
     live,
+    otlp,
     publish,
     recording,
     replay,
@@ -62,6 +63,7 @@ ALL = {
     "scores": scores.query,
     "scores-history": scores.history,
     "scores-intake": scores.intake,
+    "otlp": otlp.run,
     "cluster": cluster.run,
 }
 RECORDS = Path(__file__).with_name("recorded.json")
