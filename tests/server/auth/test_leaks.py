@@ -46,7 +46,7 @@ def test_a_secret_in_the_log_or_an_error_fails_the_test() -> None:
 async def test_secrets_are_found_in_logs_of_processes_and_errors_that_clients_receive(tmp_path: Path) -> None:
     process = ServerProcess(tmp_path)
     log = tmp_path / "log"
-    with log.open("wb") as stderr:
+    with log.open("ab") as stderr:  # both write at its end
         await process.start("--auth", "keys", "--init-key", stderr=stderr)
     words = (await process.line()).split()
     (key,) = [word for word in words if word.startswith("lvk_")]
@@ -54,7 +54,8 @@ async def test_secrets_are_found_in_logs_of_processes_and_errors_that_clients_re
         with refused("UNAUTHENTICATED") as refusal:
             await stubs.runs.GetRun(GetRunRequest(run_id="run"))
     assert refusal.status.message in leaks._texts
-    log.write_bytes(f"key={key}\n".encode())  # what a server must not do
+    with log.open("ab") as written:
+        written.write(f"key={key}\n".encode())  # what a server must not do
     await process.kill()
     assert leaks.leaked(leaks._texts) == [f"key={key}"]
     leaks._texts.clear()
