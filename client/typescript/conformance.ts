@@ -126,6 +126,21 @@ const operations: Record<string, (command: Command, operation: Operation) => Pro
     });
   },
 
+  async read_fast({ run }, { signal }) {
+    const began = performance.now();
+    let events = 0;
+    for await (const _ of client.runs.read(run, { signal })) events += 1;
+    return { events, seconds: (performance.now() - began) / 1000 };
+  },
+
+  async publish_fast({ run, count }) {
+    const began = performance.now();
+    await client.runs.start("fast", { runId: run, onError: "throw" }, async (producer) => {
+      for (let number = 0; number < count; number++) producer.custom("note", 1);
+    });
+    return { seconds: (performance.now() - began) / 1000 };
+  },
+
   async create_run({ request }) {
     const { runId, settings: init } = message(CreateRunRequestSchema, request);
     const json = init && (toJson(RunSettingsSchema, init) as JsonValue);

@@ -58,6 +58,7 @@ type command struct {
 
 	Name      string `json:"name"`
 	Value     any    `json:"value"`
+	Count     int    `json:"count"`
 	Evaluator string `json:"evaluator"`
 }
 
@@ -99,18 +100,20 @@ type driver struct {
 
 // handlers are the commands that begin an operation, and return the fields of its end.
 var handlers = map[string]func(*driver, *operation, command) (object, error){
-	"read":        (*driver).read,
-	"publish":     (*driver).publish,
-	"create_run":  (*driver).createRun,
-	"get_run":     (*driver).getRun,
-	"cancel_run":  (*driver).cancelRun,
-	"wait_run":    (*driver).waitRun,
-	"list_runs":   (*driver).listRuns,
-	"list_events": (*driver).listEvents,
-	"watch_runs":  (*driver).watchRuns,
-	"text":        (*driver).text,
-	"result":      (*driver).result,
-	"score":       (*driver).score,
+	"read":         (*driver).read,
+	"publish":      (*driver).publish,
+	"create_run":   (*driver).createRun,
+	"get_run":      (*driver).getRun,
+	"cancel_run":   (*driver).cancelRun,
+	"wait_run":     (*driver).waitRun,
+	"list_runs":    (*driver).listRuns,
+	"list_events":  (*driver).listEvents,
+	"watch_runs":   (*driver).watchRuns,
+	"text":         (*driver).text,
+	"result":       (*driver).result,
+	"score":        (*driver).score,
+	"read_fast":    (*driver).readFast,
+	"publish_fast": (*driver).publishFast,
 }
 
 func main() {

@@ -5,6 +5,7 @@ mod json;
 mod publishing;
 mod reading;
 mod runs;
+mod speed;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -123,6 +124,8 @@ async fn carry_out(
         "text" => reading::text(client, command).await,
         "result" => reading::result(client, command).await,
         "score" => runs::score(client, command).await,
+        "read_fast" => speed::read(client, command).await,
+        "publish_fast" => speed::publish(client, command).await,
         _ => return None,
     })
 }

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -146,6 +147,20 @@ class Driver:
             on_error="raise",
             options=options,
         )
+
+    async def _do_read_fast(self, _: Operation, run: str) -> dict[str, Any]:
+        began, count = perf_counter(), 0
+        async with self.client.runs.stream(run) as stream:
+            async for _event in stream:
+                count += 1
+        return {"events": count, "seconds": perf_counter() - began}
+
+    async def _do_publish_fast(self, _: Operation, run: str, count: int) -> dict[str, Any]:
+        began = perf_counter()
+        async with self.client.runs.start("fast", run_id=run, on_error="raise") as producer:
+            for _number in range(count):
+                await producer.custom("note", 1)
+        return {"seconds": perf_counter() - began}
 
     async def _do_create_run(self, _: Operation, request: dict[str, Any]) -> dict[str, Any]:
         wanted = ParseDict(request, CreateRunRequest())

@@ -40,7 +40,9 @@ public final class Driver {
             Map.entry("wait_run", RunCalls::waitFor),
             Map.entry("list_runs", RunCalls::list),
             Map.entry("watch_runs", RunCalls::watch),
-            Map.entry("score", RunCalls::score));
+            Map.entry("score", RunCalls::score),
+            Map.entry("read_fast", Speed::read),
+            Map.entry("publish_fast", Speed::publish));
 
     private final PrintStream output = new PrintStream(System.out, false, StandardCharsets.UTF_8);
     private final Map<Integer, Operation> operations = new HashMap<>();
