@@ -30,7 +30,8 @@ final class Speed {
 
     static JsonObject publish(Client client, Operation operation, JsonObject command) {
         long began = System.nanoTime();
-        StartOptions options = StartOptions.builder().runId(command.get("run").getAsString()).build();
+        StartOptions options =
+                StartOptions.builder().runId(command.get("run").getAsString()).build();
         try (RunProducer run = client.runs().start("fast", options)) {
             for (int number = 0; number < command.get("count").getAsInt(); number++) {
                 run.publish(Event.newBuilder()
