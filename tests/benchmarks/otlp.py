@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from grpc import aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -30,9 +31,11 @@ def requests(count: int) -> list[ExportTraceServiceRequest]:
         spans = []
         for _ in range(BATCH // IN_TRACE):
             trace_id = os.urandom(16)
-            for number in range(1, IN_TRACE + 1):
-                values = AGENT if number == 1 else CHAT if number % 3 else _HTTP
-                spans.append(span(number, 0 if number == 1 else 1, values, trace_id=trace_id))
+            root_id = os.urandom(8)  # Phoenix keeps one span per ID, whatever its trace
+            spans.append(span(1, 0, AGENT, trace_id=trace_id, span_id=root_id))
+            for number in range(2, IN_TRACE + 1):
+                ids: dict[str, Any] = {"trace_id": trace_id, "span_id": os.urandom(8), "parent_span_id": root_id}
+                spans.append(span(number, 1, CHAT if number % 3 else _HTTP, **ids))
         made.append(request_of(spans))
     return made
 
