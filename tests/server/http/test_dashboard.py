@@ -2,11 +2,13 @@
 
 import re
 
+from grpc import aio
 from playwright.async_api import expect
 
 from lavant.client import AsyncRunProducer, Usage
 from lavant.v1 import event_pb2
 from server.http.browser import ACTIVE, HOSTILE, Site, needs_chromium
+from support.otlp import TRACE_ID, a_trace, export
 
 WORDS = [f"word{number} " for number in range(300)]
 
@@ -144,6 +146,20 @@ async def test_steps_are_nested_and_walked_with_the_keyboard(site: Site) -> None
     await page.keyboard.press("ArrowDown")
     await page.keyboard.press("Enter")
     await expect(page.locator(".timeline .details")).to_contain_text("inner's output")
+
+
+async def test_steps_that_come_before_their_parents_move_below_them(site: Site) -> None:
+    async with aio.insecure_channel(site.process.target) as channel:
+        await export(channel, a_trace()[1:])
+        page = await site.open(f"runs/{TRACE_ID.hex()}")
+        steps = page.get_by_role("treeitem")
+        await expect(steps).to_have_count(5)
+        await expect(steps.filter(has_text="search")).to_have_attribute("aria-level", "1")
+        await export(channel, a_trace()[:1])
+        await expect(steps).to_have_count(6)
+        await expect(steps.filter(has_text="search")).to_have_attribute("aria-level", "2")
+    assert [await step.get_attribute("aria-level") for step in await steps.all()] == ["1", "2", "3", "2", "3", "2"]
+    await expect(steps.first).to_contain_text("weather")
 
 
 async def test_the_timeline_shows_tool_calls_in_steps_and_beside_them(site: Site) -> None:
