@@ -24,8 +24,8 @@ class LogContent:
     """
 
     __slots__ = (
-        "_bytes", "_changes", "_encoded", "_marked_order", "_marked_state", "inputs", "messages", "state", "steps",
-        "tool_calls", "unordered",
+        "_bytes", "_changes", "_encoded", "_marked_state", "inputs", "messages", "state", "steps", "tool_calls",
+        "unordered",
     )  # fmt: skip
 
     def __init__(self, state: "RunState.ValueType" = RunState.RUN_STATE_QUEUED) -> None:
@@ -37,7 +37,6 @@ class LogContent:
         self.inputs: dict[str, int] = {}
         self._changes: list[tuple[dict[str, int], str, int | None]] = []
         self._marked_state = state
-        self._marked_order = False
         self._bytes = 0
         self._encoded: bytes | None = None
 
@@ -54,7 +53,6 @@ class LogContent:
         """Make the present content the one that `undo` restores."""
         self._changes.clear()
         self._marked_state = self.state
-        self._marked_order = self.unordered
 
     def undo(self) -> None:
         """Undo all changes since the last `mark`."""
@@ -69,8 +67,8 @@ class LogContent:
             self._encoded = None
         self._changes.clear()
         self.state = self._marked_state
-        if self.unordered != self._marked_order:
-            self.unordered, self._encoded = self._marked_order, None
+        if self.unordered and not self.started:  # the start of the run says so
+            self.unordered, self._encoded = False, None
 
     def remember(self, kind: str, key: str, value: int = 1) -> None:
         """Add an id or change its value. Raises TooManyOpen if too many are open."""

@@ -13,7 +13,6 @@ from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from grpc import aio
 
 from lavant.server.auth.run_quotas import RunQuotas
-from lavant.server.store.jetstream import Location
 from lavant.server.store.port import RunPage, RunQuery
 from lavant.server.store.sqlite.engine import SQLiteEngine
 from lavant.v1.event_service_pb2 import StreamEventsRequest
@@ -22,20 +21,8 @@ from server.observability.scraping import Scrape
 from support.calls import answer, append, create, get, publish, publishing, until
 from support.clock import ManualClock
 from support.events import custom, run_finished, run_started, sized
-from support.nats import fresh_location, without_streams
 from support.server import Stubs, serving
 from support.status import Refusal, refused, rejection
-
-
-@pytest.fixture(params=["sqlite", pytest.param("jetstream", marks=pytest.mark.nats)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[dict[str, Any]]:
-    """Settings of a store."""
-    if request.param == "sqlite":
-        yield {}
-        return
-    location: Location = fresh_location([request.getfixturevalue("nats")])
-    async with without_streams(location):
-        yield {"store": str(location)}
 
 
 def check(refusal: Refusal, quota: str, *, subject: str = "tenant/default") -> float:

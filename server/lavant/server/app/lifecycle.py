@@ -90,11 +90,10 @@ class App:
         self.address = self._add_port(self._settings.listen)
         if self._settings.otlp != OFF:
             self.otlp_address = self._add_port(self._settings.otlp)
-        for name, listener in self._http.items():
-            address = _bind(listener, getattr(self._settings, name), f"--{name.replace('_', '-')}")
-            setattr(self, f"{name}_address", address)
+        bound = {name: _bind(listener, self._settings, name) for name, listener in self._http.items()}
+        self.http_address, self.otlp_http_address = bound.get("http", OFF), bound.get("otlp_http", OFF)
         if self._admin is not None:
-            self.admin_address = _bind(self._admin, self._settings.admin, "--admin")
+            self.admin_address = _bind(self._admin, self._settings, "admin")
         for listener in self._http.values():
             await listener.start()
         await self._server.start()
@@ -141,7 +140,9 @@ class App:
             await self._admin.stop()
 
 
-def _bind(listener: Listener, address: str, flag: str) -> str:
+def _bind(listener: Listener, settings: Settings, name: str) -> str:
+    """Bind a listener to the address of a setting; return it with the port that was picked."""
+    address, flag = getattr(settings, name), f"--{name.replace('_', '-')}"
     host, _, port = address.rpartition(":")
     try:
         return f"{host}:{listener.bind(host.strip('[]'), int(port))}"

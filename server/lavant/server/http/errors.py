@@ -36,9 +36,14 @@ def body_of(error: ServiceError) -> dict[str, object]:
     return {"error": body}
 
 
+def retry_headers(error: ServiceError) -> dict[str, str]:
+    """Return the headers that say when to retry: in whole seconds, rounded up."""
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
 def to_response(error: ServiceError) -> Response:
-    """Return the response to an error; Retry-After is in whole seconds, rounded up."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    """Return the response to an error."""
+    headers = retry_headers(error)
     if error.reason == ErrorReason.ERROR_REASON_UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"  # not Basic, for which a browser would ask
     return refusal(STATUSES.get(error.reason, 500), body_of(error), headers)

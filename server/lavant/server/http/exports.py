@@ -6,7 +6,6 @@ Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp
 import asyncio
 import base64
 import json
-import math
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,7 +23,7 @@ from lavant.server.auth.principal import Scope as PrincipalScope
 from lavant.server.auth.quotas import Quota, Quotas
 from lavant.server.errors import ServiceError, report_internal_error
 from lavant.server.http.access import source_of
-from lavant.server.http.errors import STATUSES
+from lavant.server.http.errors import STATUSES, retry_headers
 from lavant.server.http.isolation import Isolation
 from lavant.server.otlp.exports import Export
 from lavant.server.turns import Origin, serve
@@ -86,8 +85,7 @@ class ExportReceiver:
         except ServiceError as error:
             if error.reason in DENIALS:
                 self._audit.denied(source_of(scope, f"POST {scope['path']}"), CALLER.get(), error)
-            if error.retry_after is not None:
-                headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+            headers = retry_headers(error)
             answer, status = Status(message=error.message), STATUSES.get(error.reason, 500)
         except Exception as error:
             answer, status = Status(message=report_internal_error(error)), 500

@@ -7,7 +7,7 @@ import structlog
 from lavant.server.clock import Clock, Periodic
 from lavant.server.errors import ServiceError
 from lavant.server.model import callers_tenant
-from lavant.server.otlp.traces import SOURCE_LABEL, WAITING, Log, OvertakenError, Trace, Traces
+from lavant.server.otlp.traces import SOURCE_LABEL, WAITING, Trace, Traces
 from lavant.server.store.port import RunQuery
 from lavant.v1.run_pb2 import RunState
 from lavant.v1.run_service_pb2 import RunFilter
@@ -38,31 +38,33 @@ class TraceEndings(Periodic):
     async def run_once(self) -> None:
         """End what is quiet."""
         now = self._clock.monotonic()
-        if now - self._swept_at >= _SWEEP:
+        if now - self._swept_at >= _SWEEP and self._may_lack_some():
             self._swept_at = now
             await self._guarded(self._sweep())
         for trace in self._traces.due():
             await self._guarded(self._end(trace))
 
     async def _end(self, trace: Trace) -> None:
-        async with self._traces.using(trace):
+        traces, logs = self._traces, self._traces.logs
+        async with traces.using(trace):
             if (log := trace.open_run) is not None:
-                silence = await self._silence(log)
-                is_over = log.content.is_rootless and silence >= self._traces.idle_timeout
-                if is_over or (log.content.has_ended and silence >= self._traces.quiet_time):
-                    await self._traces.finish(log)
-            if trace.waiting.exists and (trace.runs or await self._silence(trace.waiting) >= self._traces.idle_timeout):
-                await self._traces.drain(None, trace)
+                silence = await logs.silence(log)
+                is_over = log.content.is_rootless and silence >= traces.idle_timeout
+                if is_over or (log.content.has_ended and silence >= traces.quiet_time):
+                    await logs.finish(log)
+            waits = trace.waiting.exists
+            if waits and (trace.runs or await logs.silence(trace.waiting) >= traces.idle_timeout):
+                await traces.drain(None, trace)
             # A root may end at another server that then dies: what is open here is compared with the store at times.
             has_root = log is not None and log.content.has_ended
-            trace.due_at = self._clock.monotonic() + (self._traces.quiet_time if has_root else _SWEEP)
+            trace.due_at = self._clock.monotonic() + (traces.quiet_time if has_root else _SWEEP)
 
-    async def _silence(self, log: Log) -> float:
-        """Return the seconds since a log last changed. Raises OvertakenError if another server did."""
-        run = await self._traces.engine.find_run(log.key)
-        if run is None or run.last_sequence != log.content.sequence:
-            raise OvertakenError
-        return (self._clock.time_ns() - run.update_time.ToNanoseconds()) / 1e9
+    def _may_lack_some(self) -> bool:
+        """Return whether traces may be open that are not remembered: at the start, or if another server had them."""
+        is_first = self._swept_at == float("-inf")
+        is_shared = self._traces.engine.opening is None
+        has_forgotten, self._traces.has_forgotten = self._traces.has_forgotten, False
+        return is_first or is_shared or has_forgotten
 
     async def _sweep(self) -> None:
         """Remember the traces that are open in the store."""

@@ -1,13 +1,12 @@
 """Spans and log records as they are received."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
-from time import time_ns
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, TracesData
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, LogsData, ResourceLogs, ScopeLogs
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from lavant.contract.text import to_name
 from lavant.server.otlp.attributes import text, values_of
@@ -54,38 +53,6 @@ class SpanRequest(Protocol):
     def resource_spans(self) -> "RepeatedCompositeFieldContainer[ResourceSpans]": ...
 
 
-def received_spans(request: SpanRequest) -> Iterator[ReceivedSpan]:
-    """Yield the spans of a request."""
-    for resource_spans in request.resource_spans:
-        resource = values_of(resource_spans.resource.attributes)
-        service = _service_of(resource)
-        around = _field(_FIRST, resource_spans.resource.SerializeToString())
-        around_end = _text(_THIRD, resource_spans.schema_url)
-        for scope_spans in resource_spans.scope_spans:
-            scope = _field(_FIRST, scope_spans.scope.SerializeToString())
-            scope_end = _text(_THIRD, scope_spans.schema_url)
-            for span in scope_spans.spans:
-                within = scope + _field(_SECOND, span.SerializeToString()) + scope_end
-                raw = _field(_FIRST, around + _field(_SECOND, within) + around_end)
-                yield _received(span, raw, read_span(span, resource, scope_spans.scope.name), service)
-
-
-def _service_of(resource: Mapping[str, Any]) -> str:
-    service = to_name(text(resource.get("service.name", "")))
-    return "" if service.startswith(_UNNAMED) else service
-
-
-def _received(span: Span, raw: bytes, reading: SpanReading, service: str) -> ReceivedSpan:
-    span_id, parent_id = span.span_id, span.parent_span_id
-    start, end = span.start_time_unix_nano, span.end_time_unix_nano
-    if end and reading.state == RunState.RUN_STATE_RUNNING and (announced := pending_of(span)) is not None:
-        (span_id, parent_id), end = announced, 0
-    if not any(parent_id) or parent_id == span_id:
-        parent_id = b""
-    start = min(start, end) if end else start
-    return ReceivedSpan(span.trace_id.hex(), span_id.hex(), parent_id.hex(), start, end, raw, reading, service)
-
-
 class LogsRequest(Protocol):
     """A request or stored message with log records."""
 
@@ -93,35 +60,65 @@ class LogsRequest(Protocol):
     def resource_logs(self) -> "RepeatedCompositeFieldContainer[ResourceLogs]": ...
 
 
+class _Sender:
+    """Sender of spans or log records: the attributes of its resource, its service, and the name of the scope."""
+
+    def __init__(self, group: ResourceSpans | ResourceLogs, part: ScopeSpans | ScopeLogs) -> None:
+        self.resource = values_of(group.resource.attributes)
+        self.scope = part.scope.name
+        service = to_name(text(self.resource.get("service.name", "")))
+        self.service = "" if service.startswith(_UNNAMED) else service
+        self._group_head = _field(_FIRST, group.resource.SerializeToString())
+        self._group_tail = _text(_THIRD, group.schema_url)
+        self._head = _field(_FIRST, part.scope.SerializeToString())
+        self._tail = _text(_THIRD, part.schema_url)
+
+    def alone(self, serialized: bytes) -> bytes:
+        """Return a message of one span or log record alone, with its resource and scope."""
+        part = self._head + _field(_SECOND, serialized) + self._tail
+        return _field(_FIRST, self._group_head + _field(_SECOND, part) + self._group_tail)
+
+
+def received_spans(request: SpanRequest) -> Iterator[ReceivedSpan]:
+    """Yield the spans of a request."""
+    for group in request.resource_spans:
+        for part in group.scope_spans:
+            sender = _Sender(group, part)
+            for span in part.spans:
+                yield _received(span, sender)
+
+
 def received_logs(request: LogsRequest) -> Iterator[ReceivedSpan | None]:
-    """Yield the log records of a request; None for each that says nothing of an agent."""
-    for resource_logs in request.resource_logs:
-        resource = values_of(resource_logs.resource.attributes)
-        service = _service_of(resource)
-        around = _field(_FIRST, resource_logs.resource.SerializeToString())
-        around_end = _text(_THIRD, resource_logs.schema_url)
-        for scope_logs in resource_logs.scope_logs:
-            scope = _field(_FIRST, scope_logs.scope.SerializeToString())
-            scope_end = _text(_THIRD, scope_logs.schema_url)
-            for record in scope_logs.log_records:
-                reading = read_log(record, resource, scope_logs.scope.name)
-                if reading is None:
-                    yield None
-                    continue
-                own = record.SerializeToString()
-                raw = _field(_FIRST, around + _field(_SECOND, scope + _field(_SECOND, own) + scope_end) + around_end)
-                yield _received_log(record, raw, reading, service, sha256(own).hexdigest()[:_ID_DIGITS])
+    """Yield the log records of a request; None for each that says nothing of an agent, or of none that is named."""
+    for group in request.resource_logs:
+        for part in group.scope_logs:
+            sender = _Sender(group, part)
+            for record in part.log_records:
+                reading = read_log(record, sender.resource, sender.scope)
+                yield None if reading is None else _received_log(record, reading, sender)
 
 
-def _received_log(
-    record: LogRecord, raw: bytes, reading: LogReading, service: str, record_id: str
-) -> ReceivedSpan | None:
+def _received(span: Span, sender: _Sender) -> ReceivedSpan:
+    reading = read_span(span, sender.resource, sender.scope)
+    span_id, parent_id = span.span_id, span.parent_span_id
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    if end and reading.state == RunState.RUN_STATE_RUNNING and (announced := pending_of(span)) is not None:
+        (span_id, parent_id), end = announced, 0
+    if not any(parent_id) or parent_id == span_id:
+        parent_id = b""
+    start = min(start, end) if end else start
+    raw = sender.alone(span.SerializeToString())
+    return ReceivedSpan(span.trace_id.hex(), span_id.hex(), parent_id.hex(), start, end, raw, reading, sender.service)
+
+
+def _received_log(record: LogRecord, reading: LogReading, sender: _Sender) -> ReceivedSpan | None:
     """Return a log record as a span that ended when it was written; None if nothing says which run it is about."""
     has_trace = any(record.trace_id)
     common = reading.turn_id or reading.conversation_id
     if not has_trace and not common:
         return None
-    end = record.time_unix_nano or record.observed_time_unix_nano or time_ns()
+    serialized = record.SerializeToString()
+    end = record.time_unix_nano or record.observed_time_unix_nano or 1  # the same if it is sent again
     ended = reading.state >= RunState.RUN_STATE_SUCCEEDED
     span = SpanReading(
         name=reading.tool.call.tool_name if reading.tool and ended else reading.name,
@@ -142,13 +139,13 @@ def _received_log(
     )
     return ReceivedSpan(
         trace_id=record.trace_id.hex() if has_trace else sha256(common.encode()).hexdigest()[:_TRACE_DIGITS],
-        id=record_id,
+        id=sha256(serialized).hexdigest()[:_ID_DIGITS],
         parent_id=record.span_id.hex() if any(record.span_id) else "",
         start_ns=max(0, end - round((reading.duration or 0) * 1e9)),
         end_ns=end,
-        raw=raw,
+        raw=sender.alone(serialized),
         reading=span,
-        service=service,
+        service=sender.service,
         is_log=True,
         has_trace=has_trace,
     )

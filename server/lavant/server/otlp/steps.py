@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lavant.contract.limits import MAX_VALUE_BYTES, NANOS
 from lavant.server.otlp.received import ReceivedSpan, source_of
-from lavant.server.otlp.trace_log import ROOTED, ROOTLESS, RecordedSpan, TraceContent, finished_id, started_id
+from lavant.server.otlp.trace_content import ROOTED, ROOTLESS, TraceContent, finished_id, started_id
 from lavant.v1.event_pb2 import (
     Event,
     MessageFinished,
@@ -63,9 +63,9 @@ class _Recording:
 
     def __init__(self, content: TraceContent, children: Mapping[str, list[ReceivedSpan]]) -> None:
         self._children = children
-        self._spans = content.spans
-        self._open = sum(span.is_open for span in content.spans.values()) if content.spans else 0
-        self._calls = {span.call_id for span in content.spans.values() if span.is_open and span.call_id}
+        self._content = content
+        self._open = len(content.open)
+        self._calls = {span.call_id for span in content.open.values() if span.call_id}
         self._attempts: dict[str, int] = {}
 
     def events(self) -> Iterator[Event]:
@@ -90,8 +90,8 @@ class _Recording:
             if id(each) in reached:
                 continue
             reached.add(id(each))
-            recorded = self._spans.get(each.id)
-            if recorded is not None and recorded.is_open and each.end_ns:
+            recorded = self._content.open.get(each.id)
+            if recorded is not None and each.end_ns:
                 call_id = recorded.call_id or self._call_of(each)
                 if call_id and not recorded.call_id:
                     yield self._start_call(each, call_id)
@@ -100,7 +100,7 @@ class _Recording:
                     continue  # it is recorded when it ends
                 self._open += 1
                 call_id = self._call_of(each)
-                yield self._start(each, recorded)
+                yield self._start(each)
                 if call_id:
                     yield self._start_call(each, call_id)
             if each.end_ns:
@@ -118,7 +118,8 @@ class _Recording:
         wanted = tool.call.tool_call_id
         return wanted if wanted and wanted not in self._calls else f"{each.id}.call"
 
-    def _start(self, each: ReceivedSpan, recorded: RecordedSpan | None) -> Event:
+    def _start(self, each: ReceivedSpan) -> Event:
+        recorded = self._content.spans.get(each.id)
         attempt = self._attempts.get(each.id, recorded.attempt if recorded else 0) + 1
         self._attempts[each.id] = attempt
         reading = each.reading

@@ -1,139 +1,164 @@
-"""Content of a trace's log, read from its events: the same for every server."""
+"""Logs of traces, which several servers append to."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lavant.v1.event_pb2 import Event, StepKind
-from lavant.v1.run_pb2 import Error, RunFinished, RunState, TokenUsage
+from lavant.contract.limits import MAX_BATCH_BYTES
+from lavant.server.auth.principal import Principal
+from lavant.server.auth.run_quotas import RunQuotas
+from lavant.server.clock import Clock
+from lavant.server.errors import ServiceError
+from lavant.server.model import RunKey, is_system_run, is_terminal
+from lavant.server.otlp.received import ReceivedSpan, received_again
+from lavant.server.otlp.trace_content import TraceContent
+from lavant.server.store.ownership import NOBODY
+from lavant.server.store.port import Engine
+from lavant.server.store.system_logs import OverwrittenError, SystemLogs
+from lavant.v1.error_pb2 import ErrorReason
+from lavant.v1.event_pb2 import Event
+from lavant.v1.event_service_pb2 import BatchReceipt, ProducerBatch
+from lavant.v1.run_pb2 import Run, RunSettings
 
-# IDs of the event that starts the run: of a trace, or of log records without one, which have no root.
-ROOTED, ROOTLESS = "started", "started.by-logs"
-_STARTED = "started"
-_MODEL_REQUEST = StepKind.STEP_KIND_MODEL_REQUEST
-_MOST = 2**63 - 1
-_SUMMED = tuple(each.name for each in TokenUsage.DESCRIPTOR.fields if each.name not in {"model", "cost_usd"})
+_PRODUCER = "otlp"  # of all servers: its sequence is what they compare and swap
+_EPOCH = 1
+_BATCH_EVENTS = 250  # whose rules are checked in one piece on the event loop
+_BATCH_BYTES = MAX_BATCH_BYTES - (64 << 10)
+_OVERWRITTEN = {
+    ErrorReason.ERROR_REASON_PRODUCER_CONFLICT,
+    ErrorReason.ERROR_REASON_PRODUCER_GAP,
+    ErrorReason.ERROR_REASON_PRODUCER_FENCED,
+    ErrorReason.ERROR_REASON_RUN_SEALED,
+    ErrorReason.ERROR_REASON_RUN_EXISTS,
+    ErrorReason.ERROR_REASON_RUN_NOT_FOUND,
+}
 
 
 @dataclass(slots=True)
-class RecordedSpan:
-    """A span in a log: the attempt of its step, whether it is open, and the ends that were recorded.
+class TraceLog:
+    """A log that spans of a trace are recorded in, as far as this server has read it.
 
-    `call_id` is the ID of the tool call that was recorded with its start; empty: none.
+    `sent` is the last sequence of the producer of all servers.
     """
 
-    attempt: int
-    is_open: bool = True
-    kind: "StepKind.ValueType" = StepKind.STEP_KIND_UNSPECIFIED
-    is_root: bool = False
-    call_id: str = ""
-    ends: set[int] = field(default_factory=set)
-
-
-class TraceContent:
-    """Spans that the log of a trace holds, by their IDs, and what its run's end will say.
-
-    The same events in any order of spans result in the same content.
-    """
-
-    def __init__(self) -> None:
-        self.sequence = 0  # of the log's last event
-        self.spans: dict[str, RecordedSpan] = {}
-        self.is_unordered = False
-        self.is_rootless = False
-        self._roots: dict[str, tuple[int, RunFinished]] = {}  # by span: when it ended, and how
-        self._open_roots: set[str] = set()
-        self._usage = TokenUsage()
-        self._models: set[str] = set()
+    key: RunKey
+    content: TraceContent = field(default_factory=TraceContent)
+    sent: int = 0
+    is_sealed: bool = False
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the root of the trace has ended, and no other root is open."""
-        return bool(self._roots) and not self._open_roots
-
-    def holds(self, span_id: str, end_ns: int) -> bool:
-        """Return whether a span was recorded with this end; without an end (0), whether it was recorded at all."""
-        span = self.spans.get(span_id)
-        return span is not None and (not end_ns or end_ns in span.ends)
-
-    def add(self, events: Iterable[Event]) -> None:
-        """Add the log's next events."""
-        for event in events:
-            self.sequence = event.sequence or self.sequence + 1
-            payload = event.WhichOneof("payload")
-            if payload == "step_started":
-                self._start(event)
-            elif payload == "step_finished":
-                self._finish(event)
-            elif payload == "tool_call_started" and event.step_id in self.spans:
-                self.spans[event.step_id].call_id = event.tool_call_started.call.tool_call_id
-            elif payload == "run_started":
-                self.is_unordered = event.run_started.unordered_steps
-                self.is_rootless = event.event_id == ROOTLESS
-
-    def finished(self) -> RunFinished:
-        """Return how the run ends: as the root did that ended last, with the usage of all requests to models."""
-        result = RunFinished()
-        if self._roots:
-            result.CopyFrom(max(self._roots.items(), key=lambda item: (item[1][0], item[0]))[1][1])
-        else:
-            result.state = RunState.RUN_STATE_SUCCEEDED
-        if self._usage.ByteSize():
-            result.usage.CopyFrom(self._usage)
-            result.usage.model = next(iter(self._models)) if len(self._models) == 1 else ""
-        return result
-
-    def _start(self, event: Event) -> None:
-        started = event.step_started
-        span = self.spans.get(started.step_id)
-        if span is None:
-            span = self.spans[started.step_id] = RecordedSpan(started.attempt or 1)
-        span.attempt, span.is_open, span.kind = started.attempt or 1, True, started.kind
-        span.call_id = ""
-        if not started.parent_step_id and event.HasField("trace"):
-            self._open_roots.add(started.step_id)
-            span.is_root = True
-
-    def _finish(self, event: Event) -> None:
-        finished = event.step_finished
-        span = self.spans.get(finished.step_id)
-        end = end_of(event.event_id)
-        if span is None or end is None:
-            return
-        span.is_open = False
-        span.ends.add(end)
-        if span.kind == _MODEL_REQUEST and finished.HasField("usage"):
-            self._count(finished.usage)
-        if span.is_root:
-            self._open_roots.discard(finished.step_id)
-            result = RunFinished(
-                state=finished.state, output_json=finished.output_json, duration=finished.duration, usage=finished.usage
-            )
-            if finished.state != RunState.RUN_STATE_SUCCEEDED:
-                result.error.CopyFrom(finished.error if finished.HasField("error") else Error(message="failed"))
-            if not finished.HasField("usage"):
-                result.ClearField("usage")
-            self._roots[finished.step_id] = (end, result)
-
-    def _count(self, usage: TokenUsage) -> None:
-        total = self._usage
-        for name in _SUMMED:
-            setattr(total, name, min(getattr(total, name) + getattr(usage, name), _MOST))
-        if usage.HasField("cost_usd"):
-            total.cost_usd += usage.cost_usd
-        self._models.add(usage.model)
+    def exists(self) -> bool:
+        """Whether spans were recorded in it."""
+        return self.sent > 0
 
 
-def started_id(span_id: str, attempt: int) -> str:
-    """Return the ID of the event that starts a span's step."""
-    return f"{span_id}.{_STARTED}.{attempt}"
+class TraceLogs:
+    """Reads logs of traces, and appends to them.
+
+    All servers append as one producer, so that its sequence shows each of them whether it has read what the others
+    wrote: OverwrittenError is raised if not, or if the log was sealed or deleted meanwhile. Read it again then.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, quotas: RunQuotas) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._quotas = quotas
+        self._logs = SystemLogs(engine, clock)
+
+    async def read(self, log: TraceLog, run: Run) -> None:
+        """Read a log that exists from its start."""
+        # An empty batch is answered with the producer's last sequence. What is read afterwards includes all up to it.
+        log.sent = (await self._stored(log, ProducerBatch())).last_producer_sequence
+        log.content = TraceContent()
+        async for event in self._logs.read_on(log.key, 0):
+            log.content.add([event])
+            log.is_sealed = log.is_sealed or event.HasField("run_finished")
+        # A run of the same ID that somebody else has made is none of the trace's.
+        log.is_sealed = log.is_sealed or is_terminal(run.state) or not log.content.is_unordered
+
+    async def received(self, log: TraceLog) -> list[ReceivedSpan]:
+        """Read the spans of a log, as they were received."""
+        found: list[ReceivedSpan] = []
+        if log.exists:
+            async for event in self._logs.read_on(log.key, 0):
+                if event.source.content:
+                    found += received_again(event.source)
+        return found
+
+    async def append(
+        self,
+        log: TraceLog,
+        events: Sequence[Event],
+        *,
+        create: RunSettings | None = None,
+        principal: Principal | None = None,
+    ) -> None:
+        """Append events to a log within the quotas of a principal, and add them to its content."""
+        for part in _batches(events):
+            batch = ProducerBatch(first_producer_sequence=log.sent + 1, events=part)
+            await self._stored(log, batch, create, principal)
+            log.content.add(part)
+            log.sent += len(part)
+            create = None
+
+    async def finish(self, log: TraceLog) -> None:
+        """End the run of a log."""
+        event = Event(event_id=f"finished.{log.sent}", run_finished=log.content.finished())
+        event.event_time.FromNanoseconds(self._clock.time_ns())
+        await self.append(log, [event])
+        log.is_sealed = True
+
+    async def delete(self, log: TraceLog) -> None:
+        """Delete a log that is sealed."""
+        try:
+            await self._engine.delete_run(log.key)
+        except ServiceError as error:
+            if error.reason != ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
+                raise
+
+    async def silence(self, log: TraceLog) -> float:
+        """Return the seconds since a log last changed."""
+        run = await self._engine.find_run(log.key)
+        if run is None or run.last_sequence != log.content.sequence:
+            raise OverwrittenError
+        return (self._clock.time_ns() - run.update_time.ToNanoseconds()) / 1e9
+
+    async def _stored(
+        self,
+        log: TraceLog,
+        batch: ProducerBatch,
+        create: RunSettings | None = None,
+        principal: Principal | None = None,
+    ) -> BatchReceipt:
+        """Return the receipt of a batch. It is stored even if the caller is cancelled meanwhile."""
+        batch.run_id, batch.producer_id, batch.producer_epoch = log.key.run_id, _PRODUCER, _EPOCH
+        is_own = is_system_run(log.key)  # one of these is no run of the caller's
+        if create is not None and not is_own:
+            batch.create.CopyFrom(create)
+        counted = None if principal is None else self._quotas.admit_batch(principal, batch, None)
+        if create is not None and is_own:
+            batch.create.CopyFrom(create)
+        restriction = None if principal is None or is_own else principal.restriction
+        stored = self._engine.append(log.key, batch, NOBODY, restriction)
+        if counted is not None:
+            stored.add_done_callback(counted)
+        try:
+            return await asyncio.shield(stored)
+        except ServiceError as error:
+            if error.reason in _OVERWRITTEN:
+                raise OverwrittenError from None
+            raise
 
 
-def finished_id(span_id: str, end_ns: int) -> str:
-    """Return the ID of the event that finishes a span's step: with its end, by which the same span is known again."""
-    return f"{span_id}.{end_ns}"
-
-
-def end_of(event_id: str) -> int | None:
-    """Return the end of a span in the ID of the event that finishes it, None for another event's ID."""
-    end = event_id.rpartition(".")[2]
-    return int(end) if end.isascii() and end.isdigit() else None
+def _batches(events: Sequence[Event]) -> Iterable[list[Event]]:
+    batch: list[Event] = []
+    size = 0
+    for event in events:
+        each = event.ByteSize()
+        if batch and (len(batch) == _BATCH_EVENTS or size + each > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += each
+    if batch:
+        yield batch

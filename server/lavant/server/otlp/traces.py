@@ -4,58 +4,26 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
-from lavant.contract.limits import MAX_BATCH_BYTES
 from lavant.server.auth.access import check_new_run
 from lavant.server.auth.principal import Principal
 from lavant.server.auth.run_quotas import RunQuotas
 from lavant.server.clock import Clock
-from lavant.server.errors import ServiceError, unavailable
-from lavant.server.model import RunKey, beside, is_terminal
-from lavant.server.otlp.received import ReceivedSpan, received_again
+from lavant.server.errors import unavailable
+from lavant.server.model import RunKey, beside
+from lavant.server.otlp.received import ReceivedSpan
 from lavant.server.otlp.steps import run_started, step_events
-from lavant.server.otlp.trace_log import TraceContent
+from lavant.server.otlp.trace_log import TraceLog, TraceLogs
 from lavant.server.slices import in_slices
 from lavant.server.store.port import Engine
-from lavant.server.store.system_logs import SystemLogs
-from lavant.v1.error_pb2 import ErrorReason
-from lavant.v1.event_pb2 import Event
-from lavant.v1.event_service_pb2 import ProducerBatch
-from lavant.v1.run_pb2 import Run, RunSettings
+from lavant.server.store.system_logs import OverwrittenError
+from lavant.v1.run_pb2 import RunSettings
 
-PRODUCER = "otlp"  # of all servers: its sequence is what they compare and swap
 SOURCE_LABEL = "source"
 _SERVICE_LABEL = "service"
 WAITING = "spans"  # the tenant beside a caller's, where traces without an agent wait for one
-_EPOCH = 1
 _TRIES = 20
-_BATCH_EVENTS = 250  # whose rules are checked in one piece on the event loop
-_BATCH_BYTES = MAX_BATCH_BYTES - (64 << 10)
 _MOST_SPANS = 200_000  # of all traces that are remembered: any of them can be read again from its log
-_OVERTAKEN = {
-    ErrorReason.ERROR_REASON_PRODUCER_CONFLICT,
-    ErrorReason.ERROR_REASON_PRODUCER_GAP,
-    ErrorReason.ERROR_REASON_PRODUCER_FENCED,
-    ErrorReason.ERROR_REASON_RUN_SEALED,
-    ErrorReason.ERROR_REASON_RUN_EXISTS,
-    ErrorReason.ERROR_REASON_RUN_NOT_FOUND,
-}
-
-
-class OvertakenError(Exception):
-    """Another server has changed the log of a trace: read it again."""
-
-
-@dataclass(slots=True)
-class Log:
-    """A log that spans of a trace are recorded in."""
-
-    key: RunKey
-    content: TraceContent = field(default_factory=TraceContent)
-    sent: int = 0  # the last sequence of the producer
-    exists: bool = False
-    is_sealed: bool = False
 
 
 class Trace:
@@ -69,8 +37,8 @@ class Trace:
         self.id = trace_id
         self.lock = asyncio.Lock()
         self.is_read = False
-        self.runs: list[Log] = []
-        self.waiting = Log(RunKey(beside(tenant, WAITING), trace_id))
+        self.runs: list[TraceLog] = []
+        self.waiting = TraceLog(RunKey(beside(tenant, WAITING), trace_id))
         self.due_at = 0.0  # monotonic time at which to look whether its run ends
         self.counted = 0  # spans that are counted as remembered
 
@@ -80,7 +48,7 @@ class Trace:
         return 1 + sum(len(log.content.spans) for log in (*self.runs, self.waiting))
 
     @property
-    def open_run(self) -> Log | None:
+    def open_run(self) -> TraceLog | None:
         """The run that records the trace; None before its start and after its end."""
         return self.runs[-1] if self.runs and not self.runs[-1].is_sealed else None
 
@@ -92,21 +60,20 @@ class Trace:
 class Traces:
     """Records spans as runs, one per trace with an agent in it.
 
-    A span is recorded once, whatever is sent again, by whom and to which server: all servers append to the logs as one
-    producer, whose sequence shows each of them whether it has read what the others wrote. What comes after the end of
-    the run is kept in a run that names it as its parent. Times are in seconds; `TraceEndings` uses them.
+    A span is recorded once, whatever is sent again, by whom and to which server. What comes after the end of the run is
+    kept in a run that names it as its parent. Times are in seconds; `TraceEndings` uses them.
     """
 
     def __init__(self, engine: Engine, clock: Clock, quotas: RunQuotas, quiet_time: float, idle_timeout: float) -> None:
         self.engine = engine
         self.clock = clock
-        self._quotas = quotas
         self.quiet_time = quiet_time
         self.idle_timeout = idle_timeout
-        self._logs = SystemLogs(engine, clock)
+        self.logs = TraceLogs(engine, clock, quotas)
         self._open: dict[tuple[str, str], Trace] = {}  # those with something to end
         self._traces: OrderedDict[tuple[str, str], Trace] = OrderedDict()
         self._span_count = 0
+        self.has_forgotten = False  # whether traces were forgotten that have something to end
 
     async def record(self, principal: Principal, received: Iterable[ReceivedSpan]) -> None:
         """Record spans; what was recorded before is left as it is. Durable when this returns."""
@@ -139,17 +106,17 @@ class Traces:
     async def using(self, trace: Trace) -> AsyncIterator[None]:
         """Lock and read a trace; after a failure in the block, nobody knows what is stored, and it is read again.
 
-        Does not raise OvertakenError: the block is left without it, before its end.
+        Does not raise OverwrittenError: the block is left without it, before its end.
         """
         async with trace.lock:
             try:
                 while not trace.is_read:
-                    with suppress(OvertakenError):
+                    with suppress(OverwrittenError):
                         await self._read_logs(trace)
                 yield
             except BaseException as error:
                 self.forget(trace)
-                if not isinstance(error, OvertakenError):
+                if not isinstance(error, OverwrittenError):
                     raise
             else:
                 key = (trace.tenant, trace.id)
@@ -166,85 +133,37 @@ class Traces:
         """Forget a trace: whoever needs it reads its logs."""
         if self._traces.get((trace.tenant, trace.id)) is trace:
             del self._traces[trace.tenant, trace.id]
-            self._open.pop((trace.tenant, trace.id), None)
             self._span_count -= trace.counted
+            if self._open.pop((trace.tenant, trace.id), None) is not None:
+                self.has_forgotten = True
 
     async def _read_logs(self, trace: Trace) -> None:
-        """Read the logs of a trace. Raises OvertakenError if one is deleted meanwhile."""
+        """Read the logs of a trace. Raises OverwrittenError if one is deleted meanwhile."""
         trace.runs = []
         await self._read_waiting(trace)  # first: it is deleted after the run has begun
         run = await self.engine.find_run(RunKey(trace.tenant, trace.id))
         while run is not None:
-            log = Log(RunKey(trace.tenant, run.run_id))
-            await self._read(log, run)
+            log = TraceLog(RunKey(trace.tenant, run.run_id))
+            await self.logs.read(log, run)
             trace.runs.append(log)
             if not log.is_sealed:
                 break
             run = await self.engine.find_run(self._next_key(trace))
         trace.is_read = True
 
-    async def append(
-        self,
-        log: Log,
-        events: Sequence[Event],
-        *,
-        create: RunSettings | None = None,
-        principal: Principal | None = None,
-    ) -> None:
-        """Append events to a log, and add them to its content. Raises OvertakenError if the log is another by now."""
-        restriction = None if principal is None or "/" in log.key.tenant else principal.restriction
-        for part in _batches(events):
-            batch = ProducerBatch(
-                run_id=log.key.run_id,
-                producer_id=PRODUCER,
-                producer_epoch=_EPOCH,
-                first_producer_sequence=log.sent + 1,
-                events=part,
-            )
-            is_run = "/" not in log.key.tenant
-            if create is not None and is_run:
-                batch.create.CopyFrom(create)
-            counted = None if principal is None else self._quotas.admit_batch(principal, batch, None)
-            if create is not None:
-                batch.create.CopyFrom(create)
-            appended = self.engine.append(log.key, batch, within=restriction)
-            if counted is not None:
-                appended.add_done_callback(counted)
-            try:
-                await asyncio.shield(appended)
-            except ServiceError as error:
-                if error.reason in _OVERTAKEN:
-                    raise OvertakenError from None
-                raise
-            log.content.add(part)
-            log.sent += len(part)
-            log.exists, create = True, None
-
-    async def finish(self, log: Log) -> None:
-        """End the run of a log."""
-        finished = log.content.finished()
-        event = Event(event_id=f"finished.{log.sent}", run_finished=finished)
-        event.event_time.FromNanoseconds(self.clock.time_ns())
-        await self.append(log, [event])
-        log.is_sealed = True
-
     async def drain(self, principal: Principal | None, trace: Trace) -> None:
         """Move the spans of a trace that waited for an agent to its run, if it has one, and delete the log of those."""
         log = trace.waiting
         if not log.is_sealed:
-            await self.finish(log)  # another server that appends to it learns that the run has begun
+            await self.logs.finish(log)  # another server that appends to it learns that the run has begun
         if trace.runs:
-            waited = [each for each in await self._waiting_spans(log) if not trace.holds(each)]
+            waited = [each for each in await self.logs.received(log) if not trace.holds(each)]
             if waited and trace.open_run is not None:
                 await self._append(principal, trace.open_run, waited)
             elif waited:
                 await self._start_run(principal, trace, waited)
-        try:
-            await self.engine.delete_run(log.key)
-        except ServiceError as error:
-            if error.reason != ErrorReason.ERROR_REASON_RUN_NOT_FOUND:
-                raise
-        trace.waiting = Log(log.key)
+        await self.logs.delete(log)
+        trace.waiting = TraceLog(log.key)
 
     async def _record(self, principal: Principal, trace_id: str, received: Sequence[ReceivedSpan]) -> None:
         for _ in range(_TRIES):
@@ -272,8 +191,8 @@ class Traces:
             await self._start_run(principal, trace, new)
         elif trace.waiting.is_sealed or any(each.reading.is_agent for each in new):
             if trace.waiting.exists and not trace.waiting.is_sealed:
-                await self.finish(trace.waiting)
-            await self._start_run(principal, trace, [*await self._waiting_spans(trace.waiting), *new])
+                await self.logs.finish(trace.waiting)
+            await self._start_run(principal, trace, [*await self.logs.received(trace.waiting), *new])
             await self._read_waiting(trace)
             if trace.waiting.exists:
                 await self.drain(principal, trace)
@@ -282,10 +201,10 @@ class Traces:
         else:
             await self._append(principal, trace.waiting, new, create=RunSettings(name=WAITING))
             if await self.engine.find_run(RunKey(trace.tenant, trace.id)) is not None:
-                raise OvertakenError
+                raise OverwrittenError
 
     async def _start_run(self, principal: Principal | None, trace: Trace, received: Sequence[ReceivedSpan]) -> None:
-        log = Log(self._next_key(trace))
+        log = TraceLog(self._next_key(trace))
         settings = self._settings(trace, received)
         if principal is not None:
             check_new_run(principal, log.key.run_id, settings)
@@ -293,44 +212,21 @@ class Traces:
         trace.runs.append(log)
 
     async def _append(
-        self, principal: Principal | None, log: Log, received: Sequence[ReceivedSpan], create: RunSettings | None = None
+        self,
+        principal: Principal | None,
+        log: TraceLog,
+        received: Sequence[ReceivedSpan],
+        create: RunSettings | None = None,
     ) -> None:
         events = await in_slices(step_events(received, log.content))
         if create is not None:
             events.insert(0, run_started(received))
-        await self.append(log, events, create=create, principal=principal)
-
-    async def _waiting_spans(self, log: Log) -> list[ReceivedSpan]:
-        """Read the spans that wait for an agent."""
-        if not log.exists:
-            return []
-        found: list[ReceivedSpan] = []
-        async for event in self._logs.read_on(log.key, 0):
-            if event.source.content:
-                found += received_again(event.source)
-        return found
+        await self.logs.append(log, events, create=create, principal=principal)
 
     async def _read_waiting(self, trace: Trace) -> None:
-        trace.waiting = Log(trace.waiting.key)
+        trace.waiting = TraceLog(trace.waiting.key)
         if (run := await self.engine.find_run(trace.waiting.key)) is not None:
-            await self._read(trace.waiting, run)
-
-    async def _read(self, log: Log, run: Run) -> None:
-        # An empty batch is answered with the producer's last sequence. What is read afterwards includes all up to it.
-        alive = ProducerBatch(run_id=log.key.run_id, producer_id=PRODUCER, producer_epoch=_EPOCH)
-        try:
-            log.sent = (await asyncio.shield(self.engine.append(log.key, alive))).last_producer_sequence
-        except ServiceError as error:
-            if error.reason in _OVERTAKEN:
-                raise OvertakenError from None
-            raise
-        log.content = TraceContent()
-        async for event in self._logs.read_on(log.key, 0):
-            log.content.add([event])
-            log.is_sealed = log.is_sealed or event.HasField("run_finished")
-        log.exists = True
-        # A run of the same ID that somebody else has made is none of the trace's.
-        log.is_sealed = log.is_sealed or is_terminal(run.state) or not log.content.is_unordered
+            await self.logs.read(trace.waiting, run)
 
     def _next_key(self, trace: Trace) -> RunKey:
         count = len(trace.runs)
@@ -356,17 +252,3 @@ class Traces:
     def _forget_some(self) -> None:
         while self._span_count > _MOST_SPANS and len(self._traces) > 1:
             self.forget(next(iter(self._traces.values())))
-
-
-def _batches(events: Sequence[Event]) -> Iterable[list[Event]]:
-    batch: list[Event] = []
-    size = 0
-    for event in events:
-        each = event.ByteSize()
-        if batch and (len(batch) == _BATCH_EVENTS or size + each > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(event)
-        size += each
-    if batch:
-        yield batch
